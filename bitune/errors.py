@@ -1,0 +1,51 @@
+"""Exceptions people can act on. Each message gives the value, the cause and the remedy. Imports nothing of the project."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class BituneError(Exception):
+    """Root of every error this library raises on purpose; its text is one sentence fit to show to a person."""
+
+
+class BaseNotFoundError(BituneError):
+    """No source could deliver the base weights, or what it delivered is damaged."""
+
+
+class UnsupportedModelError(BituneError):
+    """The base model cannot run Bitune: no ordinary key/value cache, or no control over its attention mask."""
+
+
+class CheckpointError(BituneError):
+    """A checkpoint folder is incomplete, damaged, of an unknown format, or does not fit."""
+
+
+class WrongBaseError(CheckpointError):
+    """The checkpoint was trained on another base than the one it is loaded on."""
+
+
+class ConfigError(BituneError):
+    """A setting has a value that makes no sense."""
+
+
+class PromptError(BituneError):
+    """A prompt cannot be read by the model: empty, too long, or not text."""
+
+
+class DataError(BituneError):
+    """A data set or one of its records cannot be read."""
+
+
+class UnknownNameError(BituneError, KeyError):
+    """A name is not among the known ones; the message lists them and the nearest."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]):
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        choices = ", ".join(map(repr, known)) or "none yet"
+        self.message = f"There is no {kind} called {name!r}; known: {choices}.{hint}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return self.message

@@ -1,0 +1,141 @@
+"""A variant is data: which passes read the prompt, how their caches are mixed, which adapter answers.
+
+Pure data; knows no model and no tensor. The rows of the table follow Bitune (arXiv 2405.14862), section 3 and the ablations
+of section 4. Adapter slots are called `causal` (A) and `bidirectional` (B); an engine binds them to the adapters it loaded.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from bitune.errors import ConfigError, UnknownNameError
+
+Attention = Literal["causal", "bidirectional", "anticausal"]
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
+
+CAUSAL = "causal"
+BIDIRECTIONAL = "bidirectional"
+
+
+@dataclass(frozen=True)
+class PromptPass:
+    """One reading of the prompt: `adapter` is a name or None for the base alone; `attention` one of ATTENTIONS."""
+
+    adapter: str | None
+    attention: Attention
+
+    def __post_init__(self):
+        if self.attention not in ATTENTIONS:
+            raise UnknownNameError("attention", str(self.attention), ATTENTIONS)
+
+
+@dataclass(frozen=True)
+class MixingRatios:
+    """How much of the second pass enters the cache, per layer: alpha for keys and for values, each in [0, 1], [layers]."""
+
+    keys: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "keys", tuple(float(x) for x in self.keys))
+        object.__setattr__(self, "values", tuple(float(x) for x in self.values))
+        if len(self.keys) != len(self.values):
+            raise ConfigError(f"Mixing ratios need one value a layer for keys and values: got {len(self.keys)} and {len(self.values)}.")
+        for alpha in self.keys + self.values:
+            if not (math.isfinite(alpha) and 0.0 <= alpha <= 1.0):
+                raise ConfigError(f"A mixing ratio is {alpha}; it must lie between 0 (first pass only) and 1 (second pass only).")
+
+    @property
+    def layers(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def constant(cls, layers: int, alpha: float) -> "MixingRatios":
+        """The same ratio in every layer, for keys and values."""
+        return cls((alpha,) * layers, (alpha,) * layers)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run one base on a prompt.
+
+    `passes`: one or two. `mixing`: ratios of the second pass, present exactly when there are two.
+    `answer_adapter`: runs on the last prompt token and on every new token; None is the base alone.
+    """
+
+    passes: tuple[PromptPass, ...]
+    mixing: MixingRatios | None
+    answer_adapter: str | None
+
+    def __post_init__(self):
+        check_passes(self.passes, mixed=self.mixing is not None)
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Names of every adapter that this variant runs."""
+        names = {p.adapter for p in self.passes} | {self.answer_adapter}
+        return frozenset(name for name in names if name is not None)
+
+    def with_mixing(self, mixing: MixingRatios) -> "Variant":
+        """The same passes mixed by other ratios: a what-if."""
+        return replace(self, mixing=mixing)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table before training: passes over adapter slots, and whether their caches are mixed by learned ratios."""
+
+    passes: tuple[PromptPass, ...]
+    mixed: bool
+    answer_adapter: str | None
+
+    def __post_init__(self):
+        check_passes(self.passes, mixed=self.mixed)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Adapter slots in use, the answering one first."""
+        slots = [self.answer_adapter, *(p.adapter for p in self.passes)]
+        return tuple(dict.fromkeys(slot for slot in slots if slot is not None))
+
+    def bind(self, names: Mapping[str, str], mixing: MixingRatios | None = None) -> Variant:
+        """The variant that runs this method with the adapters `names[slot]` and these ratios."""
+        named = {None: None, **names}
+        passes = tuple(PromptPass(named[p.adapter], p.attention) for p in self.passes)
+        return Variant(passes, mixing, named[self.answer_adapter])
+
+
+def check_passes(passes: Sequence[PromptPass], *, mixed: bool) -> None:
+    """Raise ConfigError unless there is one pass and nothing to mix, or two passes that are mixed."""
+    if len(passes) != (2 if mixed else 1):
+        raise ConfigError(f"A variant has one prompt pass, or two that are mixed; got {len(passes)} with mixing {'on' if mixed else 'off'}.")
+
+
+def _method(*passes: tuple[str | None, Attention], answers: str | None = CAUSAL) -> Method:
+    return Method(tuple(PromptPass(*p) for p in passes), len(passes) == 2, answers)
+
+
+BASE = _method((None, "causal"), answers=None)
+
+METHODS: dict[str, Method] = {
+    "bitune": _method((CAUSAL, "causal"), (BIDIRECTIONAL, "bidirectional")),
+    "lora": _method((CAUSAL, "causal")),
+    "naive_bidirectional": _method((CAUSAL, "bidirectional")),
+    "no_mixing": _method((BIDIRECTIONAL, "bidirectional")),
+    "only_causal": _method((CAUSAL, "causal"), (BIDIRECTIONAL, "causal")),
+    "shared_weights": _method((CAUSAL, "causal"), (CAUSAL, "bidirectional")),
+    "anticausal": _method((CAUSAL, "causal"), (BIDIRECTIONAL, "anticausal")),
+}
+
+
+def method_named(name: str) -> Method:
+    """The row of METHODS called `name`; UnknownNameError lists the choices."""
+    if name not in METHODS:
+        raise UnknownNameError("method", name, METHODS)
+    return METHODS[name]
+
+
+def name_of(method: Method) -> str | None:
+    """The name under which METHODS knows these passes, or None for a combination of somebody's own."""
+    return next((name for name, known in METHODS.items() if known == method), None)
