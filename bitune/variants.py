@@ -99,11 +99,15 @@ class Method:
         slots = [self.answer_adapter, *(p.adapter for p in self.passes)]
         return tuple(dict.fromkeys(slot for slot in slots if slot is not None))
 
-    def bind(self, names: Mapping[str, str], mixing: MixingRatios | None = None) -> Variant:
-        """The variant that runs this method with the adapters `names[slot]` and these ratios."""
+    def renamed(self, names: Mapping[str, str]) -> "Method":
+        """The same method over the adapters `names[slot]` in place of slots."""
         named = {None: None, **names}
         passes = tuple(PromptPass(named[p.adapter], p.attention) for p in self.passes)
-        return Variant(passes, mixing, named[self.answer_adapter])
+        return Method(passes, self.mixed, named[self.answer_adapter])
+
+    def with_mixing(self, mixing: MixingRatios | None) -> Variant:
+        """The variant that runs this method with these ratios (None where nothing is mixed)."""
+        return Variant(self.passes, mixing, self.answer_adapter)
 
 
 def check_passes(passes: Sequence[PromptPass], *, mixed: bool) -> None:

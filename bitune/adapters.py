@@ -1,0 +1,256 @@
+"""One base model with any number of PEFT adapters, and which of them runs on which row of a batch.
+
+The only file that touches PEFT's switches. At rest no adapter is active: the base answers as if it had never been wrapped.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError
+from bitune.support import check_supported
+
+Result = TypeVar("Result")
+_BASE_ROW = "__base__"  # PEFT's name for a row without adapter
+_HOST = "_bitune_adapter_host"
+
+
+class AdapterHost:
+    """The adapters of one base. Get it with `AdapterHost.of(model)`: everybody who shares a base shares its host."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.layout = check_supported(model)
+        self.fingerprint = fingerprint(model)
+        self.model = model
+        self._peft: PeftModel | None = None
+        self._switchable: list[torch.nn.Module] = []
+        self._trainable: set[str] = set()
+        self._active: str | None = None
+        self._lock = threading.RLock()
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "AdapterHost":
+        """The host of `model`, made on first call; UnsupportedModelError if the model cannot run Bitune."""
+        if _HOST not in vars(model):
+            model.requires_grad_(False)
+            setattr(model, _HOST, cls(model))
+        return vars(model)[_HOST]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every adapter loaded on this base."""
+        return tuple(self._peft.peft_config) if self._peft else ()
+
+    def config(self, name: str) -> PeftConfig:
+        """The PEFT config of an adapter; UnknownNameError for one that is not loaded."""
+        self._check_known([name])
+        return self._peft.peft_config[name]
+
+    def add(self, wanted: str, config: PeftConfig, weights: Mapping[str, Tensor] | None = None, *, trainable: bool) -> str:
+        """Put an adapter on the base, new or with `weights` (keys as in a PEFT folder), and return the name it got.
+
+        The name is `wanted`, with a number if that is taken. Raises CheckpointError if config or weights do not fit this
+        base; the base is then as it was.
+        """
+        name = self._free_name(wanted)
+        with self._lock:
+            try:
+                self._inject(name, config)
+                if weights is not None:
+                    self._fill(name, weights)
+            except Exception as error:
+                self.remove(name)
+                if isinstance(error, CheckpointError):
+                    raise
+                raise CheckpointError(f"Adapter {wanted!r} does not fit this base: {error}") from error
+            if trainable:
+                self._trainable.add(name)
+            self._activate(None)
+        return name
+
+    def remove(self, name: str) -> None:
+        """Take an adapter off the base; the last one takes PEFT's wrappers with it."""
+        if self._peft is None:
+            return
+        with self._lock:
+            self._trainable.discard(name)
+            if set(self.names) <= {name}:
+                self._peft.base_model.unload()
+                self._peft, self._switchable = None, []
+                return
+            self._peft.delete_adapter(name)
+            self._activate(None)
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """A copy of an adapter's weights on the CPU, keys as in a PEFT folder."""
+        self._check_known([name])
+        state = get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
+        return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+
+    def trainable_parameters(self, names: Sequence[str]) -> int:
+        """How many numbers the adapters `names` hold."""
+        return sum(value.numel() for name in names for value in self.weights(name).values())
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """Run with one adapter (None: the base alone) until the end of the block, also when it ends by an exception."""
+        self._check_known([adapter])
+        with self._lock:
+            before = self._active
+            try:
+                self._activate(adapter)
+                yield
+            finally:
+                self._activate(before)
+
+    def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
+        """Call `call(rows)` for batches that together cover every row, row r under `adapters[r]`.
+
+        One batch where PEFT can mix these adapters, else one a distinct adapter. Returns [(rows, result), ...].
+        """
+        self._check_known(adapters)
+        results = []
+        for rows in self._batches(adapters):
+            with self._rows([adapters[row] for row in rows]):
+                results.append((rows, call(rows)))
+        return results
+
+    def can_mix(self, adapters: Sequence[str | None]) -> bool:
+        """Whether PEFT can run these adapters, one a row, in one forward: plain LoRA on linear layers, in eval mode."""
+        if self.model.training or _is_mixture_of_experts(self.model):
+            return False
+        named = {name for name in adapters if name is not None}
+        if any(not isinstance(self.config(name), LoraConfig) or self.config(name).bias != "none" for name in named):
+            return False
+        # A "variant" is what PEFT calls DoRA and its like; a wrapped module is one trained whole (modules_to_save).
+        return all(isinstance(layer, LoraLayer) and not named & layer.lora_variant.keys() for layer in self._switchable)
+
+    def _batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
+        distinct = list(dict.fromkeys(adapters))
+        if len(distinct) == 1 or self.can_mix(distinct):
+            return [list(range(len(adapters)))]
+        return [[row for row, adapter in enumerate(adapters) if adapter == name] for name in distinct]
+
+    @contextmanager
+    def _rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        distinct = set(adapters)
+        if len(distinct) == 1:
+            with self.using(adapters[0]):
+                yield
+            return
+        names = [_BASE_ROW if name is None else name for name in adapters]
+
+        # PEFT's own way in (adapter_names= of the model) leaves its hooks behind when the forward raises.
+        def name_rows(_, args, kwargs):
+            beams = args[0].shape[0] // len(names)
+            return args, {**kwargs, "adapter_names": [name for name in names for _ in range(beams)]}
+
+        with self.using(next(name for name in adapters if name is not None)):
+            layers = [layer for layer in self._switchable if isinstance(layer, BaseTunerLayer)]
+            hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in layers]
+            try:
+                yield
+            finally:
+                for hook in hooks:
+                    hook.remove()
+
+    def _inject(self, name: str, config: PeftConfig) -> None:
+        if self._peft is None:
+            self._peft = PeftModel(self.model, config, adapter_name=name)
+        else:
+            if config.peft_type != self._peft.peft_type:
+                raise CheckpointError(
+                    f"This base already carries {self._peft.peft_type.value} adapters and PEFT cannot put {config.peft_type.value} "
+                    "beside them; load the base a second time for it."
+                )
+            self._peft.add_adapter(name, config)
+        kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+        self._switchable = [module for module in self.model.modules() if isinstance(module, kinds)]
+
+    def _fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        expected = {key: value.shape for key, value in self.weights(name).items()}
+        for problem, keys in (
+            ("lacks", sorted(expected.keys() - weights.keys())),
+            ("has, and this base has no place for,", sorted(weights.keys() - expected.keys())),
+            ("has in another shape", [k for k, shape in expected.items() if k in weights and weights[k].shape != shape]),
+        ):
+            if keys:
+                detail = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]])})" if problem.endswith("shape") else ""
+                raise CheckpointError(
+                    f"The adapter file {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{detail}; "
+                    "load it on the base it was trained on."
+                )
+        set_peft_model_state_dict(self._peft, dict(weights), adapter_name=name)
+
+    def _activate(self, adapter: str | None) -> None:
+        self._active = adapter
+        for layer in self._switchable:
+            if adapter is not None:
+                layer.enable_adapters(True)
+                layer.set_adapter(adapter, inference_mode=True)
+            else:
+                layer.enable_adapters(False)
+            # PEFT freezes whatever is not active; here both adapters of a model learn at once.
+            if self._trainable:
+                layer.set_requires_grad(sorted(self._trainable), True)
+
+    def _free_name(self, wanted: str) -> str:
+        number, name = 1, wanted
+        while name in self.names:
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
+    def _check_known(self, adapters: Sequence[str | None]) -> None:
+        for name in set(adapters) - {None}:
+            if name not in self.names:
+                raise UnknownNameError("adapter", str(name), self.names)
+
+
+def _is_mixture_of_experts(model: PreTrainedModel) -> bool:
+    """Experts see tokens, not rows: PEFT cannot tell there which row a token belongs to."""
+    settings = model.config.get_text_config(decoder=True).to_dict()
+    return any(settings.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
+_SAMPLED_TENSORS = 24
+_SAMPLED_VALUES = 4
+
+
+def fingerprint(model: PreTrainedModel) -> tuple[float, ...]:
+    """A few weights of the bare base, in a fixed order: enough to tell two bases of one shape apart, in no time.
+
+    Taken before any adapter is injected; empty where weights are not in memory. Compare with `same_weights`.
+    """
+    named = sorted(model.named_parameters(), key=lambda item: item[0])
+    chosen = named[:: max(1, len(named) // _SAMPLED_TENSORS)]
+    values: list[float] = []
+    for _, tensor in chosen:
+        if tensor.is_meta or not tensor.is_floating_point():
+            return ()
+        flat = tensor.detach().flatten()
+        step = max(1, flat.numel() // _SAMPLED_VALUES)
+        values += flat[::step][:_SAMPLED_VALUES].float().tolist()
+    return tuple(float(f"{value:.5g}") for value in values)
+
+
+def same_weights(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two fingerprints are of the same weights, up to the rounding of a 16-bit dtype."""
+    if len(first) != len(second):
+        return False
+    return all(abs(a - b) <= 1e-6 + max(abs(a), abs(b)) / 128 for a, b in zip(first, second, strict=True))
+
+
+def require_no_checkpointing(model: PreTrainedModel) -> None:
+    """ConfigError if gradient checkpointing is on: it would re-run a layer in the backward pass under another adapter."""
+    if model.training and any(vars(module).get("gradient_checkpointing") for module in model.modules()):
+        raise ConfigError("Gradient checkpointing is on; Bitune switches adapters between passes, so turn it off to train.")

@@ -1,0 +1,185 @@
+"""Checkpoint folders: read whole and checked before a model sees them, written whole or not at all.
+
+Reads our own folder (DESIGN: bitune_config.json, causal/, bidirectional/, mixing.safetensors) and plain PEFT LoRA folders.
+Only safetensors and JSON are read. Knows files, not models; `reference.py` reads the authors' folders into the same value.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bitune.config import BaseReference, BituneConfig
+from bitune.errors import CheckpointError
+from bitune.variants import CAUSAL, METHODS
+
+CONFIG_FILE = "bitune_config.json"
+MIXING_FILE = "mixing.safetensors"
+LOG_FILE = "training_log.jsonl"
+CARD_FILE = "README.md"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_READ = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT adapter in memory: its config and its weights, keys as in its file; None for one yet to be initialized."""
+
+    config: PeftConfig
+    weights: Mapping[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a folder holds. `theta` is (theta_k, theta_v), float32 [layers] each, where the method mixes.
+
+    `log` and `card`: text of training_log.jsonl and README.md, kept through a round trip.
+    """
+
+    config: BituneConfig
+    adapters: Mapping[str, Adapter]
+    theta: tuple[Tensor, Tensor] | None = None
+    log: str | None = None
+    card: str | None = None
+
+
+def locate(source: str | os.PathLike) -> Path:
+    """The folder of a checkpoint: `source` itself, or a snapshot of the Hub repository of that id (`user/name@revision`)."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    repository, _, revision = str(source).partition("@")
+    if len(repository.split("/")) != 2 or path.is_absolute() or repository.startswith("."):
+        raise CheckpointError(f"There is no checkpoint folder {str(source)!r}; give a folder, or a Hub id like 'user/name'.")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_READ))
+    except Exception as error:  # the Hub client raises its own, requests' and the system's errors
+        raise CheckpointError(
+            f"{str(source)!r} is no folder here and could not be had from the Hub ({type(error).__name__}: {_line(error)}); "
+            "check the spelling and the network."
+        ) from error
+
+
+def read(folder: str | os.PathLike) -> Checkpoint:
+    """Read and check a checkpoint folder (ours, or a plain PEFT adapter, taken as LoRA). CheckpointError names the bad file."""
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file() and (folder / ADAPTER_CONFIG).is_file():
+        return _read_peft(folder)
+    config = BituneConfig.from_dict(read_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
+    adapters = {slot: read_adapter(folder / name) for slot, name in config.adapters.items()}
+    theta = _read_theta(folder / MIXING_FILE) if config.mixing else None
+    return Checkpoint(config, adapters, theta, read_text(folder / LOG_FILE), read_text(folder / CARD_FILE))
+
+
+def _read_peft(folder: Path) -> Checkpoint:
+    adapter = read_adapter(folder)
+    method = METHODS["lora"]
+    base = BaseReference(adapter.config.base_model_name_or_path or "unknown", adapter.config.revision)
+    config = BituneConfig(base, method.passes, method.answer_adapter, adapters={CAUSAL: CAUSAL})
+    return Checkpoint(config, {CAUSAL: adapter}, card=read_text(folder / CARD_FILE))
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """A PEFT adapter folder."""
+    read_json(folder / ADAPTER_CONFIG)  # a missing or broken file in our own words
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # PEFT raises KeyError, TypeError, ValueError alike for configs it does not know
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG} is no PEFT config ({type(error).__name__}: {_line(error)}).") from error
+    return Adapter(config, read_tensors(folder / ADAPTER_WEIGHTS))
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file."""
+    if not file.is_file():
+        pickled = file.with_suffix(".bin").is_file()
+        cause = "only pickled weights (.bin) are there, which can run code and are not read" if pickled else "it is missing"
+        raise CheckpointError(f"{file}: {cause}; save or download the checkpoint again as safetensors.")
+    try:
+        return load_file(str(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is damaged or cut short ({_line(error)}); download or save it again.") from error
+
+
+def read_json(file: Path) -> dict:
+    """A JSON object."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing: {str(file.parent)!r} is no complete checkpoint folder.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is not readable JSON ({_line(error)}); download or save it again.") from error
+
+
+def read_text(file: Path) -> str | None:
+    """The text of an optional file."""
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _read_theta(file: Path) -> tuple[Tensor, Tensor]:
+    tensors = read_tensors(file)
+    if set(tensors) != {"theta_k", "theta_v"}:
+        raise CheckpointError(f"{file} holds {sorted(tensors)}; it must hold exactly theta_k and theta_v.")
+    theta = tensors["theta_k"], tensors["theta_v"]
+    if any(t.dim() != 1 or t.dtype != torch.float32 for t in theta) or theta[0].shape != theta[1].shape:
+        shapes = ", ".join(f"{key} {tuple(t.shape)} {t.dtype}" for key, t in tensors.items())
+        raise CheckpointError(f"{file} holds {shapes}; both must be float32 with one number a layer.")
+    if not all(torch.isfinite(t).all() for t in theta):
+        raise CheckpointError(f"{file} holds a number that is not finite; the training that wrote it diverged.")
+    return theta
+
+
+def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Path:
+    """Write a checkpoint folder, replacing one that is there; `dtype` stores the adapters in another precision.
+
+    The new folder is complete beside the old one before it takes its place, so a cut never leaves half a checkpoint.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{str(folder)!r} holds other files and no {CONFIG_FILE}; choose an empty or new folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write_into(fresh, checkpoint, dtype)
+        fresh.chmod(0o755)  # mkdtemp makes folders that others cannot read
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return folder
+
+
+def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
+    config = json.dumps(checkpoint.config.to_dict(), indent=2, ensure_ascii=False)
+    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+    for slot, name in checkpoint.config.adapters.items():
+        adapter, place = checkpoint.adapters[slot], folder / name
+        place.mkdir()
+        adapter.config.save_pretrained(str(place))
+        weights = {key: value if dtype is None else value.to(dtype) for key, value in adapter.weights.items()}
+        save_file(weights, str(place / ADAPTER_WEIGHTS), metadata={"format": "pt"})
+    if checkpoint.theta is not None:
+        theta_k, theta_v = checkpoint.theta
+        save_file({"theta_k": theta_k.contiguous(), "theta_v": theta_v.contiguous()}, str(folder / MIXING_FILE))
+    for name, text in ((LOG_FILE, checkpoint.log), (CARD_FILE, checkpoint.card)):
+        if text is not None:
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+

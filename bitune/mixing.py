@@ -1,0 +1,99 @@
+"""Mixing coefficients (theta -> alpha) and the mixing of cache rows.
+
+Equations: Bitune (arXiv 2405.14862), section 3.2; `mixed = (1 - alpha) * first + alpha * second` per layer, separately for
+keys (after the rotary embedding) and values.
+"""
+
+import copy
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from bitune.errors import ConfigError, UnknownNameError
+from bitune.variants import MixingRatios
+
+Parameterization = Literal["abs", "relu"]
+PARAMETERIZATIONS: tuple[str, ...] = get_args(Parameterization)
+THETA_INIT = 0.01
+
+
+class MixingCoefficients(nn.Module):
+    """Learned weights theta, one a layer for keys and one for values, kept in float32 whatever the model's dtype.
+
+    `abs`: alpha = |theta| / (|theta| + theta_init); `relu`: the same with max(theta, 0), so a negative theta gives alpha 0.
+    theta starts at `theta_init`, so alpha starts at 0.5.
+    """
+
+    def __init__(self, layers: int, parameterization: Parameterization = "abs", theta_init: float = THETA_INIT):
+        super().__init__()
+        if parameterization not in PARAMETERIZATIONS:
+            raise UnknownNameError("mixing parameterization", str(parameterization), PARAMETERIZATIONS)
+        if not 0 < theta_init < float("inf"):
+            raise ConfigError(f"theta_init is {theta_init}; it must be above 0, as alpha = theta / (theta + theta_init).")
+        self.parameterization = parameterization
+        self.theta_init = float(theta_init)
+        self.theta_k = nn.Parameter(torch.full((layers,), self.theta_init, dtype=torch.float32))
+        self.theta_v = nn.Parameter(torch.full((layers,), self.theta_init, dtype=torch.float32))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """alpha for keys and for values: two float32 tensors [layers] in [0, 1), differentiable."""
+        return self._alpha(self.theta_k), self._alpha(self.theta_v)
+
+    def _alpha(self, theta: Tensor) -> Tensor:
+        size = theta.abs() if self.parameterization == "abs" else theta.relu()
+        return size / (size + self.theta_init)
+
+    def ratios(self) -> MixingRatios:
+        """alpha as plain numbers."""
+        keys, values = self()
+        return MixingRatios(tuple(keys.tolist()), tuple(values.tolist()))
+
+    def _apply(self, fn, recurse=True):
+        # model.to(bfloat16) must not round 2 x layers numbers to 8 bits: follow the device, keep float32.
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+
+def mix(first: Tensor, second: Tensor, alpha: Tensor) -> Tensor:
+    """(1 - alpha) * first + alpha * second, computed in float32 and returned in the dtype of `first`.
+
+    `first`, `second` [rows, heads, tokens, head dim]; `alpha` [rows].
+    """
+    alpha = alpha.to(first.device, torch.float32)[:, None, None, None]
+    mixed = (1 - alpha) * first.float() + alpha * second.float()
+    return mixed.to(first.dtype)
+
+
+def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha_v: Tensor) -> Cache:
+    """A new cache whose row r mixes the rows `first[r]` and `second[r]` of `cache`; the given cache stays as it is.
+
+    `first`, `second` int64 [rows]; `alpha_k`, `alpha_v` float32 [layers, rows]. A row that takes one pass only has
+    `first == second`; where that holds for all rows nothing is computed.
+    """
+    single = bool((first == second).all())
+
+    def rows_of(tensor: Tensor, alpha: Tensor) -> Tensor:
+        head = tensor.index_select(0, first.to(tensor.device))
+        return head if single else mix(head, tensor.index_select(0, second.to(tensor.device)), alpha)
+
+    return with_layers(cache, lambda i, layer: (rows_of(layer.keys, alpha_k[i]), rows_of(layer.values, alpha_v[i])))
+
+
+def join_rows(caches: list[Cache]) -> Cache:
+    """The rows of several caches of the same prompt length, one after the other."""
+    if len(caches) == 1:
+        return caches[0]
+    stacks = [[cache.layers[i] for cache in caches] for i in range(len(caches[0].layers))]
+    return with_layers(
+        caches[0], lambda i, _: (torch.cat([x.keys for x in stacks[i]]), torch.cat([x.values for x in stacks[i]]))
+    )
+
+
+def with_layers(cache: Cache, content) -> Cache:
+    """A copy of `cache` (kinds of layers and counters kept) with `content(index, layer) -> (keys, values)` in each layer."""
+    result = copy.copy(cache)
+    result.layers = [copy.copy(layer) for layer in cache.layers]
+    for index, layer in enumerate(result.layers):
+        layer.keys, layer.values = content(index, cache.layers[index])
+    return result

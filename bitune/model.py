@@ -1,0 +1,271 @@
+"""BituneModel: a base, its adapters and the mixing as one module that trains, scores and generates."""
+
+import os
+from dataclasses import dataclass, replace
+
+import torch
+from peft import PeftConfig
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from bitune.adapters import AdapterHost, require_no_checkpointing, same_weights
+from bitune.base import Base, load_base
+from bitune.checkpoint import Adapter, Checkpoint, locate, read, write
+from bitune.config import BaseReference, BituneConfig, MixingSettings
+from bitune.errors import CheckpointError, ConfigError, WrongBaseError
+from bitune.mixing import MixingCoefficients
+from bitune.peft_kinds import new_peft_config
+from bitune.prefill import Row, prefill
+from bitune.publish import publish
+from bitune.reference import read_reference
+from bitune.support import position_input
+from bitune.variants import Variant, method_named
+
+IGNORED = -100
+BaseLike = Base | PreTrainedModel | str | os.PathLike
+
+
+@dataclass
+class BituneOutput(ModelOutput):
+    """`loss` scalar, mean over the answer tokens of the batch; `logits` [batch, answer, vocabulary], row i predicts answer token i."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class BituneModel(nn.Module):
+    """One method of the variant table on one base.
+
+    Make one with `create` (untrained), `from_pretrained` or `from_reference`. `names[slot]` is the adapter's name on the base,
+    `mixing` the learned coefficients or None. Several models may share a base; outside their calls the base is the bare base.
+    """
+
+    def __init__(self, base: Base | PreTrainedModel, config: BituneConfig, adapters: dict[str, Adapter], *, trainable: bool = True):
+        super().__init__()
+        self.tokenizer = base.tokenizer if isinstance(base, Base) else None
+        self.base = base.model if isinstance(base, Base) else base
+        self.host = AdapterHost.of(self.base)
+        self.config = config
+        self.log: str | None = None
+        self.card: str | None = None
+        self.names: dict[str, str] = {}
+        try:
+            for slot in config.method.slots:
+                adapter = adapters[slot]
+                self.names[slot] = self.host.add(slot, adapter.config, adapter.weights, trainable=trainable)
+        except CheckpointError:
+            self.release()
+            raise
+        self.mixing = None
+        if config.mixing is not None:
+            self.mixing = MixingCoefficients(self.host.layout.layers, **vars(config.mixing))
+            self.mixing.requires_grad_(trainable).to(self.device)
+        self._method = config.method.renamed(self.names)
+
+    @classmethod
+    def create(
+        cls,
+        base: BaseLike,
+        method: str = "bitune",
+        peft_config: PeftConfig | None = None,
+        mixing: MixingSettings | None = None,
+        prompt_template: str | None = None,
+    ) -> "BituneModel":
+        """An untrained model: fresh adapters of `peft_config` (default: LoRA of rank 8, see peft_kinds), alpha 0.5 in every layer.
+
+        `method` is a name of variants.METHODS. With fresh LoRA adapters every method with causal passes answers like the base.
+        """
+        base = _resolve(base)
+        row = method_named(method)
+        fresh = peft_config or new_peft_config(_module(base))
+        config = BituneConfig(
+            base=describe(base),
+            passes=row.passes,
+            answer_adapter=row.answer_adapter,
+            mixing=(mixing or MixingSettings()) if row.mixed else None,
+            adapters={slot: slot for slot in row.slots},
+            prompt_template=prompt_template,
+        )
+        return cls(base, config, {slot: Adapter(replace(fresh), None) for slot in row.slots})
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike, base: BaseLike | None = None, *, trainable: bool = True, allow_other_base: bool = False
+    ) -> "BituneModel":
+        """Load a checkpoint: a folder or a Hub id. `base` defaults to the one it was trained on.
+
+        Raises CheckpointError for a folder that is incomplete, damaged or does not fit, WrongBaseError if `base` is another
+        than it was trained on; `allow_other_base` lets it run on, say, another quantization of the same base.
+        """
+        checkpoint = read(locate(source))
+        base = _resolve(checkpoint.config.base.id if base is None else base)
+        return cls.from_checkpoint(checkpoint, base, trainable=trainable, allow_other_base=allow_other_base)
+
+    @classmethod
+    def from_reference(cls, folder: str | os.PathLike, base: BaseLike, *, trainable: bool = True) -> "BituneModel":
+        """Load a checkpoint folder of the authors' research code on `base`; see reference.read_reference."""
+        base = _resolve(base)
+        checkpoint = read_reference(folder)
+        # The authors' folders do not identify the weights; from here on this model knows which it runs on.
+        config = replace(checkpoint.config, base=describe(base, name=checkpoint.config.base.id))
+        return cls.from_checkpoint(replace(checkpoint, config=config), base, trainable=trainable)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, base: Base | PreTrainedModel, *, trainable: bool = True, allow_other_base: bool = False
+    ) -> "BituneModel":
+        """Put a checkpoint that was read on a base that was loaded."""
+        if not allow_other_base:
+            check_base(checkpoint.config.base, describe(base))
+        layers = AdapterHost.of(_module(base)).layout.layers
+        if checkpoint.theta is not None and len(checkpoint.theta[0]) != layers:
+            raise CheckpointError(
+                f"The checkpoint has mixing coefficients for {len(checkpoint.theta[0])} layers, the base has {layers}; "
+                "load it on the base it was trained on."
+            )
+        model = cls(base, checkpoint.config, dict(checkpoint.adapters), trainable=trainable)
+        model.log, model.card = checkpoint.log, checkpoint.card
+        if checkpoint.theta is not None:
+            with torch.no_grad():
+                model.mixing.theta_k.copy_(checkpoint.theta[0])
+                model.mixing.theta_v.copy_(checkpoint.theta[1])
+        return model
+
+    def release(self) -> None:
+        """Take this model's adapters off the base; the model is of no use afterwards."""
+        for name in self.names.values():
+            self.host.remove(name)
+        self.names = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.base.get_input_embeddings().weight.device
+
+    @property
+    def variant(self) -> Variant:
+        """This model as data, its ratios as they are now."""
+        return self._method.with_mixing(self.mixing.ratios() if self.mixing is not None else None)
+
+    def mixing_ratios(self) -> tuple[Tensor, Tensor]:
+        """alpha for keys and for values, two float32 tensors [layers]; ConfigError for a method that mixes nothing."""
+        if self.mixing is None:
+            raise ConfigError("This checkpoint reads the prompt once and mixes nothing, so it has no mixing ratios.")
+        with torch.no_grad():
+            return self.mixing()
+
+    def forward(
+        self, prompt_ids: Tensor, answer_ids: Tensor, prompt_mask: Tensor | None = None, answer_mask: Tensor | None = None
+    ) -> BituneOutput:
+        """Score answers after their prompts.
+
+        `prompt_ids` [batch, P] left-padded, `answer_ids` [batch, A] right-padded, masks of the same shapes (1 on real tokens,
+        default: all). The loss is the cross-entropy in float32, mean over all answer tokens of the batch.
+        """
+        require_no_checkpointing(self.base)
+        prompt_mask = _default_mask(prompt_ids, prompt_mask)
+        answer_mask = _default_mask(answer_ids, answer_mask)
+        cache = self._prefill(prompt_ids, prompt_mask)
+        ids = torch.cat([prompt_ids[:, -1:], answer_ids[:, :-1]], dim=1)
+        mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
+        placed = {key: value[:, -ids.shape[1] :] for key, value in position_input(self.base, mask).items()}
+        with self.host.using(self._method.answer_adapter):
+            output = self.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed)
+        labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)
+        loss = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        return BituneOutput(loss=loss, logits=output.logits)
+
+    @torch.no_grad()
+    def generate(self, prompt_ids: Tensor, prompt_mask: Tensor | None = None, **arguments) -> Tensor:
+        """Continue prompts with transformers' own `generate` on the mixed cache; `arguments` are its arguments.
+
+        `prompt_ids` [batch, P] left-padded; returns [batch (x returned sequences), P + new], as transformers does.
+        """
+        prompt_mask = _default_mask(prompt_ids, prompt_mask)
+        cache = self._prefill(prompt_ids, prompt_mask)
+        copies = copies_per_row(self.base.generation_config, arguments)
+        if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
+            cache.batch_repeat_interleave(copies)
+        with self.host.using(self._method.answer_adapter):
+            return self.base.generate(prompt_ids, attention_mask=prompt_mask, past_key_values=cache, **arguments)
+
+    def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor):
+        alphas = self.mixing() if self.mixing is not None else (None, None)
+        rows = [Row(prompt, self._method.passes, *alphas) for prompt in range(len(prompt_ids))]
+        return prefill(self.host, prompt_ids, prompt_mask, rows)
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Everything that is saved, copied to the CPU."""
+        adapters = {slot: Adapter(self.host.config(name), self.host.weights(name)) for slot, name in self.names.items()}
+        theta = None
+        if self.mixing is not None:
+            theta = self.mixing.theta_k.detach().cpu().clone(), self.mixing.theta_v.detach().cpu().clone()
+        return Checkpoint(self.config, adapters, theta, self.log, self.card)
+
+    def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
+        """Write a checkpoint folder, whole or not at all; `dtype` stores the adapters in another precision."""
+        write(self.to_checkpoint(), folder, dtype)
+
+    def push_to_hub(self, repository: str, *, private: bool | None = None, token: str | None = None) -> str:
+        """Publish the checkpoint as a Hub model repository `user/name`; returns its address."""
+        return publish(self.to_checkpoint(), repository, private=private, token=token)
+
+    def trainable_parameters(self) -> int:
+        """How many numbers training moves: adapters in use and mixing coefficients."""
+        mixing = sum(p.numel() for p in self.mixing.parameters()) if self.mixing is not None else 0
+        return self.host.trainable_parameters(list(self.names.values())) + mixing
+
+
+def describe(base: Base | PreTrainedModel, name: str | None = None) -> BaseReference:
+    """What identifies a loaded base."""
+    model = _module(base)
+    text = model.config.get_text_config(decoder=True)
+    known = isinstance(base, Base)
+    return BaseReference(
+        id=name or (base.id if known else model.config.name_or_path or "unnamed"),
+        revision=base.revision if known else None,
+        sha256=base.sha256 if known else None,
+        model_type=model.config.model_type,
+        layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        fingerprint=AdapterHost.of(model).fingerprint,
+    )
+
+
+def check_base(expected: BaseReference, found: BaseReference) -> None:
+    """WrongBaseError if a checkpoint trained on `expected` meets `found`; what a checkpoint does not say is not compared."""
+    for key in ("model_type", "layers", "hidden_size"):
+        wanted, given = getattr(expected, key), getattr(found, key)
+        if wanted is not None and wanted != given:
+            raise WrongBaseError(
+                f"The checkpoint was trained on {expected.id!r} ({key} {wanted}), the base {found.id!r} has {key} {given}; "
+                "load the base it was trained on."
+            )
+    if expected.sha256 and expected.sha256 == found.sha256:
+        return
+    if expected.fingerprint and found.fingerprint and not same_weights(expected.fingerprint, found.fingerprint):
+        raise WrongBaseError(
+            f"The checkpoint was trained on {expected.id!r}; {found.id!r} has the same shape but other weights. "
+            "Load the base it was trained on, or pass allow_other_base=True if you mean it (another quantization, say)."
+        )
+
+
+def copies_per_row(default: GenerationConfig, arguments: dict) -> int:
+    """How many rows transformers' generate makes of each prompt: beams, or returned sequences."""
+    config = arguments.get("generation_config") or default
+    beams = arguments.get("num_beams", config.num_beams) or 1
+    sequences = arguments.get("num_return_sequences", config.num_return_sequences) or 1
+    return max(beams, sequences)
+
+
+def _resolve(base: BaseLike) -> Base | PreTrainedModel:
+    return load_base(base) if isinstance(base, str | os.PathLike) else base
+
+
+def _module(base: Base | PreTrainedModel) -> PreTrainedModel:
+    return base.model if isinstance(base, Base) else base
+
+
+def _default_mask(ids: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones_like(ids) if mask is None else mask.to(ids.device, torch.long)
