@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bitune.errors import BaseNotFoundError
+from bitune.errors import BaseNotFoundError, BituneError
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +190,7 @@ def sha256_of(path: Path) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an exception, fit to stand inside a sentence. The cause, where it says more."""
-    lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+    """The first line of an exception, fit to stand inside a sentence: of its cause if it is another library's, which wraps it."""
+    told = error if isinstance(error, SourceFailed | BituneError) else error.__cause__ or error
+    lines = str(told).strip().splitlines() or [type(told).__name__]
     return lines[0].strip().rstrip(".:;")[:300]

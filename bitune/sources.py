@@ -63,6 +63,11 @@ def hub_weights(repo: str, revision: str | None = None) -> Weights:
     """A snapshot of a Hub repository. What is complete in the local Hub cache is used without asking the Hub:
     a newer commit of a branch is taken by naming it, `user/name@commit`."""
     folder = _cached_snapshot(repo, revision) or _fetched_snapshot(repo, revision)
+    if not weight_files(folder):
+        raise BaseNotFoundError(
+            f"The Hub's {repo!r} has no safetensors weights, and no pickled ones are read, as they can run code; "
+            "choose a repository that has them, or download its .gguf file and name that."
+        )
     weights = folder_weights(folder)
     return Weights(repo, folder, revision=folder.name, sha256=weights.sha256)
 
@@ -97,7 +102,7 @@ def _fetched_snapshot(repo: str, revision: str | None) -> Path:
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise BaseNotFoundError(
-            f"There is no folder {asked!r} here, and on the Hub no such model or a private one; check the spelling{_nearest(repo)}."
+            f"There is no folder {asked!r} here and no such public model on the Hub; check the spelling{_nearest(repo)}."
         ) from error
     except Exception as error:  # every other failure of the network or the disk, from three libraries
         raise BaseNotFoundError(
