@@ -1,0 +1,22 @@
+"""The app: python app.py [--base ID_OR_DIR] [--checkpoint DIR_OR_ID ...]. Everything it does is in the package app/."""
+
+import sys
+
+from app.page import build_page
+from app.recorded import load_all
+from app.server import load_engine, serve
+from app.settings import Settings
+from bitune.errors import BituneError
+
+
+def main() -> None:
+    """Parse, build, launch."""
+    try:
+        settings = Settings.from_command_line()
+        serve(build_page(load_engine(settings), load_all()), settings)
+    except BituneError as error:
+        sys.exit(f"bitune: {error}")
+
+
+if __name__ == "__main__":
+    main()

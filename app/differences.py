@@ -1,0 +1,57 @@
+"""Where two answers part, word by word. Pure text."""
+
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+# Words, or runs of signs (so that an emoji of several code points stays whole); Chinese and Japanese are compared sign by sign.
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]+")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`pieces` joined are the text; each is marked where it differs. `shared_start`: equal words before the first difference."""
+
+    pieces: tuple[tuple[str, bool], ...]
+    same: bool
+    shared_start: int
+    changed: int
+    words: int
+
+
+def difference(reference: str, text: str) -> Difference:
+    """`text` with the words marked that `reference` does not have at that place."""
+    spans = [match.span() for match in WORD.finditer(text)]
+    here = [text[start:end] for start, end in spans]
+    there = WORD.findall(reference)
+    pieces: list[tuple[str, bool]] = []
+    position = changed = 0
+    shared_start = None
+    for kind, _, _, first, last in SequenceMatcher(None, there, here, autojunk=False).get_opcodes():
+        if kind == "equal":
+            continue
+        shared_start = first if shared_start is None else shared_start
+        if first == last:
+            continue
+        start, end = spans[first][0], spans[last - 1][1]
+        pieces += [(text[position:start], False), (text[start:end], True)]
+        position, changed = end, changed + last - first
+    pieces.append((text[position:], False))
+    kept = tuple(piece for piece in pieces if piece[0])
+    return Difference(kept, here == there, len(here) if shared_start is None else shared_start, changed, len(here))
+
+
+def in_words(found: Difference, reference: str) -> str:
+    """The difference in one short sentence; `reference` is the name of the other variant."""
+    if found.same:
+        return f"The same words as {reference}."
+    if found.changed == 0:
+        return f"Only words that {reference} has too, but fewer."
+    start = f"The same as {reference} for {counted(found.shared_start)}; " if found.shared_start else ""
+    differ = "differs" if found.changed == 1 else "differ"
+    return f"{start}{found.changed} of {counted(found.words)} {differ}{'' if start else f' from {reference}'}."
+
+
+def counted(words: int) -> str:
+    """`1 word`, `2 words`."""
+    return f"{words} word{'' if words == 1 else 's'}"

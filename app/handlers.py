@@ -1,0 +1,124 @@
+"""What happens on the page, without the page: requests go in, screens come out. Knows no gradio.
+
+Only plain values pass through here, so that on a ZeroGPU Space the model may live in another process.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+
+from app import render
+from app.examples import EXAMPLES
+from app.recorded import Recording
+from app.request import CompareRequest
+from app.views import VariantView, in_order, views_of
+from bitune.errors import BituneError
+from bitune.results import Update
+
+log = logging.getLogger(__name__)
+
+NOTHING_YET = "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What Compare shows: two pieces of HTML, whether a run is under way, and the answers so far for whoever needs them next."""
+
+    answers: str
+    prompts: str = ""
+    running: bool = False
+    update: Update | None = None
+
+
+class CompareHandlers:
+    """The events of Compare on one engine."""
+
+    def __init__(self, engine, recordings: Mapping[str, Recording]):
+        self.engine = engine
+        self.recordings = recordings
+
+    @property
+    def views(self) -> dict[str, VariantView]:
+        """How each variant of the engine is called and coloured."""
+        return views_of(self.engine.variants, self.engine.checkpoints)
+
+    def first_screen(self) -> Screen:
+        """What stands there before anything was computed."""
+        return self.example(EXAMPLES[0].key)
+
+    def example(self, key: str) -> Screen:
+        """The recorded answers to an example, or words where there are none."""
+        recording = self.recordings.get(key)
+        if recording is None:
+            return Screen(render.empty(NOTHING_YET))
+        note = render.recorded_note(recording.base, recording.recorded)
+        answers = render.answers(recording.update, recording.views, note)
+        return Screen(answers, render.prompts(recording.update, recording.views))
+
+    def announce(self, chosen: Sequence[str]) -> Screen:
+        """At once after Run: the request may have to wait for others."""
+        views = self.views
+        known = [views[name] for name in in_order(chosen, views) if name in views]
+        return Screen(render.waiting(known, "Waiting for the model: one request runs at a time."), running=True)
+
+    def run(self, prompt: object, chosen: Sequence[str], *options: object) -> Iterator[Screen]:
+        """All chosen variants answer together. Ends with a screen that is not running, whatever happens."""
+        views = self.views
+        try:
+            request = CompareRequest(prompt, in_order(chosen, views), *options)
+            known = [views[name] for name in request.variants if name in views]
+            yield Screen(render.waiting(known, "Reading the prompt."), running=True)
+            with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
+                for update in updates:
+                    yield self.screen(update, views)
+        except Exception as error:
+            yield self.refused(error)
+
+    def from_link(self) -> Screen:
+        """After a shared link has filled in the fields."""
+        return Screen(render.empty("Prompt and settings come from the link. Press Run to see the answers."))
+
+    def refused(self, error: Exception) -> Screen:
+        """Instead of answers."""
+        return Screen(render.problem(sentence(error)))
+
+    def screen(self, update: Update, views: Mapping[str, VariantView]) -> Screen:
+        """The answers so far; what was read is shown when all is written, since a disclosure cannot be read while it is redrawn."""
+        prompts = render.prompts(update, views) if update.done else ""
+        return Screen(render.answers(update, views), prompts, running=not update.done, update=update)
+
+    def stop(self, latest: Update | None) -> Screen:
+        """After Stop: the answers as far as they came."""
+        if latest is None:
+            return Screen(render.empty("Stopped before the first token."))
+        ended = {
+            name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
+            for name, completion in latest.completions.items()
+        }
+        return self.screen(replace(latest, completions=ended, done=True), self.views)
+
+    def answer(self, prompt: object, variants: object, *options: object) -> dict[str, object]:
+        """For programs: the finished answers as plain JSON. Raises."""
+        request = CompareRequest(prompt, list(self.engine.variants) if variants is None else variants, *options)
+        *_, last = self.engine.stream(request.prompt, list(request.variants), **request.options)
+        return {
+            "completions": {name: as_json(asdict(completion)) for name, completion in last.completions.items()},
+            "prompts": dict(last.prompts),
+            "prompt_tokens": dict(last.prompt_tokens),
+            "request": asdict(request),
+            "base": self.engine.base_facts.name,
+        }
+
+
+def as_json(completion: dict[str, object]) -> dict[str, object]:
+    """A completion without the name it stands under already."""
+    return {key: value for key, value in completion.items() if key != "variant"}
+
+
+def sentence(error: Exception) -> str:
+    """An error as one sentence for a person. What nobody foresaw goes to the log with its traceback, and only its kind to the page."""
+    if isinstance(error, BituneError):
+        return str(error)
+    log.exception("a request failed", exc_info=error)
+    return f"This request failed inside the model ({type(error).__name__}). The log of the app has the details; the app goes on."

@@ -1,0 +1,20 @@
+"""The whole page: a head, and one tab for each way of looking at Bitune."""
+
+from collections.abc import Mapping
+
+import gradio as gr
+
+from app import compare, render
+from app.handlers import CompareHandlers
+from app.recorded import Recording
+
+
+def build_page(engine, recordings: Mapping[str, Recording]) -> gr.Blocks:
+    """The page on this engine; `recordings` by key of their example."""
+    handlers = CompareHandlers(engine, recordings)
+    with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
+        gr.HTML(render.head(engine.base_facts, engine.checkpoints, handlers.views), apply_default_css=False, elem_id="bt-top")
+        with gr.Tabs():
+            with gr.Tab("Compare"):
+                compare.build(page, handlers)
+    return page

@@ -1,0 +1,49 @@
+"""From settings to a served page: load the base and its checkpoints, then launch."""
+
+import gradio as gr
+
+import bitune
+from app.settings import Settings
+from app.theme import look
+from bitune.errors import ConfigError, WrongBaseError
+
+
+def load_engine(settings: Settings) -> bitune.Engine:
+    """The base with its checkpoints. Says on the terminal what it does: a download may take a while."""
+    print(f"Loading {settings.base} ...", flush=True)
+    engine = bitune.Engine(bitune.load_base(settings.base))
+    for source in settings.checkpoints:
+        try:
+            facts = engine.add_checkpoint(source, name=free_name(source, engine.variants))
+            print(f"Loaded checkpoint {facts.name} from {source}", flush=True)
+        except WrongBaseError as error:
+            if settings.chosen:
+                raise
+            print(f"Left out {source}: {error}", flush=True)
+    return engine
+
+
+def free_name(source: str, taken) -> str:
+    """What a checkpoint is called on the page: the last part of its folder or Hub id, or all of it where that is taken."""
+    last = source.rstrip("/").rsplit("/", 1)[-1]
+    return source if last in taken else last
+
+
+def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:
+    """Launch the page and return its address; `wait` keeps serving until interrupted."""
+    page.queue(max_size=32)
+    try:
+        _, address, _ = page.launch(
+            server_name=settings.host,
+            server_port=settings.port or None,
+            mcp_server=settings.mcp,
+            prevent_thread_lock=not wait,
+            quiet=not wait,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=["api"],
+            **look(),
+        )
+    except OSError as error:
+        raise ConfigError(f"The page cannot listen on {settings.host}, port {settings.port}: {error} Choose another with --port.") from error
+    return address

@@ -1,0 +1,78 @@
+"""What a person may choose when starting the app: flags, and the environment where a Space has no command line."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bitune.errors import ConfigError
+
+DEFAULT_BASE = "smollm2-135m-instruct"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+TRUE = ("1", "true", "yes", "on")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One start of the app.
+
+    `checkpoints`: folders or Hub ids. `chosen`: a person named them; otherwise they are what lies in assets/checkpoints, and
+    those that belong to another base are left out instead of ending the start.
+    """
+
+    base: str = DEFAULT_BASE
+    checkpoints: tuple[str, ...] = ()
+    chosen: bool = False
+    host: str = "127.0.0.1"
+    port: int = 7860
+    mcp: bool = False
+
+    def __post_init__(self):
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port is {self.port}; a port lies between 1 and 65535, or 0 for any free one.")
+
+    @classmethod
+    def from_command_line(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Flags first, then the environment, then the defaults."""
+        flags = parser(environment).parse_args(arguments)
+        checkpoints = flags.checkpoint or [name for name in environment.get("BITUNE_CHECKPOINTS", "").split(",") if name]
+        return cls(
+            base=flags.base,
+            checkpoints=tuple(checkpoints) or shipped_checkpoints(),
+            chosen=bool(checkpoints),
+            host=flags.host,
+            port=flags.port,
+            mcp=flags.mcp,
+        )
+
+
+def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The command line of app.py. Host, port and MCP listen to the names Spaces and Gradio already use."""
+    flags = argparse.ArgumentParser(description="Bitune: one prompt, read once or twice, answers side by side.")
+    flags.add_argument(
+        "--base",
+        default=environment.get("BITUNE_BASE", DEFAULT_BASE),
+        help="base model: folder, Hub id, GGUF file or the embedded default (environment: BITUNE_BASE)",
+    )
+    flags.add_argument(
+        "--checkpoint",
+        action="append",
+        metavar="DIR_OR_ID",
+        help="a Bitune or LoRA checkpoint, may be repeated; left out: every folder in assets/checkpoints "
+        "(environment: BITUNE_CHECKPOINTS, separated by commas)",
+    )
+    flags.add_argument("--host", default=environment.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on")
+    flags.add_argument("--port", type=int, default=environment.get("GRADIO_SERVER_PORT", 7860), help="port; 0 takes any free one")
+    flags.add_argument(
+        "--mcp",
+        action="store_true",
+        default=environment.get("GRADIO_MCP_SERVER", "").lower() in TRUE,
+        help="also serve the API as tools for the Model Context Protocol (needs the package gradio[mcp])",
+    )
+    return flags
+
+
+def shipped_checkpoints() -> tuple[str, ...]:
+    """The checkpoint folders that come with the project, by name."""
+    return tuple(str(config.parent) for config in sorted((ASSETS / "checkpoints").glob("*/bitune_config.json")))
