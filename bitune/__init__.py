@@ -2,6 +2,7 @@
 
 from bitune.base import Base, load_base
 from bitune.config import BituneConfig, MixingSettings
+from bitune.engine import Engine
 from bitune.errors import (
     BaseNotFoundError,
     BituneError,
@@ -31,6 +32,7 @@ __all__ = [
     "Completion",
     "ConfigError",
     "DataError",
+    "Engine",
     "MixingRatios",
     "MixingSettings",
     "PromptError",

@@ -4,6 +4,7 @@ The only file that touches PEFT's switches. At rest no adapter is active: the ba
 """
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -64,9 +65,12 @@ class AdapterHost:
         name = self._free_name(wanted)
         with self._lock:
             try:
-                self._inject(name, config)
+                with warnings.catch_warnings():
+                    # PEFT asks transformers for a property under its old name.
+                    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                    self._inject(name, config)
                 if weights is not None:
-                    self._fill(name, weights)
+                    self.fill(name, weights)
             except Exception as error:
                 self.remove(name)
                 if isinstance(error, CheckpointError):
@@ -87,13 +91,35 @@ class AdapterHost:
                 self._peft.base_model.unload()
                 self._peft, self._switchable = None, []
                 return
+            self._activate(next(other for other in self.names if other != name))  # PEFT warns if it has to choose
             self._peft.delete_adapter(name)
             self._activate(None)
 
-    def weights(self, name: str) -> dict[str, Tensor]:
-        """A copy of an adapter's weights on the CPU, keys as in a PEFT folder."""
+    def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
+        expected = {key: value.shape for key, value in self.weights(name).items()}
+        for problem, keys in (
+            ("lacks", sorted(expected.keys() - weights.keys())),
+            ("has, and this base has no place for,", sorted(weights.keys() - expected.keys())),
+            ("has in another shape", [k for k, shape in expected.items() if k in weights and weights[k].shape != shape]),
+        ):
+            if keys:
+                detail = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]])})" if problem.endswith("shape") else ""
+                raise CheckpointError(
+                    f"The adapter file {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{detail}; "
+                    "load it on the base it was trained on."
+                )
+
+    def fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """Put `weights` (keys as in a PEFT folder) into adapter `name`; CheckpointError, and nothing changed, if they do not fit."""
+        self.check_fit(name, weights)
+        set_peft_model_state_dict(self._peft, dict(weights), adapter_name=name)
+
+    def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
         self._check_known([name])
-        state = get_peft_model_state_dict(self._peft, adapter_name=name, save_embedding_layers=False)
+        inner = None if state is None else {f"base_model.model.{key}": value for key, value in state.items()}
+        state = get_peft_model_state_dict(self._peft, inner, adapter_name=name, save_embedding_layers=False)
         return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
     def trainable_parameters(self, names: Sequence[str]) -> int:
@@ -115,7 +141,7 @@ class AdapterHost:
     def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
         """Call `call(rows)` for batches that together cover every row, row r under `adapters[r]`.
 
-        One batch where PEFT can mix these adapters, else one a distinct adapter. Returns [(rows, result), ...].
+        One batch for the adapters that PEFT can mix, and one for each other adapter. Returns [(rows, result), ...].
         """
         self._check_known(adapters)
         results = []
@@ -136,9 +162,9 @@ class AdapterHost:
 
     def _batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
         distinct = list(dict.fromkeys(adapters))
-        if len(distinct) == 1 or self.can_mix(distinct):
-            return [list(range(len(adapters)))]
-        return [[row for row, adapter in enumerate(adapters) if adapter == name] for name in distinct]
+        together = [name for name in distinct if self.can_mix([name])]
+        groups = [together, *([name] for name in distinct if name not in together)]
+        return [[row for row, adapter in enumerate(adapters) if adapter in group] for group in groups if group]
 
     @contextmanager
     def _rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
@@ -175,21 +201,6 @@ class AdapterHost:
             self._peft.add_adapter(name, config)
         kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
         self._switchable = [module for module in self.model.modules() if isinstance(module, kinds)]
-
-    def _fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
-        expected = {key: value.shape for key, value in self.weights(name).items()}
-        for problem, keys in (
-            ("lacks", sorted(expected.keys() - weights.keys())),
-            ("has, and this base has no place for,", sorted(weights.keys() - expected.keys())),
-            ("has in another shape", [k for k, shape in expected.items() if k in weights and weights[k].shape != shape]),
-        ):
-            if keys:
-                detail = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]])})" if problem.endswith("shape") else ""
-                raise CheckpointError(
-                    f"The adapter file {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{detail}; "
-                    "load it on the base it was trained on."
-                )
-        set_peft_model_state_dict(self._peft, dict(weights), adapter_name=name)
 
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter

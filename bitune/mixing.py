@@ -74,10 +74,21 @@ def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha
     single = bool((first == second).all())
 
     def rows_of(tensor: Tensor, alpha: Tensor) -> Tensor:
-        head = tensor.index_select(0, first.to(tensor.device))
-        return head if single else mix(head, tensor.index_select(0, second.to(tensor.device)), alpha)
+        head = _pick(tensor, first)
+        return head if single else mix(head, _pick(tensor, second), alpha)
 
     return with_layers(cache, lambda i, layer: (rows_of(layer.keys, alpha_k[i]), rows_of(layer.values, alpha_v[i])))
+
+
+def take_rows(cache: Cache, rows: Tensor) -> Cache:
+    """A new cache of the rows `rows` (int64 [n], repeats allowed); an empty cache has none and is copied as it is."""
+    if not cache.get_seq_length():
+        return copy.deepcopy(cache)
+    return with_layers(cache, lambda _, layer: (_pick(layer.keys, rows), _pick(layer.values, rows)))
+
+
+def _pick(tensor: Tensor, rows: Tensor) -> Tensor:
+    return tensor.index_select(0, rows.to(tensor.device))
 
 
 def join_rows(caches: list[Cache]) -> Cache:

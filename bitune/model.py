@@ -1,6 +1,7 @@
 """BituneModel: a base, its adapters and the mixing as one module that trains, scores and generates."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -126,11 +127,24 @@ class BituneModel(nn.Module):
             )
         model = cls(base, checkpoint.config, dict(checkpoint.adapters), trainable=trainable)
         model.log, model.card = checkpoint.log, checkpoint.card
-        if checkpoint.theta is not None:
-            with torch.no_grad():
-                model.mixing.theta_k.copy_(checkpoint.theta[0])
-                model.mixing.theta_v.copy_(checkpoint.theta[1])
+        model._set_theta(checkpoint)
         return model
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take over the weights of a checkpoint of this very method and shape; CheckpointError, and nothing changed, if not."""
+        if checkpoint.config.method != self.config.method:
+            raise CheckpointError("The checkpoint was made by another method than this model runs; give the settings it was made with.")
+        for slot, name in self.names.items():
+            self.host.check_fit(name, checkpoint.adapters[slot].weights)
+        for slot, name in self.names.items():
+            self.host.fill(name, checkpoint.adapters[slot].weights)
+        self._set_theta(checkpoint)
+
+    @torch.no_grad()
+    def _set_theta(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.theta is not None:
+            self.mixing.theta_k.copy_(checkpoint.theta[0])
+            self.mixing.theta_v.copy_(checkpoint.theta[1])
 
     def release(self) -> None:
         """Take this model's adapters off the base; the model is of no use afterwards."""
@@ -195,13 +209,21 @@ class BituneModel(nn.Module):
         rows = [Row(prompt, self._method.passes, *alphas) for prompt in range(len(prompt_ids))]
         return prefill(self.host, prompt_ids, prompt_mask, rows)
 
-    def to_checkpoint(self) -> Checkpoint:
-        """Everything that is saved, copied to the CPU."""
-        adapters = {slot: Adapter(self.host.config(name), self.host.weights(name)) for slot, name in self.names.items()}
+    def to_checkpoint(self, state: Mapping[str, Tensor] | None = None) -> Checkpoint:
+        """Everything that is saved, copied to the CPU. `state`: this model's whole state dict where it lies in shards elsewhere."""
+        inner = None
+        if state is not None:
+            inner = {key.removeprefix("base."): value for key, value in state.items() if key.startswith("base.")}
+        adapters = {slot: Adapter(self.host.config(name), self.host.weights(name, inner)) for slot, name in self.names.items()}
         theta = None
         if self.mixing is not None:
-            theta = self.mixing.theta_k.detach().cpu().clone(), self.mixing.theta_v.detach().cpu().clone()
+            own = state or self.state_dict()
+            theta = tuple(own[f"mixing.theta_{kind}"].detach().float().cpu().clone() for kind in "kv")
         return Checkpoint(self.config, adapters, theta, self.log, self.card)
+
+    def record_training(self, facts: Mapping[str, object]) -> None:
+        """Keep facts about the training in the config that is saved."""
+        self.config = replace(self.config, training=dict(facts))
 
     def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
         """Write a checkpoint folder, whole or not at all; `dtype` stores the adapters in another precision."""

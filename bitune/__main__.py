@@ -1,0 +1,245 @@
+"""python -m bitune generate | train | evaluate | convert | inspect: the command line, and the only file that prints."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitune.errors import BituneError
+
+EMBEDDED_NAME = "smollm2-135m-instruct"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors of ours come out as one sentence on stderr, status 1."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except BituneError as error:
+        print(f"bitune: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bitune: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line as argparse knows it."""
+    top = argparse.ArgumentParser(prog="python -m bitune", description="Run, train, score and convert Bitune checkpoints.")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_generate(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_convert(commands)
+    _add_inspect(commands)
+    return top
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_base(command: argparse.ArgumentParser, default: str | None = EMBEDDED_NAME) -> None:
+    command.add_argument("--base", default=default, help="folder, Hub id, .gguf file or the embedded name")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    command.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+
+
+def _add_generate(commands) -> None:
+    command = _command(commands, "generate", generate, "Answer a prompt with the base and checkpoints, from one batch.")
+    _add_base(command)
+    command.add_argument("prompt")
+    command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
+    command.add_argument("--template", choices=("own", "chat", "none"), default="own")
+    command.add_argument("--max-new-tokens", type=int, default=128)
+    command.add_argument("--temperature", type=float, default=0.0)
+    command.add_argument("--top-p", type=float, default=1.0)
+    command.add_argument("--seed", type=int, default=0)
+
+
+def _add_train(commands) -> None:
+    from bitune.peft_kinds import PEFT_KINDS, RANK
+    from bitune.training import TrainingSettings
+    from bitune.variants import METHODS
+
+    command = _command(commands, "train", train_command, "Train a checkpoint. Under `accelerate launch -m bitune train` on several devices.")
+    default = TrainingSettings()
+    _add_base(command)
+    command.add_argument("--data", action="append", required=True, help="JSON Lines file, or Hub id[:config]; may be given again")
+    command.add_argument("--output", required=True, help="folder of the checkpoint; training state goes to OUTPUT.state beside it")
+    command.add_argument("--method", choices=sorted(METHODS), default="bitune")
+    command.add_argument("--peft", choices=PEFT_KINDS, default="lora")
+    command.add_argument("--rank", type=int, default=RANK)
+    command.add_argument("--alpha", type=float, help="LoRA alpha; 2 x rank if not given")
+    command.add_argument("--targets", nargs="+", help="names of linear layers; all of the decoder if not given")
+    command.add_argument("--dropout", type=float, default=0.0)
+    command.add_argument("--theta-init", type=float, default=0.01)
+    command.add_argument("--parameterization", choices=("abs", "relu"), default="abs")
+    command.add_argument("--epochs", type=float, default=default.epochs)
+    command.add_argument("--max-steps", type=int, default=default.max_steps, help="updates; overrides --epochs if above 0")
+    command.add_argument("--batch-size", type=int, default=default.batch_size)
+    command.add_argument("--accumulation", type=int, default=default.accumulation)
+    command.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    command.add_argument("--mixing-learning-rate", type=float, help="of theta; as --learning-rate if not given")
+    command.add_argument("--warmup", type=float, default=default.warmup, help="share of all updates")
+    command.add_argument("--schedule", default=default.schedule)
+    command.add_argument("--weight-decay", type=float, default=default.weight_decay)
+    command.add_argument("--clip", type=float, default=default.clip)
+    command.add_argument("--bf16", action="store_true", help="bfloat16 base and autocast")
+    command.add_argument("--seed", type=int, default=default.seed)
+    command.add_argument("--log-every", type=int, default=default.log_every)
+    command.add_argument("--save-every", type=int, default=default.save_every)
+    command.add_argument("--evaluate-every", type=int)
+    command.add_argument("--validation", type=float, default=0.0, help="share or number of records held out of the data")
+    command.add_argument("--limit", type=int, help="use only so many records, drawn by the seed")
+    command.add_argument("--max-prompt-tokens", type=int, default=512)
+    command.add_argument("--max-answer-tokens", type=int, default=256)
+    command.add_argument("--template", help="prompt template kept in the checkpoint, with {prompt} in it, or 'chat'")
+    command.add_argument("--save-dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the saved adapters")
+    command.add_argument("--resume", action="store_true", help="go on from the last state in OUTPUT.state")
+
+
+def _add_evaluate(commands) -> None:
+    command = _command(commands, "evaluate", evaluate, "Accuracy on multiple-choice records, by log-likelihood of each choice.")
+    _add_base(command)
+    command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
+    command.add_argument("--data", action="append", required=True)
+    command.add_argument("--limit", type=int, help="score only the first so many records of each file")
+    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--output", help="JSON file for the scores of every choice")
+
+
+def _add_convert(commands) -> None:
+    command = _command(commands, "convert", convert, "Turn a folder of the authors' research code into a checkpoint folder.")
+    _add_base(command)
+    command.add_argument("reference", help="the authors' folder")
+    command.add_argument("output", help="the folder to write")
+
+
+def _add_inspect(commands) -> None:
+    command = _command(commands, "inspect", inspect, "Say what is in a checkpoint, mixing ratios included.")
+    command.add_argument("checkpoint", help="folder or Hub id")
+
+
+def generate(options: argparse.Namespace) -> None:
+    """Stream nothing, print each variant's answer under its name."""
+    engine = _engine(options)
+    settings = {key: getattr(options, key) for key in ("template", "max_new_tokens", "temperature", "top_p", "seed")}
+    for update in engine.stream(options.prompt, list(engine.variants), **settings):
+        if update.done:
+            for name, completion in update.completions.items():
+                print(f"--- {name} ({completion.tokens} tokens, {completion.finish_reason})\n{completion.text}")
+
+
+def train_command(options: argparse.Namespace) -> None:
+    """Train, save, and say where."""
+    import torch
+
+    from bitune.base import load_base
+    from bitune.config import MixingSettings
+    from bitune.model import BituneModel
+    from bitune.peft_kinds import new_peft_config
+    from bitune.training import TrainingSettings, facts, train
+
+    torch.manual_seed(options.seed)
+    base = load_base(options.base, device=options.device, dtype="bfloat16" if options.bf16 else options.dtype)
+    pairs, validation, data = _pairs(options, base.tokenizer)
+    peft = new_peft_config(base.model, options.peft, options.rank, options.alpha, options.targets, options.dropout)
+    mixing = MixingSettings(options.parameterization, options.theta_init)
+    model = BituneModel.create(base, options.method, peft, mixing, options.template)
+    settings = TrainingSettings(**{name: getattr(options, name) for name in TrainingSettings.__dataclass_fields__})
+    figures = train(model, pairs, settings, f"{options.output}.state", validation, resume=options.resume)
+    if int(os.environ.get("RANK", 0)) == 0:  # one process saves
+        model.record_training(facts(model, settings, figures, data))
+        model.save_pretrained(options.output, dtype=getattr(torch, options.save_dtype))
+        print(f"saved {options.output}: {model.trainable_parameters():,} trained parameters, loss {figures['train_loss']:.4f}")
+
+
+def _pairs(options: argparse.Namespace, tokenizer):
+    from bitune.data import load_examples, split_validation, tokenize
+    from bitune.errors import ConfigError
+
+    if tokenizer is None:
+        raise ConfigError(f"The base {options.base!r} has no tokenizer, so text cannot be trained on; give a folder that has one.")
+    examples = [example for source in options.data for example in load_examples(source)]
+    if options.limit:
+        examples, _ = split_validation(examples, max(0, len(examples) - options.limit), options.seed)
+    examples, held_out = split_validation(examples, options.validation, options.seed)
+
+    def cut(part):
+        return [tokenize(example, tokenizer, options.max_prompt_tokens, options.max_answer_tokens) for example in part]
+
+    data = {"sources": [Path(source).name for source in options.data], "examples": len(examples), "validation": len(held_out)}
+    return cut(examples), cut(held_out), data
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print accuracy of every variant on every file."""
+    from tqdm import tqdm
+
+    from bitune.data import load_examples
+    from bitune.evaluation import accuracy, question, score
+
+    engine, report = _engine(options), {}
+    for source in options.data:
+        examples = load_examples(source)[: options.limit]
+        questions = [question(example, engine.base.tokenizer) for example in examples]
+        with tqdm(total=len(questions), desc=Path(source).name) as bar:
+            scores = score(engine.host, engine.variants, questions, options.batch_size, bar.update)
+        for name, rows in scores.items():
+            result = accuracy(questions, rows)
+            print(f"{Path(source).name:32} {name:24} {100 * result.by_sum:5.1f} by sum, {100 * result.by_mean:5.1f} by mean")
+        report[Path(source).name] = {"labels": [q.label for q in questions], "scores": scores}
+    if options.output:
+        Path(options.output).write_text(json.dumps(report), encoding="utf-8")
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Read the authors' folder on its base and save it in our format."""
+    from bitune.base import load_base
+    from bitune.model import BituneModel
+
+    base = load_base(options.base, device=options.device, dtype=options.dtype)
+    BituneModel.from_reference(options.reference, base=base).save_pretrained(options.output)
+    print(f"saved {options.output}")
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Print config and mixing ratios; no base is loaded."""
+    from bitune.checkpoint import locate, read
+    from bitune.config import MixingSettings
+    from bitune.mixing import MixingCoefficients
+    from bitune.variants import name_of
+
+    checkpoint = read(locate(options.checkpoint))
+    config = checkpoint.config
+    print(f"base      {config.base.id}\nmethod    {name_of(config.method) or 'custom'}\ntemplate  {config.prompt_template!r}")
+    for slot, adapter in checkpoint.adapters.items():
+        size = sum(value.numel() for value in adapter.weights.values())
+        print(f"adapter   {slot}: {adapter.config.peft_type.value}, {size:,} parameters")
+    if checkpoint.theta is not None:
+        settings: MixingSettings = config.mixing
+        mixing = MixingCoefficients(len(checkpoint.theta[0]), settings.parameterization, settings.theta_init)
+        mixing.load_state_dict({"theta_k": checkpoint.theta[0], "theta_v": checkpoint.theta[1]})
+        print("layer     alpha keys   alpha values")
+        for layer, (key, value) in enumerate(zip(*(alpha.tolist() for alpha in mixing()), strict=True)):
+            print(f"{layer:5}     {key:10.3f}   {value:12.3f}")
+
+
+def _engine(options: argparse.Namespace):
+    from bitune.base import load_base
+    from bitune.engine import Engine
+
+    engine = Engine(load_base(options.base, device=options.device, dtype=options.dtype))
+    for source in options.checkpoint:
+        engine.add_checkpoint(source)
+    return engine
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""Train a BituneModel with transformers' Trainer on accelerate. Knows models and token pairs; knows no file of data and no page."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from bitune.checkpoint import read, write
+from bitune.data import Collator, TokenPair
+from bitune.errors import ConfigError
+from bitune.model import BituneModel
+
+MODEL_FOLDER = "model"  # of our kind, inside each of the Trainer's checkpoint-N folders
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; the defaults are the paper's (arXiv 2405.14862, section 4) where it states one.
+
+    `learning_rate` 1e-3 goes with LoRA alpha = 2 x rank. `mixing_learning_rate` (default: the same) is theta's own.
+    `batch_size` is what one process puts through in one step, `accumulation` how many such batches make an update.
+    `warmup` is a share of all updates. `bf16`: base in bfloat16 and autocast; adapters, theta and optimizer stay float32.
+    `save_every`, `evaluate_every`, `log_every` count updates; `evaluate_every` needs validation pairs.
+    """
+
+    epochs: float = 1.0
+    max_steps: int = -1
+    batch_size: int = 8
+    accumulation: int = 1
+    learning_rate: float = 1e-3
+    mixing_learning_rate: float | None = None
+    warmup: float = 0.1
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    bf16: bool = False
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 100
+    evaluate_every: int | None = None
+
+    def __post_init__(self):
+        positive = ("batch_size", "accumulation", "learning_rate", "log_every", "save_every")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.max_steps <= 0 and self.epochs <= 0:
+            raise ConfigError(f"epochs is {self.epochs}; give some, or max_steps.")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"warmup is {self.warmup}; it is a share of all updates, from 0 to below 1.")
+
+
+def train(
+    model: BituneModel,
+    pairs: Sequence[TokenPair],
+    settings: TrainingSettings,
+    output: str | Path,
+    validation: Sequence[TokenPair] = (),
+    *,
+    resume: bool = False,
+) -> dict[str, float]:
+    """Train `model` in place and return the Trainer's closing figures.
+
+    State goes to `output`/checkpoint-N every `save_every` updates. `resume` goes on from the last complete one (from the
+    start where there is none) and ends with the same weights as a run without a break. Under `accelerate launch` every
+    process calls this alike.
+    """
+    output = Path(output)
+    if settings.evaluate_every and not validation:
+        raise ConfigError("evaluate_every is set, but there are no validation pairs; hold some out.")
+    last = last_checkpoint(output) if resume else None
+    arguments = _arguments(settings, output)
+    arguments = arguments if not settings.evaluate_every else _with_evaluation(arguments, settings)
+    trainer = BituneTrainer(model, settings, arguments, pairs, validation)
+    model.train()
+    try:
+        figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
+    finally:
+        model.eval()
+    model.log = trainer.log_text()
+    if validation:
+        figures |= trainer.evaluate()
+    return figures
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The newest complete checkpoint-N of a run; the Trainer writes trainer_state.json last."""
+    done = [folder for folder in output.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
+    return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _arguments(settings: TrainingSettings, output: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(output),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        warmup_steps=settings.warmup,  # below 1 it is a share
+        lr_scheduler_type=settings.schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        logging_steps=settings.log_every,
+        logging_first_step=True,
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        report_to="none",
+        remove_unused_columns=False,
+        label_names=["answer_ids"],
+        prediction_loss_only=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        # In the last layer the second adapter only reaches the cache through k and v: its other weights get no gradient.
+        ddp_find_unused_parameters=True,
+    )
+
+
+def _with_evaluation(arguments: TrainingArguments, settings: TrainingSettings) -> TrainingArguments:
+    arguments.set_evaluate(strategy="steps", steps=settings.evaluate_every, batch_size=settings.batch_size)
+    return arguments
+
+
+class BituneTrainer(Trainer):
+    """The Trainer, saving our checkpoint folder in place of a state dict with the base in it, and logging alpha."""
+
+    def __init__(self, model, settings: TrainingSettings, arguments, pairs, validation):
+        self._settings = settings
+        self._lengths = [len(pair.prompt_ids) + len(pair.answer_ids) for pair in pairs]
+        self._entries: list[dict] = [json.loads(line) for line in (model.log or "").splitlines()]
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=list(pairs),
+            eval_dataset=list(validation) or None,
+            data_collator=Collator(_pad_id(model)),
+            callbacks=[_Progress],
+        )
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def create_optimizer(self, model=None):
+        """AdamW with theta in a group of its own learning rate."""
+        if self.optimizer is None:
+            named = [(name, p) for name, p in (model or self.model).named_parameters() if p.requires_grad]
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model or self.model)
+            theta = [p for name, p in named if "mixing.theta" in name]
+            rest = [p for name, p in named if "mixing.theta" not in name]
+            groups = [{"params": rest, "weight_decay": self.args.weight_decay}]
+            if theta:
+                rate = self._settings.mixing_learning_rate or self._settings.learning_rate
+                groups.append({"params": theta, "weight_decay": 0.0, "lr": rate})
+            self.optimizer = kind(groups, **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset=None):
+        # Batches of like lengths: padding is computed too, and questions differ fourfold in length.
+        generator = torch.Generator().manual_seed(self.args.seed)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(size, lengths=self._lengths, generator=generator)
+
+    def log(self, logs, start_time=None):
+        model = self._bare_model()
+        if model.mixing is not None:
+            with torch.no_grad():
+                keys, values = (alpha.tolist() for alpha in model.mixing())
+            logs |= {"alpha_k": sum(keys) / len(keys), "alpha_v": sum(values) / len(values)}
+        if "loss" in logs or "eval_loss" in logs:
+            entry = {"step": self.state.global_step}
+            entry |= {key: float(logs[key]) for key in ("loss", "eval_loss", "grad_norm", "learning_rate") if key in logs}
+            if model.mixing is not None:
+                entry |= {"alpha_k": [round(x, 5) for x in keys], "alpha_v": [round(x, 5) for x in values]}
+            self._entries.append(entry)
+        super().log(logs, start_time)
+
+    def log_text(self) -> str:
+        """training_log.jsonl so far."""
+        return "".join(json.dumps(entry) + "\n" for entry in self._entries)
+
+    def _bare_model(self) -> BituneModel:
+        return self.accelerator.unwrap_model(self.model)
+
+    def _save(self, output_dir=None, state_dict=None):
+        if not self.args.should_save:
+            return
+        model = self._bare_model()
+        model.log = self.log_text()
+        write(model.to_checkpoint(state_dict), Path(output_dir or self.args.output_dir) / MODEL_FOLDER)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        saved = read(Path(resume_from_checkpoint) / MODEL_FOLDER)
+        (model or self._bare_model()).load(saved)
+        self._entries = [json.loads(line) for line in (saved.log or "").splitlines()]
+
+
+class _Progress(ProgressCallback):
+    """The progress bar, with the loss and the mean alphas beside it in place of a line of JSON now and then."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and self.training_bar is not None and logs:
+            shown = {key: f"{float(logs[key]):.3f}" for key in ("loss", "eval_loss", "alpha_k", "alpha_v") if key in logs}
+            self.training_bar.set_postfix(shown)
+
+
+def _pad_id(model: BituneModel) -> int:
+    # Whatever stands under the mask is never read; 0 exists in every vocabulary.
+    return 0 if model.tokenizer is None or model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id
+
+
+def facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict[str, object]:
+    """What a checkpoint keeps about its training."""
+    kept = {key: round(value, 6) for key, value in figures.items() if key in ("train_loss", "train_runtime", "eval_loss", "epoch")}
+    return {"data": data, "settings": asdict(settings), "trainable_parameters": model.trainable_parameters(), **kept}
+
+
