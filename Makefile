@@ -1,0 +1,26 @@
+# `make run`: the page on http://127.0.0.1:7860. `make test`: everything that has to hold. Both set up .venv by themselves.
+# PYTHON chooses the interpreter of .venv (3.11 or newer); ARGS go to app.py or to pytest: make run ARGS="--port 8000".
+
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: run test lint venv venv-dev clean
+
+run: venv
+	$(BIN)/python app.py --host 127.0.0.1 --port 7860 $(ARGS)
+
+test: venv-dev lint
+	CHROMIUM="$$(sh tools/chromium.sh $(BIN)/python)" && export CHROMIUM && $(BIN)/python -m pytest $(ARGS)
+
+lint: venv-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+venv:
+	@sh tools/venv.sh .venv requirements.txt
+
+venv-dev:
+	@sh tools/venv.sh .venv requirements.txt requirements-dev.txt
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build
