@@ -29,6 +29,9 @@ COPY_LINK = """(prompt, variants, template, max_new_tokens, temperature, top_p, 
     return navigator.clipboard ? "Link copied" : "Link is in the address bar";
 }"""
 
+# At once: the model notices between two steps, and reading a long prompt is one step.
+STOPPING = "() => ({__type__: 'update', value: 'Stopping', interactive: false})"
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -67,8 +70,8 @@ class Outputs:
             self.prompts: screen.prompts,
             self.disclosure: gr.update(visible=bool(screen.prompts)),
             self.run: gr.update(interactive=not screen.running),
-            self.stop: gr.update(interactive=screen.running),
-            self.latest: screen.update,
+            self.stop: gr.update(value="Stop", interactive=screen.running),
+            self.latest: screen,
         }
 
 
@@ -118,10 +121,12 @@ def choices(handlers: CompareHandlers, prompt: gr.Textbox) -> Fields:
         elem_id="bt-template",
     )
     with gr.Accordion("Length and sampling", open=False):
-        max_new_tokens = gr.Slider(1, MOST_NEW_TOKENS, value=64, step=1, label="New tokens, at most")
-        temperature = gr.Slider(0, 2, value=0, step=0.05, label="Temperature")
-        top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p")
-        seed = gr.Number(value=0, precision=0, label="Seed")
+        with gr.Row():
+            max_new_tokens = gr.Slider(1, MOST_NEW_TOKENS, value=64, step=1, label="New tokens", min_width=180)
+            temperature = gr.Slider(0, 2, value=0, step=0.05, label="Temperature", min_width=180)
+        with gr.Row():
+            top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", min_width=180)
+            seed = gr.Number(value=0, precision=0, label="Seed", min_width=180)
         gr.Markdown(SAMPLING)
     return Fields(prompt, variants, template, max_new_tokens, temperature, top_p, seed)
 
@@ -129,10 +134,10 @@ def choices(handlers: CompareHandlers, prompt: gr.Textbox) -> Fields:
 def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
     """Run, Stop, Copy link."""
     with gr.Row(elem_classes="bt-actions"):
-        run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=130)
+        run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="bt-stop", scale=0, min_width=80)
         link = gr.Button("Copy link", elem_id="bt-link", scale=0, min_width=110)
-        gr.HTML("<kbd>Ctrl</kbd> <kbd>Enter</kbd> runs, too", apply_default_css=False, min_width=0, elem_classes="bt-hint")
+        gr.HTML("or <kbd>Ctrl</kbd> <kbd>Enter</kbd>", apply_default_css=False, min_width=0, elem_classes="bt-hint")
     return run, stop, link
 
 
@@ -141,11 +146,15 @@ def results(first: Screen, run: gr.Button, stop: gr.Button) -> Outputs:
     answers = gr.HTML(first.answers, elem_id="bt-results", apply_default_css=False)
     with gr.Accordion("The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read") as disclosure:
         prompts = gr.HTML(first.prompts, apply_default_css=False)
-    return Outputs(answers, prompts, disclosure, run, stop, latest=gr.State(None))
+    return Outputs(answers, prompts, disclosure, run, stop, latest=gr.State(first))
 
 
 def wire_run(handlers: CompareHandlers, fields: Fields, outputs: Outputs) -> None:
-    """Run and Stop. The announcement is not queued: it says that the request waits."""
+    """Run and Stop. The announcement is not queued: it says that the request waits.
+
+    Stop only cancels. What comes after a run, whether it ended or was cancelled, then finds the last screen still running and
+    replaces it; were it wired to Stop itself, an update on its way would overwrite it.
+    """
 
     def announce(chosen: list[str]) -> dict:
         return outputs.show(handlers.announce(chosen))
@@ -154,13 +163,14 @@ def wire_run(handlers: CompareHandlers, fields: Fields, outputs: Outputs) -> Non
         for screen in handlers.run(*values):
             yield outputs.show(screen)
 
-    def stop(latest) -> dict:
-        return outputs.show(handlers.stop(latest))
+    def settle(latest: Screen) -> dict:
+        return outputs.show(handlers.settle(latest))
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     announced = outputs.run.click(announce, fields.variants, outputs.all(), queue=False, **quiet)
     running = announced.then(run, fields.all(), outputs.all(), concurrency_id=MODEL_QUEUE, concurrency_limit=1, **quiet)
-    outputs.stop.click(stop, outputs.latest, outputs.all(), queue=False, cancels=running, **quiet)
+    running.then(settle, outputs.latest, outputs.all(), queue=False, **quiet)
+    outputs.stop.click(None, None, outputs.stop, js=STOPPING, cancels=running, **quiet)
 
 
 def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], fields: Fields, outputs: Outputs) -> None:
@@ -182,7 +192,7 @@ def wire_link(page: gr.Blocks, handlers: CompareHandlers, fields: Fields, output
         except BituneError as error:
             return outputs.show(handlers.refused(error))
         if asked is None:
-            return {outputs.latest: None}
+            return {outputs.latest: gr.skip()}
         values = (asked.prompt, list(asked.variants), *asked.options.values())
         return {**dict(zip(fields.all(), values, strict=True)), **outputs.show(handlers.from_link())}
 

@@ -37,6 +37,7 @@ class CompareHandlers:
     def __init__(self, engine, recordings: Mapping[str, Recording]):
         self.engine = engine
         self.recordings = recordings
+        self.base_name = engine.base_facts.name
 
     @property
     def views(self) -> dict[str, VariantView]:
@@ -88,15 +89,17 @@ class CompareHandlers:
         prompts = render.prompts(update, views) if update.done else ""
         return Screen(render.answers(update, views), prompts, running=not update.done, update=update)
 
-    def stop(self, latest: Update | None) -> Screen:
-        """After Stop: the answers as far as they came."""
-        if latest is None:
+    def settle(self, latest: Screen) -> Screen:
+        """After a run. One that was cancelled keeps the answers as far as they came."""
+        if not latest.running:
+            return latest
+        if latest.update is None:
             return Screen(render.empty("Stopped before the first token."))
         ended = {
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
-            for name, completion in latest.completions.items()
+            for name, completion in latest.update.completions.items()
         }
-        return self.screen(replace(latest, completions=ended, done=True), self.views)
+        return self.screen(replace(latest.update, completions=ended, done=True), self.views)
 
     def answer(self, prompt: object, variants: object, *options: object) -> dict[str, object]:
         """For programs: the finished answers as plain JSON. Raises."""
@@ -107,7 +110,7 @@ class CompareHandlers:
             "prompts": dict(last.prompts),
             "prompt_tokens": dict(last.prompt_tokens),
             "request": asdict(request),
-            "base": self.engine.base_facts.name,
+            "base": self.base_name,
         }
 
 

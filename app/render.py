@@ -48,7 +48,7 @@ def head(base: BaseFacts, checkpoints: Mapping[str, CheckpointFacts], views: Map
 
 def checkpoint(facts: CheckpointFacts) -> str:
     """What a checkpoint says about itself, in one line."""
-    parts = [facts.method.replace("_", " "), facts.peft_kind, f"{amount(facts.trainable_parameters)} trained parameters", facts.source]
+    parts = [facts.method.replace("_", " "), facts.peft_kind, f"{amount(facts.trainable_parameters)} trained parameters"]
     return escape(" · ".join(parts))
 
 

@@ -1,6 +1,8 @@
-"""What a person asks of Compare, checked. Everything that arrives over HTTP has any type it likes until it is in here."""
+"""What a person asks of Compare. What arrives over HTTP has any type it likes until it is in here or in the engine.
 
-import math
+Checked here is what only the page knows; the engine checks prompt, numbers and names, and says what is wrong with them.
+"""
+
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +14,7 @@ TEMPLATES = {"own": "the checkpoint's own", "chat": "the base's chat template", 
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """A prompt, the variants that answer it, and how. The engine checks what only a model can know, such as length."""
+    """A prompt, the variants that answer it, and how."""
 
     prompt: str
     variants: tuple[str, ...]
@@ -23,18 +25,11 @@ class CompareRequest:
     seed: int = 0
 
     def __post_init__(self):
-        put = object.__setattr__
-        put(self, "prompt", text("The prompt", self.prompt))
-        put(self, "variants", names("Variants", self.variants))
-        put(self, "template", text("The template", self.template))
-        put(self, "max_new_tokens", whole_number("New tokens", self.max_new_tokens))
-        put(self, "temperature", number("Temperature", self.temperature))
-        put(self, "top_p", number("Top-p", self.top_p))
-        put(self, "seed", whole_number("The seed", self.seed))
-        if not self.variants:
-            raise ConfigError("No variant is chosen; choose at least one to run.")
-        if not 1 <= self.max_new_tokens <= MOST_NEW_TOKENS:
-            raise ConfigError(f"New tokens is {self.max_new_tokens}; it must lie between 1 and {MOST_NEW_TOKENS}.")
+        object.__setattr__(self, "variants", names(self.variants))
+        object.__setattr__(self, "max_new_tokens", whole(self.max_new_tokens))
+        object.__setattr__(self, "seed", whole(self.seed))
+        if isinstance(self.max_new_tokens, int) and self.max_new_tokens > MOST_NEW_TOKENS:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; this page allows at most {MOST_NEW_TOKENS}.")
 
     @property
     def options(self) -> dict[str, object]:
@@ -48,38 +43,20 @@ class CompareRequest:
         }
 
 
-def text(what: str, value: object) -> str:
-    """`value` if it is text, else ConfigError."""
-    if not isinstance(value, str):
-        raise ConfigError(f"{what} must be text; got {shown(value)}.")
-    return value
+def names(value: object) -> tuple[str, ...]:
+    """`value` as a tuple of names, else ConfigError."""
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"variants must be a list of names; got {shown(value)}.")
+    return tuple(value)
 
 
-def names(what: str, value: object) -> tuple[str, ...]:
-    """`value` as a tuple of different names, in their order, else ConfigError."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ConfigError(f"{what} must be a list of names; got {shown(value)}.")
-    return tuple(dict.fromkeys(text("The name of a variant", name) for name in value))
-
-
-def number(what: str, value: object) -> float:
-    """`value` if it is a finite number, else ConfigError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{what} must be a number; got {shown(value)}.")
-    return value
-
-
-def whole_number(what: str, value: object) -> int:
-    """`value` if it is a whole number (sliders send 64 as 64.0), else ConfigError."""
-    if number(what, value) != int(value):
-        raise ConfigError(f"{what} must be a whole number; got {shown(value)}.")
-    return int(value)
+def whole(value: object) -> object:
+    """A whole number that JSON made a float (64.0) as int; anything else as it is, for the engine to judge."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a sentence: short, and nothing at all for an emptied field."""
-    if value is None:
-        return "nothing"
+    """A value as it may stand in a sentence: short."""
     written = repr(value)
     return written if len(written) <= 40 else written[:39] + "…"
 
@@ -90,18 +67,33 @@ def from_query(query: Mapping[str, str], variants: Iterable[str]) -> CompareRequ
         return None
     known = tuple(variants)
     asked = [name for name in query.get("variants", "").split(",") if name in known]
-    given = {name: value for name, value in query.items() if name in ("template", "max_new_tokens", "temperature", "top_p", "seed")}
-    if given.get("template", "own") not in TEMPLATES:
-        raise ConfigError(f"The link asks for the template {shown(given['template'])}; known: {', '.join(TEMPLATES)}.")
-    for name, kind in (("max_new_tokens", int), ("temperature", float), ("top_p", float), ("seed", int)):
-        if name in given:
-            given[name] = parsed(name, given[name], kind)
+    given = {name: kind(query, name) for name, kind in QUERY_OPTIONS.items() if name in query}
     return CompareRequest(query["prompt"], tuple(asked) or known, **given)
 
 
-def parsed(name: str, value: str, kind: type) -> int | float:
-    """A number from a link, else ConfigError."""
-    try:
-        return kind(value)
-    except ValueError:
-        raise ConfigError(f"The link says {name}={shown(value)}, which is not a number.") from None
+def known_template(query: Mapping[str, str], name: str) -> str:
+    """A template from a link, else ConfigError."""
+    if query[name] not in TEMPLATES:
+        raise ConfigError(f"The link says {name}={shown(query[name])}; known: {', '.join(TEMPLATES)}.")
+    return query[name]
+
+
+def parsed(kind: type):
+    """A reader of numbers from a link: ConfigError where there is none."""
+
+    def read(query: Mapping[str, str], name: str) -> int | float:
+        try:
+            return kind(query[name])
+        except ValueError:
+            raise ConfigError(f"The link says {name}={shown(query[name])}, which is not a number.") from None
+
+    return read
+
+
+QUERY_OPTIONS = {
+    "template": known_template,
+    "max_new_tokens": parsed(int),
+    "temperature": parsed(float),
+    "top_p": parsed(float),
+    "seed": parsed(int),
+}

@@ -41,6 +41,7 @@ def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:
             quiet=not wait,
             ssr_mode=False,
             run_history=False,
+            show_error=True,  # what Gradio itself refuses, such as a missing argument, reaches the caller in words
             footer_links=["api"],
             **look(),
         )

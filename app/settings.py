@@ -75,4 +75,4 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def shipped_checkpoints() -> tuple[str, ...]:
     """The checkpoint folders that come with the project, by name."""
-    return tuple(str(config.parent) for config in sorted((ASSETS / "checkpoints").glob("*/bitune_config.json")))
+    return tuple(str(folder) for folder in sorted((ASSETS / "checkpoints").glob("*/")))
