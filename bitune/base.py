@@ -7,7 +7,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import transformers
@@ -16,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from bitune.embedded import EMBEDDED, reason
 from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
 from bitune.sources import Weights, locate
+from bitune.unpacked import unpacked
 
 DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -67,6 +69,7 @@ def load_base(
     dtype = choose_dtype(dtype, device)
     weights = locate(source)
     with _told_plainly(weights), _quiet():
+        weights = _quicker(weights)
         model = _load_model(weights, dtype, device_map)
         tokenizer = _load_tokenizer(weights)
     if device_map is None:
@@ -110,6 +113,19 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, ["auto", *DTYPES])
     return DTYPES[dtype]
+
+
+def _quicker(weights: Weights) -> Weights:
+    """The same weights in the form that loads fastest: the embedded GGUF file is unpacked once and kept."""
+    if weights.gguf is None or weights.sha256 != EMBEDDED.sha256:
+        return weights
+
+    def save(folder: Path) -> None:
+        _load_model(weights, torch.float32, None).save_pretrained(folder)
+        _load_tokenizer(weights).save_pretrained(folder)
+
+    folder = unpacked(save)
+    return weights if folder is None else replace(weights, folder=folder, gguf=None)
 
 
 def _load_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | None) -> PreTrainedModel:

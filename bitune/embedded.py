@@ -76,7 +76,7 @@ def _from_cache(target: Path) -> Path:
         raise SourceFailed(f"{target} is not there")
     if sha256_of(target) == EMBEDDED.sha256:
         return target
-    with _locked(target):
+    with locked(target):
         if target.is_file() and sha256_of(target) != EMBEDDED.sha256:  # another process may have repaired it meanwhile
             target.unlink()
             logger.warning("%s was damaged: it is removed and fetched again.", target)
@@ -138,7 +138,7 @@ EMBEDDED_SOURCES: dict[str, Callable[[Path], Path]] = {
 def _download(target: Path, fetch: Callable[[Path], Path]) -> Path:
     """`fetch(folder)` into a folder of its own, verified, then renamed to `target`: never a half file, one process at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target):
+    with locked(target):
         if target.is_file() and sha256_of(target) == EMBEDDED.sha256:  # another process was faster
             return target
         for stale in target.parent.glob(".download-*"):  # of a process that was killed: nobody else is in the lock
@@ -149,7 +149,8 @@ def _download(target: Path, fetch: Callable[[Path], Path]) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
+    """One process at a time for what makes `target`. The lock of a process that died is free."""
     from filelock import FileLock
 
     with FileLock(f"{target}.lock"):

@@ -1,7 +1,9 @@
 """Loading base models: devices, dtypes, folders, GGUF, and what is damaged."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from bitune import base as base_module
 from bitune import embedded
+from bitune import unpacked as unpacked_module
 from bitune.base import choose_device, choose_dtype, load_base
 from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
 
@@ -192,6 +196,42 @@ def test_models_without_rotary_embeddings_load_too(tmp_path):
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=30, n_positions=32)).eval()
     model.save_pretrained(tmp_path)
     assert torch.equal(logits(load_base(tmp_path, device="cpu").model), logits(model))
+
+
+@pytest.fixture
+def unpacking(llama, tmp_path, monkeypatch):
+    """A small GGUF file in the embedded one's place, and a cache of its own."""
+    write_gguf(tmp_path / "tiny.gguf", llama, VOCABULARY)
+    stand_in = dataclasses.replace(embedded.EMBEDDED, sha256=embedded.sha256_of(tmp_path / "tiny.gguf"))
+    for module in (base_module, unpacked_module):
+        monkeypatch.setattr(module, "EMBEDDED", stand_in)
+    monkeypatch.setenv("BITUNE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "tiny.gguf"
+
+
+def test_the_embedded_base_is_unpacked_once_and_gives_the_same(unpacking, monkeypatch, tmp_path):
+    monkeypatch.setenv("BITUNE_CACHE", str(unpacking / "not a folder"))
+    direct = load_base(unpacking, device="cpu")  # nothing can be kept, so this reads the GGUF file itself
+    monkeypatch.setenv("BITUNE_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        again = load_base(unpacking, device="cpu")
+        assert "safetensors" in str(list(Path(again.model.name_or_path).iterdir()))
+        assert torch.equal(logits(again.model), logits(direct.model))
+        assert again.tokenizer("cab").input_ids == direct.tokenizer("cab").input_ids
+        assert again.tokenizer.padding_side == "left" and (again.id, again.sha256) == (direct.id, direct.sha256)
+        kept = sorted((tmp_path / "cache").iterdir())
+        assert len(kept) == 2, kept  # the folder and its lock
+    assert load_base(unpacking, device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+def test_a_damaged_unpacked_base_is_unpacked_again(unpacking, llama, tmp_path):
+    folder = Path(load_base(unpacking, device="cpu").model.name_or_path)
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-2] ^= 0x40
+    (folder / "model.safetensors").write_bytes(data)
+    assert torch.allclose(logits(load_base(unpacking, device="cpu").model), logits(llama), atol=1e-5)
+    (folder / "tokenizer.json").unlink()
+    assert load_base(unpacking, device="cpu").tokenizer is not None
 
 
 def test_the_embedded_default_answers():

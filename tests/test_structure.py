@@ -27,6 +27,7 @@ ROOMS = {
         "mixing",
         "embedded",
         "sources",
+        "unpacked",
         "base",
         "support",
         "adapters",
