@@ -161,7 +161,8 @@ def train_command(options: argparse.Namespace) -> None:
 
 
 def _pairs(options: argparse.Namespace, tokenizer):
-    from bitune.data import load_examples, split_validation, tokenize
+    """Token pairs to train on and to validate with, and facts about them."""
+    from bitune.data import load_examples, split_validation, tokenize_all
     from bitune.errors import ConfigError
 
     if tokenizer is None:
@@ -169,13 +170,12 @@ def _pairs(options: argparse.Namespace, tokenizer):
     examples = [example for source in options.data for example in load_examples(source)]
     if options.limit:
         examples, _ = split_validation(examples, max(0, len(examples) - options.limit), options.seed)
-    examples, held_out = split_validation(examples, options.validation, options.seed)
-
-    def cut(part):
-        return [tokenize(example, tokenizer, options.max_prompt_tokens, options.max_answer_tokens) for example in part]
-
-    data = {"sources": [Path(source).name for source in options.data], "examples": len(examples), "validation": len(held_out)}
-    return cut(examples), cut(held_out), data
+    part = options.validation if options.validation < 1 else int(options.validation)
+    both = split_validation(examples, part, options.seed)
+    train, held_out = (tokenize_all(part, tokenizer, options.max_prompt_tokens, options.max_answer_tokens) for part in both)
+    print(f"{len(train.pairs):,} examples to train on, {len(held_out.pairs):,} to validate; {train.cut:,} prompts cut, {train.dropped:,} dropped")
+    data = {"sources": [Path(source).name for source in options.data], "examples": len(train.pairs), "validation": len(held_out.pairs)}
+    return train.pairs, held_out.pairs, data
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -188,7 +188,7 @@ def evaluate(options: argparse.Namespace) -> None:
     engine, report = _engine(options), {}
     for source in options.data:
         examples = load_examples(source)[: options.limit]
-        questions = [question(example, engine.base.tokenizer) for example in examples]
+        questions = [question(example, engine.base.tokenizer) for example in examples if example.choices]
         with tqdm(total=len(questions), desc=Path(source).name) as bar:
             scores = score(engine.host, engine.variants, questions, options.batch_size, bar.update)
         for name, rows in scores.items():

@@ -83,7 +83,7 @@ class Engine:
             raise ConfigError(f"A variant called {name!r} is already there; give this checkpoint another name.")
         checkpoint = read(locate(source))
         model = BituneModel.from_checkpoint(checkpoint, self.base, trainable=False, allow_other_base=allow_other_base)
-        config = model.config
+        config = model.bitune_config
         self._models[name] = model
         self._templates[name] = PromptTemplate(config.prompt_template)
         self.variants[name] = model.variant

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, PreTrainedTokenizerBase
 
 from bitune.adapters import AdapterHost
+from bitune.data import Example, continuation_ids
 from bitune.mixing import take_rows
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
@@ -25,6 +26,11 @@ class Question:
     prompt_ids: Sequence[int]
     choices: Sequence[Sequence[int]]
     label: int
+
+
+def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
+    """A multiple-choice example as token ids, its choices as they stand in training, without the end token."""
+    return Question(tokenizer(example.prompt).input_ids, continuation_ids(example.prompt, example.choices, tokenizer), example.label)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class BituneModel(nn.Module):
         self.tokenizer = base.tokenizer if isinstance(base, Base) else None
         self.base = base.model if isinstance(base, Base) else base
         self.host = AdapterHost.of(self.base)
-        self.config = config
+        self.bitune_config = config
         self.log: str | None = None
         self.card: str | None = None
         self.names: dict[str, str] = {}
@@ -132,7 +132,7 @@ class BituneModel(nn.Module):
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Take over the weights of a checkpoint of this very method and shape; CheckpointError, and nothing changed, if not."""
-        if checkpoint.config.method != self.config.method:
+        if checkpoint.config.method != self.bitune_config.method:
             raise CheckpointError("The checkpoint was made by another method than this model runs; give the settings it was made with.")
         for slot, name in self.names.items():
             self.host.check_fit(name, checkpoint.adapters[slot].weights)
@@ -219,11 +219,11 @@ class BituneModel(nn.Module):
         if self.mixing is not None:
             own = state or self.state_dict()
             theta = tuple(own[f"mixing.theta_{kind}"].detach().float().cpu().clone() for kind in "kv")
-        return Checkpoint(self.config, adapters, theta, self.log, self.card)
+        return Checkpoint(self.bitune_config, adapters, theta, self.log, self.card)
 
     def record_training(self, facts: Mapping[str, object]) -> None:
         """Keep facts about the training in the config that is saved."""
-        self.config = replace(self.config, training=dict(facts))
+        self.bitune_config = replace(self.bitune_config, training=dict(facts))
 
     def save_pretrained(self, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> None:
         """Write a checkpoint folder, whole or not at all; `dtype` stores the adapters in another precision."""

@@ -74,8 +74,7 @@ def train(
     if settings.evaluate_every and not validation:
         raise ConfigError("evaluate_every is set, but there are no validation pairs; hold some out.")
     last = last_checkpoint(output) if resume else None
-    arguments = _arguments(settings, output)
-    arguments = arguments if not settings.evaluate_every else _with_evaluation(arguments, settings)
+    arguments = _arguments(settings, output, on_cpu=model.device.type == "cpu")
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
     try:
@@ -94,7 +93,7 @@ def last_checkpoint(output: Path) -> Path | None:
     return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-def _arguments(settings: TrainingSettings, output: Path) -> TrainingArguments:
+def _arguments(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -108,12 +107,16 @@ def _arguments(settings: TrainingSettings, output: Path) -> TrainingArguments:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
         bf16=settings.bf16,
+        use_cpu=on_cpu,
         seed=settings.seed,
         logging_steps=settings.log_every,
         logging_first_step=True,
         save_steps=settings.save_every,
+        eval_strategy="steps" if settings.evaluate_every else "no",
+        eval_steps=settings.evaluate_every,
         save_total_limit=2,
         report_to="none",
+        disable_tqdm=True,  # the Trainer's own bar: ours, added as a callback, shows the alphas
         remove_unused_columns=False,
         label_names=["answer_ids"],
         prediction_loss_only=True,
@@ -121,11 +124,6 @@ def _arguments(settings: TrainingSettings, output: Path) -> TrainingArguments:
         # In the last layer the second adapter only reaches the cache through k and v: its other weights get no gradient.
         ddp_find_unused_parameters=True,
     )
-
-
-def _with_evaluation(arguments: TrainingArguments, settings: TrainingSettings) -> TrainingArguments:
-    arguments.set_evaluate(strategy="steps", steps=settings.evaluate_every, batch_size=settings.batch_size)
-    return arguments
 
 
 class BituneTrainer(Trainer):
@@ -144,7 +142,6 @@ class BituneTrainer(Trainer):
             callbacks=[_Progress],
         )
         self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
 
     def create_optimizer(self, model=None):
         """AdamW with theta in a group of its own learning rate."""
@@ -214,9 +211,10 @@ def _pad_id(model: BituneModel) -> int:
     return 0 if model.tokenizer is None or model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id
 
 
-def facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict[str, object]:
+def facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict:
     """What a checkpoint keeps about its training."""
-    kept = {key: round(value, 6) for key, value in figures.items() if key in ("train_loss", "train_runtime", "eval_loss", "epoch")}
+    keys = ("train_loss", "train_runtime", "eval_loss", "epoch")
+    kept = {key: round(figures[key], 6) for key in keys if key in figures}
     return {"data": data, "settings": asdict(settings), "trainable_parameters": model.trainable_parameters(), **kept}
 
 
