@@ -144,7 +144,9 @@ def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
 def results(first: Screen, run: gr.Button, stop: gr.Button) -> Outputs:
     """Where a Screen is shown."""
     answers = gr.HTML(first.answers, elem_id="bt-results", apply_default_css=False)
-    with gr.Accordion("The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read") as disclosure:
+    with gr.Accordion(
+        "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
+    ) as disclosure:
         prompts = gr.HTML(first.prompts, apply_default_css=False)
     return Outputs(answers, prompts, disclosure, run, stop, latest=gr.State(first))
 

@@ -18,7 +18,9 @@ from bitune.results import Update
 
 log = logging.getLogger(__name__)
 
-NOTHING_YET = "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
+NOTHING_YET = (
+    "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
+)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ def build_page(engine, recordings: Mapping[str, Recording]) -> gr.Blocks:
     handlers = CompareHandlers(engine, recordings)
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
         gr.HTML(render.head(engine.base_facts, engine.checkpoints, handlers.views), apply_default_css=False, elem_id="bt-top")
-        with gr.Tabs():
-            with gr.Tab("Compare"):
-                compare.build(page, handlers)
+        with gr.Tabs(), gr.Tab("Compare"):
+            compare.build(page, handlers)
     return page

@@ -34,7 +34,12 @@ class Recording:
 
 def to_json(recording: Recording) -> str:
     """The file of a recording."""
-    return json.dumps({"format": FORMAT, **asdict(recording), "recorded": recording.recorded.isoformat()}, ensure_ascii=False, indent=1) + "\n"
+    return (
+        json.dumps(
+            {"format": FORMAT, **asdict(recording), "recorded": recording.recorded.isoformat()}, ensure_ascii=False, indent=1
+        )
+        + "\n"
+    )
 
 
 def from_json(content: str) -> Recording:

@@ -36,7 +36,12 @@ def chip(view: VariantView) -> str:
 
 def head(base: BaseFacts, checkpoints: Mapping[str, CheckpointFacts], views: Mapping[str, VariantView]) -> str:
     """Name, one sentence, the picture, and what is loaded."""
-    facts = (escape(base.name), f"{amount(base.parameters)} parameters", f"{base.layers} layers", escape(f"{base.device}, {base.dtype}"))
+    facts = (
+        escape(base.name),
+        f"{amount(base.parameters)} parameters",
+        f"{base.layers} layers",
+        escape(f"{base.device}, {base.dtype}"),
+    )
     loaded = "".join(f"<li>{chip(views[name])} {checkpoint(facts)}</li>" for name, facts in checkpoints.items())
     none = "<li>No checkpoint is loaded, so only the base can answer. Start with <code>--checkpoint DIR</code> to add one.</li>"
     return (
@@ -68,12 +73,16 @@ def count(number: int, thing: str) -> str:
 def answers(update: Update, views: Mapping[str, VariantView], note: str = "") -> str:
     """One column a variant; differing words are marked once all is written."""
     first, *others = update.completions.values()
-    columns = [column(first, views[first.variant], faithful(first.text), compared_with_first(first, others) if update.done else "")]
+    columns = [
+        column(first, views[first.variant], faithful(first.text), compared_with_first(first, others) if update.done else "")
+    ]
     for completion in others:
         found = difference(first.text, completion.text) if update.done else None
         pieces = found.pieces if found else ((completion.text, False),)
         body = "".join(f"<mark>{faithful(text)}</mark>" if marked else faithful(text) for text, marked in pieces)
-        columns.append(column(completion, views[completion.variant], body, escape(in_words(found, first.variant)) if found else ""))
+        columns.append(
+            column(completion, views[completion.variant], body, escape(in_words(found, first.variant)) if found else "")
+        )
     return grid(columns, note)
 
 
@@ -113,7 +122,7 @@ def figures(completion: Completion) -> str:
         ("Speed", "–" if speed is None else f"{speed:.1f} tokens/s"),
         ("Ended", ENDED[completion.finish_reason]),
     )
-    return f'<dl>{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in rows)}</dl>'
+    return f"<dl>{''.join(f'<div><dt>{name}</dt><dd>{value}</dd></div>' for name, value in rows)}</dl>"
 
 
 def waiting(chosen: Iterable[VariantView], sentence: str) -> str:
@@ -148,5 +157,7 @@ def prompts(update: Update, views: Mapping[str, VariantView]) -> str:
     blocks = []
     for (prompt, tokens), names in groups.items():
         who = " ".join(chip(views[name]) for name in names)
-        blocks.append(f'<p class="bt-who">{who} {count(tokens, "token")}</p><div class="bt-text" dir="auto">{faithful(prompt)}</div>')
+        blocks.append(
+            f'<p class="bt-who">{who} {count(tokens, "token")}</p><div class="bt-text" dir="auto">{faithful(prompt)}</div>'
+        )
     return f'<div class="bt-prompts">{"".join(blocks)}</div>'

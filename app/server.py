@@ -46,5 +46,7 @@ def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:
             **look(),
         )
     except OSError as error:
-        raise ConfigError(f"The page cannot listen on {settings.host}, port {settings.port}: {error} Choose another with --port.") from error
+        raise ConfigError(
+            f"The page cannot listen on {settings.host}, port {settings.port}: {error} Choose another with --port."
+        ) from error
     return address
