@@ -67,11 +67,15 @@ def _add_train(commands) -> None:
     from bitune.training import TrainingSettings
     from bitune.variants import METHODS
 
-    command = _command(commands, "train", train_command, "Train a checkpoint. Under `accelerate launch -m bitune train` on several devices.")
+    command = _command(
+        commands, "train", train_command, "Train a checkpoint. Under `accelerate launch -m bitune train` on several devices."
+    )
     default = TrainingSettings()
     _add_base(command)
     command.add_argument("--data", action="append", required=True, help="JSON Lines file, or Hub id[:config]; may be given again")
-    command.add_argument("--output", required=True, help="folder of the checkpoint; training state goes to OUTPUT.state beside it")
+    command.add_argument(
+        "--output", required=True, help="folder of the checkpoint; training state goes to OUTPUT.state beside it"
+    )
     command.add_argument("--method", choices=sorted(METHODS), default="bitune")
     command.add_argument("--peft", choices=PEFT_KINDS, default="lora")
     command.add_argument("--rank", type=int, default=RANK)
@@ -100,7 +104,9 @@ def _add_train(commands) -> None:
     command.add_argument("--max-prompt-tokens", type=int, default=512)
     command.add_argument("--max-answer-tokens", type=int, default=256)
     command.add_argument("--template", help="prompt template kept in the checkpoint, with {prompt} in it, or 'chat'")
-    command.add_argument("--save-dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the saved adapters")
+    command.add_argument(
+        "--save-dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the saved adapters"
+    )
     command.add_argument("--resume", action="store_true", help="go on from the last state in OUTPUT.state")
 
 
@@ -166,15 +172,23 @@ def _pairs(options: argparse.Namespace, tokenizer):
     from bitune.errors import ConfigError
 
     if tokenizer is None:
-        raise ConfigError(f"The base {options.base!r} has no tokenizer, so text cannot be trained on; give a folder that has one.")
+        raise ConfigError(
+            f"The base {options.base!r} has no tokenizer, so text cannot be trained on; give a folder that has one."
+        )
     examples = [example for source in options.data for example in load_examples(source)]
     if options.limit:
         examples, _ = split_validation(examples, max(0, len(examples) - options.limit), options.seed)
     part = options.validation if options.validation < 1 else int(options.validation)
     both = split_validation(examples, part, options.seed)
     train, held_out = (tokenize_all(part, tokenizer, options.max_prompt_tokens, options.max_answer_tokens) for part in both)
-    print(f"{len(train.pairs):,} examples to train on, {len(held_out.pairs):,} to validate; {train.cut:,} prompts cut, {train.dropped:,} dropped")
-    data = {"sources": [Path(source).name for source in options.data], "examples": len(train.pairs), "validation": len(held_out.pairs)}
+    print(
+        f"{len(train.pairs):,} examples to train on, {len(held_out.pairs):,} to validate; {train.cut:,} prompts cut, {train.dropped:,} dropped"
+    )
+    data = {
+        "sources": [Path(source).name for source in options.data],
+        "examples": len(train.pairs),
+        "validation": len(held_out.pairs),
+    }
     return train.pairs, held_out.pairs, data
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -168,7 +168,8 @@ def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None)
     for slot, name in checkpoint.config.adapters.items():
         adapter, place = checkpoint.adapters[slot], folder / name
         place.mkdir()
-        adapter.config.save_pretrained(str(place))
+        # PEFT would write the path of this machine's cache.
+        replace(adapter.config, base_model_name_or_path=checkpoint.config.base.id).save_pretrained(str(place))
         weights = {key: value if dtype is None else value.to(dtype) for key, value in adapter.weights.items()}
         save_file(weights, str(place / ADAPTER_WEIGHTS), metadata={"format": "pt"})
     if checkpoint.theta is not None:
@@ -181,5 +182,3 @@ def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None)
 
 def _line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
-
-

@@ -65,7 +65,9 @@ class BituneConfig:
             raise CheckpointError(f"{file} holds a {type(data).__name__}, not an object; it is not a Bitune config.")
         version = data.get("format_version")
         if version != FORMAT_VERSION:
-            raise CheckpointError(f"{file} has format_version {version!r}; this version of bitune reads {FORMAT_VERSION}: update bitune.")
+            raise CheckpointError(
+                f"{file} has format_version {version!r}; this version of bitune reads {FORMAT_VERSION}: update bitune."
+            )
         try:
             passes = tuple(_section(PromptPass, p, f"{file}: passes") for p in data["passes"])
             mixing = data.get("mixing")
@@ -80,13 +82,17 @@ class BituneConfig:
         except CheckpointError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{file} cannot be read ({type(error).__name__}: {error}); save the checkpoint again.") from error
+            raise CheckpointError(
+                f"{file} cannot be read ({type(error).__name__}: {error}); save the checkpoint again."
+            ) from error
         return config
 
     def _check(self, file: str) -> None:
         slots = set(self.method.slots)
         if not slots <= {CAUSAL, BIDIRECTIONAL} or set(self.adapters) != slots:
-            raise CheckpointError(f"{file}: adapters are {sorted(self.adapters)}, but the passes use {sorted(slots)}; they must agree.")
+            raise CheckpointError(
+                f"{file}: adapters are {sorted(self.adapters)}, but the passes use {sorted(slots)}; they must agree."
+            )
         for folder in self.adapters.values():
             if not isinstance(folder, str) or folder in ("", ".", "..") or "/" in folder or "\\" in folder:
                 raise CheckpointError(f"{file}: adapter folder {folder!r} must be the name of a folder inside the checkpoint.")

@@ -73,7 +73,9 @@ class Engine:
     def _context(self) -> int:
         return self.base.model.config.get_text_config(decoder=True).max_position_embeddings
 
-    def add_checkpoint(self, source: str | os.PathLike, name: str | None = None, *, allow_other_base: bool = False) -> CheckpointFacts:
+    def add_checkpoint(
+        self, source: str | os.PathLike, name: str | None = None, *, allow_other_base: bool = False
+    ) -> CheckpointFacts:
         """Load a checkpoint (folder or Hub id) beside the others; it becomes a variant called `name`, by default its folder's name.
 
         Raises CheckpointError or WrongBaseError, with nothing loaded, and ConfigError if the name is taken.
@@ -225,4 +227,3 @@ def _update(request: _Request, answers: Sequence[Answer], *, done: bool) -> Upda
     completions = {name: answer.snapshot() for name, answer in zip(request.variants, answers, strict=True)}
     lengths = {name: len(ids) for name, ids in request.ids.items()}
     return Update(completions, request.texts, lengths, done)
-

@@ -30,7 +30,9 @@ class Question:
 
 def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
     """A multiple-choice example as token ids, its choices as they stand in training, without the end token."""
-    return Question(tokenizer(example.prompt).input_ids, continuation_ids(example.prompt, example.choices, tokenizer), example.label)
+    return Question(
+        tokenizer(example.prompt).input_ids, continuation_ids(example.prompt, example.choices, tokenizer), example.label
+    )
 
 
 @dataclass(frozen=True)

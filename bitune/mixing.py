@@ -96,9 +96,7 @@ def join_rows(caches: list[Cache]) -> Cache:
     if len(caches) == 1:
         return caches[0]
     stacks = [[cache.layers[i] for cache in caches] for i in range(len(caches[0].layers))]
-    return with_layers(
-        caches[0], lambda i, _: (torch.cat([x.keys for x in stacks[i]]), torch.cat([x.values for x in stacks[i]]))
-    )
+    return with_layers(caches[0], lambda i, _: (torch.cat([x.keys for x in stacks[i]]), torch.cat([x.values for x in stacks[i]])))
 
 
 def with_layers(cache: Cache, content) -> Cache:

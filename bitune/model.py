@@ -42,7 +42,9 @@ class BituneModel(nn.Module):
     `mixing` the learned coefficients or None. Several models may share a base; outside their calls the base is the bare base.
     """
 
-    def __init__(self, base: Base | PreTrainedModel, config: BituneConfig, adapters: dict[str, Adapter], *, trainable: bool = True):
+    def __init__(
+        self, base: Base | PreTrainedModel, config: BituneConfig, adapters: dict[str, Adapter], *, trainable: bool = True
+    ):
         super().__init__()
         self.tokenizer = base.tokenizer if isinstance(base, Base) else None
         self.base = base.model if isinstance(base, Base) else base
@@ -133,7 +135,9 @@ class BituneModel(nn.Module):
     def load(self, checkpoint: Checkpoint) -> None:
         """Take over the weights of a checkpoint of this very method and shape; CheckpointError, and nothing changed, if not."""
         if checkpoint.config.method != self.bitune_config.method:
-            raise CheckpointError("The checkpoint was made by another method than this model runs; give the settings it was made with.")
+            raise CheckpointError(
+                "The checkpoint was made by another method than this model runs; give the settings it was made with."
+            )
         for slot, name in self.names.items():
             self.host.check_fit(name, checkpoint.adapters[slot].weights)
         for slot, name in self.names.items():

@@ -44,7 +44,9 @@ class PromptTemplate:
         # A chat template writes the special tokens itself.
         ids = tokenizer(text, add_special_tokens=self.text != CHAT).input_ids
         if len(ids) >= context:
-            raise PromptError(f"The prompt has {len(ids):,} tokens and the model reads {context:,}, the answer included; shorten it.")
+            raise PromptError(
+                f"The prompt has {len(ids):,} tokens and the model reads {context:,}, the answer included; shorten it."
+            )
         if not ids:
             raise PromptError("The prompt holds no token; write something.")
         return text, ids
@@ -59,7 +61,9 @@ def check_text(prompt: str, context: int) -> None:
     for place, character in enumerate(prompt):
         code = ord(character)
         if 0xD800 <= code <= 0xDFFF:
-            raise PromptError(f"Character {place + 1} of the prompt is half of a surrogate pair (U+{code:04X}), which is not text; remove it.")
+            raise PromptError(
+                f"Character {place + 1} of the prompt is half of a surrogate pair (U+{code:04X}), which is not text; remove it."
+            )
         if (code < 32 and character not in _ALLOWED_CONTROLS) or 127 <= code < 160:
             raise PromptError(f"Character {place + 1} of the prompt is the control character U+{code:04X}; remove it.")
 

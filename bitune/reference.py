@@ -50,7 +50,11 @@ def read_reference(folder: str | os.PathLike) -> Checkpoint:
         answer_adapter=method.answer_adapter,
         mixing=mixing,
         adapters={slot: slot for slot in method.slots},
-        training={"from": "reference implementation", "pass_type": settings["pass_type"], "ablation": settings.get("ablation", 0)},
+        training={
+            "from": "reference implementation",
+            "pass_type": settings["pass_type"],
+            "ablation": settings.get("ablation", 0),
+        },
     )
     return Checkpoint(config, {slot: _stripped(adapters[slot]) for slot in method.slots}, theta)
 
@@ -64,17 +68,23 @@ def _method(settings: dict, folder: Path) -> Method:
             "801 (mixing by relu). Other values are experiments of the research code that were not published."
         )
     if (one_pass, ablation) not in _METHODS:
-        raise CheckpointError(f"{folder / 'config.json'} has ablation {ablation!r} with pass_type {pass_type}; known: 0, 1, 2 and, for 607 and 801, 420.")
+        raise CheckpointError(
+            f"{folder / 'config.json'} has ablation {ablation!r} with pass_type {pass_type}; known: 0, 1, 2 and, for 607 and 801, 420."
+        )
     for option in _MUST_BE_ZERO:
         if settings.get(option, 0):
-            raise CheckpointError(f"{folder / 'config.json'} has {option} {settings[option]!r}; only 0, as in the paper, is supported.")
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {option} {settings[option]!r}; only 0, as in the paper, is supported."
+            )
     return METHODS[_METHODS[one_pass, ablation]]
 
 
 def _coefficients(adapter: Adapter, kind: str, folder: Path) -> Tensor:
     key = f"base_model.model.{_COEFFICIENTS}{kind}.weight"
     if key not in adapter.weights:
-        raise CheckpointError(f"{folder / 'adapter_model.safetensors'} lacks {key!r}, the mixing coefficients of pass_type 607 and 801.")
+        raise CheckpointError(
+            f"{folder / 'adapter_model.safetensors'} lacks {key!r}, the mixing coefficients of pass_type 607 and 801."
+        )
     return adapter.weights[key].float().flatten()
 
 

@@ -89,7 +89,9 @@ def _probe(model: PreTrainedModel, layout: AttentionLayout) -> None:
         model.train(was_training)
     scale = plain.abs().max().clamp(min=1e-6)
     if not torch.allclose(plain / scale, causal / scale, atol=5e-2 if model.dtype != torch.float32 else 1e-3):
-        raise UnsupportedModelError(f"{kind!r} gives other logits when its own causal mask is passed in, so masks cannot be trusted.")
+        raise UnsupportedModelError(
+            f"{kind!r} gives other logits when its own causal mask is passed in, so masks cannot be trusted."
+        )
     if torch.equal(causal, both):
         raise UnsupportedModelError(f"{kind!r} ignores the attention mask it is given, so it cannot read bidirectionally.")
 

@@ -216,5 +216,3 @@ def facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, flo
     keys = ("train_loss", "train_runtime", "eval_loss", "epoch")
     kept = {key: round(figures[key], 6) for key in keys if key in figures}
     return {"data": data, "settings": asdict(settings), "trainable_parameters": model.trainable_parameters(), **kept}
-
-

@@ -41,7 +41,9 @@ class MixingRatios:
         object.__setattr__(self, "keys", tuple(float(x) for x in self.keys))
         object.__setattr__(self, "values", tuple(float(x) for x in self.values))
         if len(self.keys) != len(self.values):
-            raise ConfigError(f"Mixing ratios need one value a layer for keys and values: got {len(self.keys)} and {len(self.values)}.")
+            raise ConfigError(
+                f"Mixing ratios need one value a layer for keys and values: got {len(self.keys)} and {len(self.values)}."
+            )
         for alpha in self.keys + self.values:
             if not (math.isfinite(alpha) and 0.0 <= alpha <= 1.0):
                 raise ConfigError(f"A mixing ratio is {alpha}; it must lie between 0 (first pass only) and 1 (second pass only).")
@@ -113,7 +115,9 @@ class Method:
 def check_passes(passes: Sequence[PromptPass], *, mixed: bool) -> None:
     """Raise ConfigError unless there is one pass and nothing to mix, or two passes that are mixed."""
     if len(passes) != (2 if mixed else 1):
-        raise ConfigError(f"A variant has one prompt pass, or two that are mixed; got {len(passes)} with mixing {'on' if mixed else 'off'}.")
+        raise ConfigError(
+            f"A variant has one prompt pass, or two that are mixed; got {len(passes)} with mixing {'on' if mixed else 'off'}."
+        )
 
 
 def _method(*passes: tuple[str | None, Attention], answers: str | None = CAUSAL) -> Method:

