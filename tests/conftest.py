@@ -5,10 +5,10 @@ import os
 # Two cores and many small operations: waiting for a second thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
-import bitune  # noqa: E402
-from tests.tiny import tiny_base  # noqa: E402
+import bitune
+from tests.tiny import tiny_base
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 from transformers import (
+    AutoModelForCausalLM,
     Gemma3TextConfig,
     GemmaConfig,
     GPTNeoXConfig,
@@ -12,6 +12,8 @@ from transformers import (
     Olmo2Config,
     PhiConfig,
     PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
 )
 
