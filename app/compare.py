@@ -135,7 +135,7 @@ def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
     """Run, Stop, Copy link."""
     with gr.Row(elem_classes="bt-actions"):
         run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop", scale=0, min_width=80)
+        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop", scale=0, min_width=100)
         link = gr.Button("Copy link", elem_id="bt-link", scale=0, min_width=110)
         gr.HTML("or <kbd>Ctrl</kbd> <kbd>Enter</kbd>", apply_default_css=False, min_width=0, elem_classes="bt-hint")
     return run, stop, link

@@ -1,5 +1,7 @@
 """From settings to a served page: load the base and its checkpoints, then launch."""
 
+from importlib.util import find_spec
+
 import gradio as gr
 
 import bitune
@@ -31,6 +33,8 @@ def free_name(source: str, taken) -> str:
 
 def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:
     """Launch the page and return its address; `wait` keeps serving until interrupted."""
+    if settings.mcp and find_spec("mcp") is None:
+        raise ConfigError("--mcp needs a package that is not installed; get it with: pip install 'gradio[mcp]'")
     page.queue(max_size=32)
     try:
         _, address, _ = page.launch(

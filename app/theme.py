@@ -13,7 +13,6 @@ def theme() -> gr.themes.Base:
     """Ink on paper; the only colours are those that mean something. Values are variables of style.css."""
     fonts = {"font": [gr.themes.Font(name) for name in SANS], "font_mono": [gr.themes.Font(name) for name in MONO]}
     look = {
-        "body_background_fill": "var(--bt-paper)",
         "body_text_color": "var(--bt-ink)",
         "body_text_color_subdued": "var(--bt-soft)",
         "background_fill_primary": "var(--bt-paper)",
@@ -47,9 +46,12 @@ def theme() -> gr.themes.Base:
     }
     base = gr.themes.Base(primary_hue="neutral", secondary_hue="neutral", neutral_hue="neutral", radius_size="md", **fonts)
     # The variables change with the scheme by themselves, so both schemes get the same names.
-    return base.set(**look, **{f"{name}_dark": value for name, value in look.items() if name not in LIGHT_ONLY})
+    dark = {f"{name}_dark": value for name, value in look.items() if name not in LIGHT_ONLY}
+    return base.set(**look, **dark, **PAPER)
 
 
+# Painted before style.css is there, so they are values: --bt-paper, light and dark.
+PAPER = {"body_background_fill": "#fbfaf7", "body_background_fill_dark": "#141516"}
 LIGHT_ONLY = ("block_padding", "block_title_text_weight", "color_accent")  # Gradio knows no dark twin of these
 
 

@@ -1,0 +1,48 @@
+"""The page on a tiny engine: real model, real checkpoints, real server; only small."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.examples import EXAMPLES
+from app.page import build_page
+from app.recorded import record
+from app.server import serve
+from app.settings import Settings
+from bitune import Engine
+from tests.tiny import bitune_on, tiny_base
+
+TEMPLATE = "Question: {prompt}\nAnswer:"
+METHODS = ("lora", "bitune")
+
+
+def tiny_folders(folder: Path) -> Path:
+    """`base`, `lora` and `bitune` in this folder, as a person would have them on disk."""
+    base = tiny_base()
+    base.model.save_pretrained(folder / "base")
+    base.tokenizer.save_pretrained(folder / "base")
+    for seed, method in enumerate(METHODS):
+        model = bitune_on(base, method, seed=seed, prompt_template=TEMPLATE)
+        model.save_pretrained(folder / method)
+        model.release()
+    return folder
+
+
+def tiny_engine(folder: Path) -> Engine:
+    """An engine on a tiny base with a LoRA and a Bitune checkpoint."""
+    tiny_folders(folder)
+    engine = Engine(tiny_base())
+    for method in METHODS:
+        engine.add_checkpoint(folder / method)
+    return engine
+
+
+@contextmanager
+def served(engine: Engine) -> Iterator[str]:
+    """The address of the page on this engine, with the first example recorded."""
+    first = EXAMPLES[0]
+    page = build_page(engine, {first.key: record(engine, first)})
+    try:
+        yield serve(page, Settings(port=0), wait=False)
+    finally:
+        page.close()

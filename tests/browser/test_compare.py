@@ -1,0 +1,195 @@
+"""Compare in a real Chromium, offline: what a visitor sees, does and is told."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from app.examples import EXAMPLES
+from tests.browser.served import served, tiny_engine
+
+pytestmark = pytest.mark.browser
+
+ARTIFACTS = Path(__file__).parent.parent.parent / "test-artifacts"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 420, "height": 900}}
+HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7}}"
+ANSWERS = "#bt-results .bt-answer .bt-text"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    with sync_playwright() as playwright:
+        program = os.environ.get("CHROMIUM") or next(filter(None, known), None) or playwright.chromium.executable_path
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with served(tiny_engine(tmp_path_factory.mktemp("tiny"))) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser, url):
+    """The page at desktop size. Whatever it asks of another host is refused, and fails the test at its end."""
+    yield from visit(browser, url, "desktop", "light")
+
+
+def visit(browser: Browser, url: str, size: str, scheme: str, query: str = ""):
+    context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"])
+    foreign, broken = [], []
+
+    def guard(route):
+        if route.request.url.startswith((url, "data:", "blob:")):
+            return route.continue_()
+        foreign.append(route.request.url)
+        return route.abort()
+
+    context.route("**/*", guard)
+    page = context.new_page()
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(url + query)
+    expect(page.get_by_role("tab", name="Compare")).to_be_visible()
+    yield page
+    context.close()
+    assert foreign == []
+    assert broken == []
+
+
+def run(page: Page, prompt: str) -> None:
+    """Press Run and wait until what stood there before is gone: redrawing removes what the page did not put there."""
+    page.locator("#bt-prompt textarea").fill(prompt)
+    page.evaluate("document.querySelectorAll('#bt-results *').forEach((element) => element.setAttribute('data-before', ''))")
+    page.locator("#bt-run").click()
+    expect(page.locator("#bt-results [data-before].bt-answer, #bt-results p[data-before]")).to_have_count(0)
+
+
+def ended(page: Page) -> None:
+    """Wait for the end of the run that was begun last."""
+    expect(page.locator("#bt-results .bt-running")).to_have_count(0, timeout=30_000)
+    expect(page.locator("#bt-run")).to_be_enabled(timeout=30_000)
+    expect(page.locator("#bt-stop")).to_be_disabled()
+
+
+def test_a_recorded_example_stands_there_before_anything_runs(page):
+    expect(page.locator(".bt-recorded")).to_contain_text("Nothing has run yet")
+    expect(page.locator(ANSWERS)).to_have_count(3)
+    expect(page.locator("#bt-prompt textarea")).to_have_value(EXAMPLES[0].prompt)
+    expect(page.locator("#bt-stop")).to_be_disabled()
+
+
+def test_a_prompt_gets_different_answers_side_by_side(page):
+    run(page, "hello there")
+    ended(page)
+    expect(page.locator(".bt-recorded")).to_have_count(0)
+    texts = page.locator(ANSWERS).all_inner_texts()
+    assert len(texts) == 3
+    assert len(set(texts)) == 3
+    boxes = [article.bounding_box() for article in page.locator(".bt-answer").all()]
+    assert len({box["y"] for box in boxes}) == 1, "side by side"
+    expect(page.locator("#bt-results mark").first).to_be_visible()
+    expect(page.locator("#bt-results dl").first).to_contain_text("tokens/s")
+    page.locator("#bt-read button").click()
+    expect(page.locator("#bt-read .bt-text")).to_have_text("Question: hello there\nAnswer:")
+
+
+def test_ctrl_enter_runs_only_the_chosen_variants(page):
+    page.locator("#bt-variants input[name=lora]").uncheck()
+    page.locator("#bt-prompt textarea").fill("hello")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".bt-recorded")).to_have_count(0)
+    ended(page)
+    expect(page.locator("#bt-results h3")).to_have_text(["base", "bitune"])
+
+
+def test_stop_keeps_what_was_written(page):
+    page.get_by_text("Length and sampling").click()
+    page.get_by_label("number input for New tokens").fill("400")
+    run(page, "a long story")
+    expect(page.locator("#bt-results dl").first).to_contain_text("still writing")
+    page.locator("#bt-stop").click()
+    ended(page)
+    expect(page.locator("#bt-results")).to_contain_text("by you")
+    kept = page.locator(ANSWERS).all_inner_texts()
+    page.wait_for_timeout(500)
+    assert page.locator(ANSWERS).all_inner_texts() == kept, "nothing comes after Stop"
+    run(page, "hello")
+    expect(page.locator("#bt-results")).not_to_contain_text("by you")
+    page.locator("#bt-stop").click()
+    ended(page)
+
+
+@pytest.mark.parametrize(("prompt", "words"), [("   ", "The prompt is empty"), ("x" * 1_000_000, "shorten"), ("y" * 700, "512")])
+def test_a_bad_prompt_is_a_sentence(page, prompt, words):
+    run(page, prompt)
+    expect(page.get_by_role("alert")).to_contain_text(words)
+    ended(page)
+    run(page, "hello")
+    expect(page.locator(ANSWERS)).to_have_count(3)
+    ended(page)
+
+
+def test_no_variant_chosen_is_a_sentence(page):
+    for box in page.locator("#bt-variants input").all():
+        box.uncheck()
+    run(page, "hello")
+    expect(page.get_by_role("alert")).to_contain_text("No variant is chosen")
+    ended(page)
+
+
+def test_hostile_text_is_shown_and_runs_nothing(page):
+    run(page, HOSTILE)
+    expect(page.locator("#bt-read")).to_be_visible(timeout=30_000)
+    page.locator("#bt-read button").click()
+    assert page.locator("#bt-read .bt-text").inner_text() == f"Question: {HOSTILE}\nAnswer:"
+    assert page.locator("#bt-results img, #bt-read img").count() == 0
+    assert page.title() == "Bitune"
+
+
+def test_an_example_fills_the_prompt_and_says_that_nothing_ran(page):
+    page.get_by_role("button", name=EXAMPLES[2].title).click()
+    expect(page.locator("#bt-prompt textarea")).to_have_value(EXAMPLES[2].prompt)
+    expect(page.locator(".bt-empty")).to_contain_text("Nothing has run yet")
+
+
+def test_a_link_carries_prompt_and_settings(browser, url, page):
+    page.locator("#bt-prompt textarea").fill(HOSTILE)
+    page.locator("#bt-variants input[name=base]").uncheck()
+    page.locator("#bt-link").click()
+    expect(page.locator("#bt-link")).to_have_text("Link copied")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert link == page.url
+    for other in visit(browser, url, "desktop", "light", "?" + link.partition("?")[2]):
+        expect(other.locator("#bt-prompt textarea")).to_have_value(HOSTILE)
+        expect(other.locator("#bt-variants input[name=base]")).not_to_be_checked()
+        expect(other.locator("#bt-variants input[name=bitune]")).to_be_checked()
+        expect(other.locator(".bt-empty")).to_contain_text("Press Run")
+
+
+def test_a_broken_link_is_a_sentence(browser, url):
+    for page in visit(browser, url, "desktop", "light", "?prompt=hi&temperature=hot"):
+        expect(page.get_by_role("alert")).to_contain_text("which is not a number")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_fits_every_screen(browser, url, size, scheme):
+    for page in visit(browser, url, size, scheme):
+        run(page, "hello there")
+        ended(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        light = sum(map(int, re.findall(r"\d+", background)[:3])) > 3 * 128
+        assert light == (scheme == "light")
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=ARTIFACTS / f"compare-{size}-{scheme}.png", full_page=True)
