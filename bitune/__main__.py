@@ -160,7 +160,7 @@ def train_command(options: argparse.Namespace) -> None:
     model = BituneModel.create(base, options.method, peft, mixing, options.template)
     settings = TrainingSettings(**{name: getattr(options, name) for name in TrainingSettings.__dataclass_fields__})
     figures = train(model, pairs, settings, f"{options.output}.state", validation, resume=options.resume)
-    if int(os.environ.get("RANK", 0)) == 0:  # one process saves
+    if _is_main_process():
         model.record_training(facts(model, settings, figures, data))
         model.save_pretrained(options.output, dtype=getattr(torch, options.save_dtype))
         print(f"saved {options.output}: {model.trainable_parameters():,} trained parameters, loss {figures['train_loss']:.4f}")
@@ -181,9 +181,10 @@ def _pairs(options: argparse.Namespace, tokenizer):
     part = options.validation if options.validation < 1 else int(options.validation)
     both = split_validation(examples, part, options.seed)
     train, held_out = (tokenize_all(part, tokenizer, options.max_prompt_tokens, options.max_answer_tokens) for part in both)
-    print(
-        f"{len(train.pairs):,} examples to train on, {len(held_out.pairs):,} to validate; {train.cut:,} prompts cut, {train.dropped:,} dropped"
-    )
+    if _is_main_process():
+        print(
+            f"{len(train.pairs):,} examples to train on, {len(held_out.pairs):,} to validate; {train.cut:,} prompts cut, {train.dropped:,} dropped"
+        )
     data = {
         "sources": [Path(source).name for source in options.data],
         "examples": len(train.pairs),
@@ -243,6 +244,11 @@ def inspect(options: argparse.Namespace) -> None:
         print("layer     alpha keys   alpha values")
         for layer, (key, value) in enumerate(zip(*(alpha.tolist() for alpha in mixing()), strict=True)):
             print(f"{layer:5}     {key:10.3f}   {value:12.3f}")
+
+
+def _is_main_process() -> bool:
+    """One process of a distributed run prints and saves."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _engine(options: argparse.Namespace):

@@ -159,9 +159,8 @@ class BituneTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         # Batches of like lengths: padding is computed too, and questions differ fourfold in length.
-        generator = torch.Generator().manual_seed(self.args.seed)
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(size, lengths=self._lengths, generator=generator)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return _EpochSampler(size, self._lengths, self.args.seed)
 
     def log(self, logs, start_time=None):
         model = self._bare_model()
@@ -195,6 +194,22 @@ class BituneTrainer(Trainer):
         saved = read(Path(resume_from_checkpoint) / MODEL_FOLDER)
         (model or self._bare_model()).load(saved)
         self._entries = [json.loads(line) for line in (saved.log or "").splitlines()]
+
+
+class _EpochSampler(LengthGroupedSampler):
+    """Batches of like lengths in an order that depends on seed and epoch alone, so that all processes and a resumed run agree."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self):
+        self.generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        return super().__iter__()
 
 
 class _Progress(ProgressCallback):

@@ -1,0 +1,201 @@
+"""Training on tiny models: it learns, resumes to the same bits, keeps two processes in step, and says what it did."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bitune import BituneModel, ConfigError
+from bitune.data import TokenPair
+from bitune.peft_kinds import new_peft_config
+from bitune.training import BituneTrainer, TrainingSettings, last_checkpoint, train
+from tests.tiny import tiny_base
+
+ROOT = Path(__file__).parent.parent
+FAST = {"batch_size": 4, "max_steps": 6, "learning_rate": 5e-3, "log_every": 1, "save_every": 2}
+
+
+def pairs(count: int = 24, seed: int = 0) -> list[TokenPair]:
+    """Prompts whose answer is their first token, so that there is something to learn, of several lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [torch.randint(3, 40, (4 + i % 5,), generator=generator).tolist() for i in range(count)]
+    return [TokenPair(prompt, [prompt[0], 257]) for prompt in prompts]
+
+
+def fresh(method: str = "bitune", kind: str = "lora") -> BituneModel:
+    base = tiny_base()
+    torch.manual_seed(0)
+    return BituneModel.create(base, method, new_peft_config(base.model, kind, rank=4))
+
+
+def state(model: BituneModel) -> dict[str, torch.Tensor]:
+    saved = model.to_checkpoint()
+    parts = {f"{slot}.{key}": value for slot, adapter in saved.adapters.items() for key, value in adapter.weights.items()}
+    return parts | ({} if saved.theta is None else {"theta_k": saved.theta[0], "theta_v": saved.theta[1]})
+
+
+def assert_same(first: BituneModel, second: BituneModel) -> None:
+    a, b = state(first), state(second)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a), [key for key in a if not torch.equal(a[key], b[key])]
+
+
+@pytest.mark.parametrize(("method", "kind"), [("bitune", "lora"), ("lora", "lora"), ("bitune", "dora"), ("bitune", "ia3")])
+def test_it_learns_and_leaves_the_base_alone(method, kind, tmp_path):
+    model = fresh(method, kind)
+    before = {name: p.clone() for name, p in model.base.named_parameters() if not p.requires_grad}
+    start = state(model)
+    rate = 0.1 if kind == "ia3" else 5e-3  # IA3 learns a few numbers that start at 1
+    train(model, pairs(), TrainingSettings(**FAST | {"max_steps": 30, "save_every": 100, "learning_rate": rate}), tmp_path)
+    losses = [json.loads(line)["loss"] for line in model.log.splitlines()]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert all(torch.equal(p, before[name]) for name, p in model.base.named_parameters() if not p.requires_grad)
+    moved = {key for key, value in state(model).items() if not torch.equal(value, start[key])}
+    assert any(key.startswith("causal.") for key in moved)
+    if method == "bitune":
+        assert any(key.startswith("bidirectional.") for key in moved)
+        assert {"theta_k", "theta_v"} <= moved
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    """The second run starts from the files alone, as after a kill at step 5: its newest complete state is of step 4."""
+    whole, cut = fresh(), fresh()
+    settings = TrainingSettings(**FAST)
+    train(whole, pairs(), settings, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def die_at_5(self, logs, start_time=None, log=BituneTrainer.log):
+        log(self, logs, start_time)
+        if self.state.global_step == 5:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(BituneTrainer, "log", die_at_5)
+        train(cut, pairs(), settings, tmp_path / "cut")
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
+    # A state that was being written when the power went has no trainer_state.json and is passed over.
+    (tmp_path / "cut" / "checkpoint-5").mkdir()
+    resumed = fresh()
+    train(resumed, pairs(), settings, tmp_path / "cut", resume=True)
+    assert_same(whole, resumed)
+    steps = [json.loads(line)["step"] for line in resumed.log.splitlines()]
+    assert steps == [json.loads(line)["step"] for line in whole.log.splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_without_a_state_starts_from_the_start(tmp_path):
+    first, second = fresh(), fresh()
+    train(first, pairs(), TrainingSettings(**FAST), tmp_path / "a")
+    train(second, pairs(), TrainingSettings(**FAST), tmp_path / "b", resume=True)
+    assert_same(first, second)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    """Two batches of 4 accumulated take the step of one of 8, as all answers are equally long."""
+    large, small = fresh(), fresh()
+    same = pairs(8)
+    train(large, same, TrainingSettings(**FAST | {"batch_size": 8, "max_steps": 1}), tmp_path / "a")
+    train(small, same, TrainingSettings(**FAST | {"accumulation": 2, "max_steps": 1}), tmp_path / "b")
+    for key, value in state(large).items():
+        torch.testing.assert_close(state(small)[key], value, atol=2e-4, rtol=1e-3)
+
+
+def test_theta_has_its_own_learning_rate(tmp_path):
+    slow = fresh()
+    train(slow, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 1e-9}), tmp_path)
+    for alpha in slow.mixing_ratios():
+        torch.testing.assert_close(alpha, torch.full_like(alpha, 0.5), atol=1e-5, rtol=0)
+
+
+def test_the_log_holds_what_the_mixing_view_draws(tmp_path):
+    model = fresh()
+    train(model, pairs(), TrainingSettings(**FAST | {"evaluate_every": 3}), tmp_path, pairs(8, seed=1))
+    log = [json.loads(line) for line in model.log.splitlines()]
+    trained = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in trained] == [1, 2, 3, 4, 5, 6]
+    assert all(len(entry["alpha_k"]) == len(entry["alpha_v"]) == 4 and "learning_rate" in entry for entry in trained)
+    assert [entry["step"] for entry in log if "eval_loss" in entry][:2] == [3, 6]
+    keys, values = model.mixing_ratios()
+    torch.testing.assert_close(torch.tensor(log[-1]["alpha_k"]), keys, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.tensor(log[-1]["alpha_v"]), values, atol=1e-4, rtol=0)
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "training_log.jsonl").read_text() == model.log
+
+
+def test_bfloat16_keeps_what_is_trained_in_float32(tmp_path):
+    base = tiny_base()
+    base.model.to(torch.bfloat16)
+    model = BituneModel.create(base)
+    train(model, pairs(), TrainingSettings(**FAST | {"bf16": True}), tmp_path)
+    assert {value.dtype for value in state(model).values()} == {torch.float32}
+    assert base.model.lm_head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"epochs": 0.0}, {"accumulation": -1}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainingSettings(**wrong)
+
+
+def test_evaluating_needs_something_to_evaluate_on(tmp_path):
+    with pytest.raises(ConfigError, match="validation"):
+        train(fresh(), pairs(), TrainingSettings(**FAST | {"evaluate_every": 2}), tmp_path)
+
+
+def test_gradient_checkpointing_is_refused():
+    model = fresh().train()
+    model.base.activation_checkpointing_enable()
+    with pytest.raises(ConfigError, match="checkpointing"):
+        model(torch.tensor([[5, 6, 7]]), torch.tensor([[8]]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny base with tokenizer and a data file, on disk."""
+    place = tmp_path_factory.mktemp("tiny")
+    base = tiny_base()
+    base.model.save_pretrained(place / "base")
+    base.tokenizer.save_pretrained(place / "base")
+    lines = [json.dumps({"task": "t", "question": f"{'again ' * (i % 4)}{i}?", "answer": str(i)}) for i in range(16)]
+    (place / "data.jsonl").write_text("\n".join(lines))
+    return place
+
+
+# `accelerate launch --cpu` starts one process whatever the number; over several it launches as for GPUs, and the Trainer,
+# told to use the CPU, talks over gloo.
+LAUNCH = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no -m"
+
+
+def run_training(folder: Path, output: Path, launcher: str = "", accumulation: int = 1) -> BituneModel:
+    command = f"-m {launcher} bitune train --device cpu --max-steps 3 --batch-size 2 --rank 4 --accumulation {accumulation}"
+    files = ["--base", str(folder / "base"), "--data", str(folder / "data.jsonl"), "--output", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, *command.split(), *files],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("saved ") == 1
+    return BituneModel.from_pretrained(output, base=str(folder / "base"))
+
+
+def test_two_processes_take_the_steps_of_one(folder, tmp_path):
+    """DDP over two processes with 2 examples each is one process accumulating two batches of 2: the same weights, saved once."""
+    one = run_training(folder, tmp_path / "one", accumulation=2)
+    two = run_training(folder, tmp_path / "two", LAUNCH)
+    for key, value in state(one).items():
+        torch.testing.assert_close(state(two)[key], value, atol=1e-3, rtol=1e-2)
+    assert not torch.equal(state(one)["theta_k"], torch.full((4,), 0.01))
