@@ -3,21 +3,21 @@
 The only file that touches PEFT's switches. At rest no adapter is active: the base answers as if it had never been wrapped.
 """
 
+import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.errors import CheckpointError, ConfigError, UnknownNameError
+from bitune.peft_kinds import check_switchable
 from bitune.support import check_supported
 
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ class AdapterHost:
         self.fingerprint = fingerprint(model)
         self.model = model
         self._peft: PeftModel | None = None
-        self._switchable: list[torch.nn.Module] = []
+        self._switchable: list[BaseTunerLayer] = []
         self._trainable: set[str] = set()
         self._active: str | None = None
         self._lock = threading.RLock()
@@ -62,37 +62,41 @@ class AdapterHost:
         The name is `wanted`, with a number if that is taken. Raises CheckpointError if config or weights do not fit this
         base; the base is then as it was.
         """
-        name = self._free_name(wanted)
+        check_switchable(config, f"Adapter {wanted!r}")
         with self._lock:
+            name = self._free_name(wanted)
             try:
                 with warnings.catch_warnings():
                     # PEFT asks transformers for a property under its old name.
                     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-                    self._inject(name, config)
+                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it
                 if weights is not None:
                     self.fill(name, weights)
             except Exception as error:
                 self.remove(name)
                 if isinstance(error, CheckpointError):
                     raise
-                raise CheckpointError(f"Adapter {wanted!r} does not fit this base: {error}") from error
+                reason = str(error).strip().split("\n")[0]
+                raise CheckpointError(
+                    f"Adapter {wanted!r} does not fit this base ({type(error).__name__}: {reason}); load it on the base it was made for."
+                ) from error
             if trainable:
                 self._trainable.add(name)
             self._activate(None)
         return name
 
     def remove(self, name: str) -> None:
-        """Take an adapter off the base; the last one takes PEFT's wrappers with it."""
-        if self._peft is None:
-            return
+        """Take an adapter off the base, also one that was begun only; the last one takes PEFT's wrappers with it."""
         with self._lock:
             self._trainable.discard(name)
             if set(self.names) <= {name}:
-                self._peft.base_model.unload()
-                self._peft, self._switchable = None, []
+                self._peft, self._switchable, self._active = None, [], None
+                _unwrap(self.model)
                 return
             self._activate(next(other for other in self.names if other != name))  # PEFT warns if it has to choose
-            self._peft.delete_adapter(name)
+            for layer in self._switchable:
+                layer.delete_adapter(name)
+            self._peft.peft_config.pop(name, None)
             self._activate(None)
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
@@ -155,9 +159,7 @@ class AdapterHost:
         if self.model.training or _is_mixture_of_experts(self.model):
             return False
         named = {name for name in adapters if name is not None}
-        if any(not isinstance(self.config(name), LoraConfig) or self.config(name).bias != "none" for name in named):
-            return False
-        # A "variant" is what PEFT calls DoRA and its like; a wrapped module is one trained whole (modules_to_save).
+        # A "variant" is what PEFT calls DoRA.
         return all(isinstance(layer, LoraLayer) and not named & layer.lora_variant.keys() for layer in self._switchable)
 
     def _batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
@@ -181,8 +183,7 @@ class AdapterHost:
             return args, {**kwargs, "adapter_names": [name for name in names for _ in range(beams)]}
 
         with self.using(next(name for name in adapters if name is not None)):
-            layers = [layer for layer in self._switchable if isinstance(layer, BaseTunerLayer)]
-            hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in layers]
+            hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._switchable]
             try:
                 yield
             finally:
@@ -190,17 +191,18 @@ class AdapterHost:
                     hook.remove()
 
     def _inject(self, name: str, config: PeftConfig) -> None:
-        if self._peft is None:
-            self._peft = PeftModel(self.model, config, adapter_name=name)
-        else:
-            if config.peft_type != self._peft.peft_type:
-                raise CheckpointError(
-                    f"This base already carries {self._peft.peft_type.value} adapters and PEFT cannot put {config.peft_type.value} "
-                    "beside them; load the base a second time for it."
-                )
-            self._peft.add_adapter(name, config)
-        kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
-        self._switchable = [module for module in self.model.modules() if isinstance(module, kinds)]
+        if self._peft is not None and config.peft_type != self._peft.peft_type:
+            raise CheckpointError(
+                f"This base already carries {self._peft.peft_type.value} adapters and PEFT cannot put {config.peft_type.value} "
+                "beside them; load the base a second time for it."
+            )
+        try:
+            if self._peft is None:
+                self._peft = PeftModel(self.model, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        finally:
+            self._switchable = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
 
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter
@@ -225,6 +227,14 @@ class AdapterHost:
         for name in set(adapters) - {None}:
             if name not in self.names:
                 raise UnknownNameError("adapter", str(name), self.names)
+
+
+def _unwrap(model: PreTrainedModel) -> None:
+    """Put every layer that PEFT wrapped back in its place; what it calls unload needs an adapter that was injected whole."""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            model.set_submodule(path, module.get_base_layer())
+    vars(model).pop("peft_config", None)
 
 
 def _is_mixture_of_experts(model: PreTrainedModel) -> bool:

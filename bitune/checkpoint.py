@@ -6,10 +6,9 @@ Only safetensors and JSON are read. Knows files, not models; `reference.py` read
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from bitune.config import BaseReference, BituneConfig
 from bitune.errors import CheckpointError
+from bitune.peft_kinds import check_switchable, read_peft_config
 from bitune.variants import CAUSAL, METHODS
 
 CONFIG_FILE = "bitune_config.json"
@@ -90,14 +90,25 @@ def _read_peft(folder: Path) -> Checkpoint:
     return Checkpoint(config, {CAUSAL: adapter}, card=read_text(folder / CARD_FILE))
 
 
-def read_adapter(folder: Path) -> Adapter:
-    """A PEFT adapter folder."""
-    read_json(folder / ADAPTER_CONFIG)  # a missing or broken file in our own words
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-    except Exception as error:  # PEFT raises KeyError, TypeError, ValueError alike for configs it does not know
-        raise CheckpointError(f"{folder / ADAPTER_CONFIG} is no PEFT config ({type(error).__name__}: {_line(error)}).") from error
-    return Adapter(config, read_tensors(folder / ADAPTER_WEIGHTS))
+def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
+    """A PEFT adapter folder. `beside`: beginning of the names of modules that were saved with it and are no part of the base."""
+    file = folder / ADAPTER_CONFIG
+    data = read_json(file)
+    if beside and isinstance(saved := data.get("modules_to_save"), list):
+        data["modules_to_save"] = [name for name in saved if not str(name).startswith(beside)] or None
+    config = read_peft_config(data, str(file))
+    check_switchable(config, str(file))
+    return Adapter(config, _adapter_tensors(folder / ADAPTER_WEIGHTS))
+
+
+def _adapter_tensors(file: Path) -> dict[str, Tensor]:
+    tensors = read_tensors(file)
+    for key, value in tensors.items():
+        if not value.is_floating_point():
+            raise CheckpointError(f"{file} holds {key!r} as {value.dtype}, not as floating point; save the adapter again.")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{file} holds a number in {key!r} that is not finite; the training that wrote it diverged.")
+    return tensors
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -115,16 +126,24 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def read_json(file: Path) -> dict:
     """A JSON object."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing: {str(file.parent)!r} is no complete checkpoint folder.") from error
-    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file} is missing, so {str(file.parent)!r} is no complete checkpoint folder; download or save it again."
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON ({_line(error)}); download or save it again.") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{file} holds a {type(data).__name__}, not a JSON object; download or save it again.")
+    return data
 
 
 def read_text(file: Path) -> str | None:
     """The text of an optional file."""
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is not readable text ({_line(error)}); download it again, or remove it.") from error
 
 
 def _read_theta(file: Path) -> tuple[Tensor, Tensor]:
@@ -145,21 +164,30 @@ def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype 
 
     The new folder is complete beside the old one before it takes its place, so a cut never leaves half a checkpoint.
     """
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"{str(folder)!r} holds other files and no {CONFIG_FILE}; choose an empty or new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder = Path(folder).resolve()  # a link, or ".", has a name and a parent too
     try:
-        _write_into(fresh, checkpoint, dtype)
-        fresh.chmod(0o755)  # mkdtemp makes folders that others cannot read
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists() and not (folder.is_dir() and ((folder / CONFIG_FILE).is_file() or not any(folder.iterdir()))):
+            raise CheckpointError(f"{str(folder)!r} is no checkpoint and not empty; choose an empty or new folder.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+            fresh = Path(beside) / "new"
+            fresh.mkdir()
+            _write_into(fresh, checkpoint, dtype)
+            _swap(folder, fresh, Path(beside) / "old")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{str(folder)!r} could not be written ({_line(error)}); free space, or choose another.") from error
+    return folder
+
+
+def _swap(folder: Path, fresh: Path, old: Path) -> None:
+    if folder.exists():
+        folder.rename(old)
+    try:
         fresh.rename(folder)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if old.exists():
+            old.rename(folder)
         raise
-    return folder
 
 
 def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
@@ -168,8 +196,7 @@ def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None)
     for slot, name in checkpoint.config.adapters.items():
         adapter, place = checkpoint.adapters[slot], folder / name
         place.mkdir()
-        # PEFT would write the path of this machine's cache.
-        replace(adapter.config, base_model_name_or_path=checkpoint.config.base.id).save_pretrained(str(place))
+        (place / ADAPTER_CONFIG).write_text(_peft_json(adapter.config, checkpoint.config.base.id), encoding="utf-8")
         weights = {key: value if dtype is None else value.to(dtype) for key, value in adapter.weights.items()}
         save_file(weights, str(place / ADAPTER_WEIGHTS), metadata={"format": "pt"})
     if checkpoint.theta is not None:
@@ -180,5 +207,11 @@ def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None)
             (folder / name).write_text(text, encoding="utf-8")
 
 
+def _peft_json(config: PeftConfig, base: str) -> str:
+    """adapter_config.json as PEFT writes it, but with the base's name in place of a path here, and sets in a fixed order."""
+    values = {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
+    return json.dumps(values | {"base_model_name_or_path": base}, indent=2, sort_keys=True) + "\n"
+
+
 def _line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,12 +1,18 @@
 """What a checkpoint says about itself: bitune_config.json. Rejects unknown keys and versions; knows no file and no tensor."""
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
-from bitune.errors import CheckpointError
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError
 from bitune.variants import BIDIRECTIONAL, CAUSAL, Method, PromptPass
 
 FORMAT_VERSION = 1
+PARAMETERIZATIONS = ("abs", "relu")
+CHAT = "chat"
+PLACEHOLDER = "{prompt}"
+_FOLDER = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,14 @@ class MixingSettings:
     parameterization: str = "abs"
     theta_init: float = 0.01
 
+    def __post_init__(self):
+        if self.parameterization not in PARAMETERIZATIONS:
+            raise UnknownNameError("mixing parameterization", str(self.parameterization), PARAMETERIZATIONS)
+        if isinstance(self.theta_init, bool) or not isinstance(self.theta_init, int | float):
+            raise ConfigError(f"theta_init is {self.theta_init!r}; it must be a number.")
+        if not (math.isfinite(self.theta_init) and self.theta_init > 0):
+            raise ConfigError(f"theta_init is {self.theta_init}; it must be above 0, as alpha = theta / (theta + theta_init).")
+
 
 @dataclass(frozen=True)
 class BituneConfig:
@@ -49,6 +63,9 @@ class BituneConfig:
     training: Mapping[str, object] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self):
+        check_template(self.prompt_template)
+
     @property
     def method(self) -> Method:
         """The passes as a method of the variant table."""
@@ -64,7 +81,7 @@ class BituneConfig:
         if not isinstance(data, Mapping):
             raise CheckpointError(f"{file} holds a {type(data).__name__}, not an object; it is not a Bitune config.")
         version = data.get("format_version")
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise CheckpointError(
                 f"{file} has format_version {version!r}; this version of bitune reads {FORMAT_VERSION}: update bitune."
             )
@@ -81,24 +98,40 @@ class BituneConfig:
             config._check(file)
         except CheckpointError:
             raise
+        except (ConfigError, UnknownNameError) as error:
+            raise CheckpointError(f"{file}: {error} Download or save the checkpoint again.") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"{file} cannot be read ({type(error).__name__}: {error}); save the checkpoint again."
+                f"{file} cannot be read ({type(error).__name__}: {error}); save or download the checkpoint again."
             ) from error
         return config
 
     def _check(self, file: str) -> None:
+        if not isinstance(self.adapters, Mapping) or not isinstance(self.training, Mapping):
+            raise CheckpointError(f"{file}: adapters and training must be objects; save or download the checkpoint again.")
         slots = set(self.method.slots)
-        if not slots <= {CAUSAL, BIDIRECTIONAL} or set(self.adapters) != slots:
+        if not slots or not slots <= {CAUSAL, BIDIRECTIONAL} or set(self.adapters) != slots:
             raise CheckpointError(
-                f"{file}: adapters are {sorted(self.adapters)}, but the passes use {sorted(slots)}; they must agree."
+                f"{file}: adapters are {sorted(self.adapters)}, but the passes use {sorted(map(str, slots))}; they must agree "
+                f"and be {CAUSAL!r}, {BIDIRECTIONAL!r} or both."
             )
-        for folder in self.adapters.values():
-            if not isinstance(folder, str) or folder in ("", ".", "..") or "/" in folder or "\\" in folder:
-                raise CheckpointError(f"{file}: adapter folder {folder!r} must be the name of a folder inside the checkpoint.")
+        folders = list(self.adapters.values())
+        for folder in folders:
+            if not isinstance(folder, str) or not _FOLDER.fullmatch(folder) or folders.count(folder) > 1:
+                raise CheckpointError(
+                    f"{file}: adapter folder {folder!r} must be the name of a folder inside the checkpoint, each adapter in its own."
+                )
+
+
+def check_template(text: str | None) -> None:
+    """ConfigError unless `text` is a prompt template: None, `chat`, or text that holds `{prompt}` exactly once."""
+    if text is not None and text != CHAT and (not isinstance(text, str) or text.count(PLACEHOLDER) != 1):
+        raise ConfigError(f"Template {text!r} must hold {PLACEHOLDER} exactly once, or be {CHAT!r}.")
 
 
 def _section(kind: type, data: Mapping[str, object], where: str):
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"{where} holds {data!r}, which is not an object; save or download the checkpoint again.")
     known = [f.name for f in fields(kind)]
     unknown = sorted(set(data) - set(known))
     if unknown:
@@ -109,5 +142,12 @@ def _section(kind: type, data: Mapping[str, object], where: str):
 
 
 def _base_reference(data: Mapping[str, object], file: str) -> BaseReference:
-    values = {**data, "fingerprint": tuple(float(x) for x in data.get("fingerprint", ()))}
-    return _section(BaseReference, values, f"{file}: base")
+    base = _section(BaseReference, data, f"{file}: base")
+    wanted = {"id": str, "revision": str, "sha256": str, "model_type": str, "layers": int, "hidden_size": int}
+    for key, kind in wanted.items():
+        value = getattr(base, key)
+        if not isinstance(value, kind) and (value is not None or key == "id"):
+            raise CheckpointError(
+                f"{file}: base has the {key} {value!r}; it must be a {kind.__name__}. Download or save it again."
+            )
+    return replace(base, fingerprint=tuple(float(x) for x in base.fingerprint))

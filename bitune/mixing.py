@@ -5,18 +5,13 @@ keys (after the rotary embedding) and values.
 """
 
 import copy
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from bitune.errors import ConfigError, UnknownNameError
+from bitune.config import MixingSettings
 from bitune.variants import MixingRatios
-
-Parameterization = Literal["abs", "relu"]
-PARAMETERIZATIONS: tuple[str, ...] = get_args(Parameterization)
-THETA_INIT = 0.01
 
 
 class MixingCoefficients(nn.Module):
@@ -26,14 +21,11 @@ class MixingCoefficients(nn.Module):
     theta starts at `theta_init`, so alpha starts at 0.5.
     """
 
-    def __init__(self, layers: int, parameterization: Parameterization = "abs", theta_init: float = THETA_INIT):
+    def __init__(self, layers: int, parameterization: str = "abs", theta_init: float = 0.01):
         super().__init__()
-        if parameterization not in PARAMETERIZATIONS:
-            raise UnknownNameError("mixing parameterization", str(parameterization), PARAMETERIZATIONS)
-        if not 0 < theta_init < float("inf"):
-            raise ConfigError(f"theta_init is {theta_init}; it must be above 0, as alpha = theta / (theta + theta_init).")
-        self.parameterization = parameterization
-        self.theta_init = float(theta_init)
+        settings = MixingSettings(parameterization, theta_init)  # refuses what makes no sense
+        self.parameterization = settings.parameterization
+        self.theta_init = float(settings.theta_init)
         self.theta_k = nn.Parameter(torch.full((layers,), self.theta_init, dtype=torch.float32))
         self.theta_v = nn.Parameter(torch.full((layers,), self.theta_init, dtype=torch.float32))
 

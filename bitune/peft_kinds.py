@@ -1,15 +1,28 @@
-"""The PEFT kinds one can train: LoRA, DoRA, IA3, as configs for a given base. Knows no training and no checkpoint."""
+"""The PEFT kinds one can train and load: LoRA, DoRA, IA3, as configs for a given base. Knows no training and no checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
+import peft
 from peft import IA3Config, LoraConfig, PeftConfig
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
-from bitune.errors import ConfigError, UnknownNameError
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError
 
 PEFT_KINDS = ("lora", "dora", "ia3")
 RANK = 8
+_CONFIGS: dict[str, type[PeftConfig]] = {"LORA": LoraConfig, "IA3": IA3Config}
+# Settings that say where an adapter sits, how large it is and where it came from.
+_PLAIN = {
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
+    *("target_modules", "exclude_modules", "feedforward_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
+    *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias"),
+    *("init_lora_weights", "init_ia3_weights", "bias", "eva_config", "megatron_core", "qalora_group_size", "runtime_config"),
+}
+# The other ways to begin (pissa, olora, corda, loftq, ...) subtract the adapter from the base.
+_PLAIN_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def new_peft_config(
@@ -35,8 +48,10 @@ def new_peft_config(
     missing = [name for name in targets if name not in linears]
     if missing:
         raise UnknownNameError("linear layer of this base", missing[0], linears)
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's own kind of linear layer
     if kind == "ia3":
-        return IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=[t for t in targets if linears[t]])
+        forward = [t for t in targets if linears[t]]
+        return IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=forward, fan_in_fan_out=transposed)
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
@@ -44,6 +59,7 @@ def new_peft_config(
         lora_dropout=dropout,
         target_modules=targets,
         use_dora=kind == "dora",
+        fan_in_fan_out=transposed,
     )
 
 
@@ -53,7 +69,7 @@ def linear_layers(model: PreTrainedModel) -> dict[str, bool]:
     names = {}
     for path, module in model.named_modules():
         base = getattr(module, "base_layer", module)  # a base that already carries adapters
-        if isinstance(base, nn.Linear) and base is not head and ".base_layer" not in path and "lora_" not in path:
+        if isinstance(base, nn.Linear | Conv1D) and base is not head and ".base_layer" not in path and "lora_" not in path:
             *blocks, name = path.split(".")
             names[name] = any("mlp" in block or "feed_forward" in block for block in blocks)
     return names
@@ -64,3 +80,40 @@ def kind_of(config: PeftConfig) -> str:
     if isinstance(config, LoraConfig) and config.use_dora:
         return "dora"
     return str(config.peft_type.value).lower()
+
+
+def read_peft_config(data: Mapping[str, object], file: str) -> PeftConfig:
+    """The config in an adapter_config.json; CheckpointError names `file` and the setting that is unknown or makes no sense."""
+    kind = str(data.get("peft_type"))
+    if kind not in _CONFIGS:
+        raise CheckpointError(f"{file} is of the PEFT type {kind!r}; bitune runs LORA (DoRA with it) and IA3: use one of them.")
+    known = {field.name for field in fields(_CONFIGS[kind])} - {"runtime_config"}
+    # A newer PEFT writes all of its options; one that is not in use may be left out, another would change the numbers.
+    unknown = sorted(key for key in data.keys() - known if data[key] and key != "runtime_config")
+    if unknown:
+        raise CheckpointError(
+            f"{file} has the setting {unknown[0]!r}, which PEFT {peft.__version__} does not know; update PEFT if a newer one wrote it."
+        )
+    try:
+        return _CONFIGS[kind](**{key: value for key, value in data.items() if key in known})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} is no {kind} config ({error}); download or save the adapter again.") from error
+
+
+def check_switchable(config: PeftConfig, where: str) -> None:
+    """CheckpointError unless an adapter of this config leaves the base as it is, so that others can share it."""
+    if str(config.peft_type.value) not in _CONFIGS:
+        raise CheckpointError(
+            f"{where} is of the PEFT type {config.peft_type.value}; bitune runs LORA (DoRA with it) and IA3: use one of them."
+        )
+    used = {field.name: getattr(config, field.name) for field in fields(config)}
+    odd = sorted(name for name, value in used.items() if value and name not in _PLAIN)
+    if used.get("bias", "none") != "none":
+        odd.append("bias")
+    if used.get("init_lora_weights", True) not in _PLAIN_BEGINNINGS:
+        odd.append("init_lora_weights")
+    if odd:
+        raise CheckpointError(
+            f"{where} sets {odd[0]} to {used[odd[0]]!r}: that changes the base, which all adapters share, or needs more than "
+            "LoRA, DoRA and IA3 do; train the adapter without it."
+        )

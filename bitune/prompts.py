@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bitune.errors import ConfigError, PromptError
+from bitune.config import CHAT, PLACEHOLDER, check_template
+from bitune.errors import PromptError
 
-CHAT = "chat"
-PLACEHOLDER = "{prompt}"
 # Longest token seen in ordinary text times a margin: text beyond this cannot fit, and tokenizing a megabyte takes seconds.
 _CHARACTERS_PER_TOKEN = 24
 _ALLOWED_CONTROLS = "\n\t\r"
@@ -24,8 +23,7 @@ class PromptTemplate:
     text: str | None
 
     def __post_init__(self):
-        if self.text not in (None, CHAT) and self.text.count(PLACEHOLDER) != 1:
-            raise ConfigError(f"Template {self.text!r} must hold {PLACEHOLDER} exactly once, or be {CHAT!r}.")
+        check_template(self.text)
 
     def render(self, prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
         """The whole text that the model reads. PromptError if the base has no chat template."""

@@ -5,14 +5,13 @@ method's numbers in `config.json`. Mixing coefficients stand inside the adapter 
 """
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from bitune.checkpoint import Adapter, Checkpoint, read_adapter, read_json
 from bitune.config import BaseReference, BituneConfig, MixingSettings
-from bitune.errors import CheckpointError
+from bitune.errors import CheckpointError, ConfigError
 from bitune.variants import BIDIRECTIONAL, CAUSAL, METHODS, Method
 
 _COEFFICIENTS = "pass_scale_"
@@ -28,7 +27,7 @@ _METHODS = {
     (True, 2): "naive_bidirectional",
 }
 # Options of the research code that change the arithmetic and that no published setting turns on.
-_MUST_BE_ZERO = ("skip_bidir", "think_tokens", "think_type")
+_MUST_BE_ZERO = ("skip_bidir", "think_tokens", "think_type", "n_pass")
 
 
 def read_reference(folder: str | os.PathLike) -> Checkpoint:
@@ -36,13 +35,13 @@ def read_reference(folder: str | os.PathLike) -> Checkpoint:
     folder = Path(folder)
     settings = read_json(folder / "config.json")
     method = _method(settings, folder)
-    default = read_adapter(folder)
+    default = read_adapter(folder, beside=_COEFFICIENTS)
     adapters = {CAUSAL: default}
     if BIDIRECTIONAL in method.slots:
-        adapters[BIDIRECTIONAL] = read_adapter(folder / "prefill")
+        adapters[BIDIRECTIONAL] = read_adapter(folder / "prefill", beside=_COEFFICIENTS)
     mixing, theta = None, None
     if method.mixed:
-        mixing = MixingSettings(_PARAMETERIZATION[settings["pass_type"]], float(settings.get("s_init", 0.01)))
+        mixing = _mixing(settings, folder)
         theta = tuple(_coefficients(default, kind, folder) for kind in ("k", "v"))
     config = BituneConfig(
         base=BaseReference(str(settings.get("_name_or_path") or default.config.base_model_name_or_path)),
@@ -62,12 +61,12 @@ def read_reference(folder: str | os.PathLike) -> Checkpoint:
 def _method(settings: dict, folder: Path) -> Method:
     pass_type, ablation = settings.get("pass_type"), settings.get("ablation", 0)
     one_pass = pass_type == 1
-    if not one_pass and pass_type not in _PARAMETERIZATION:
+    if type(pass_type) is not int or not (one_pass or pass_type in _PARAMETERIZATION):
         raise CheckpointError(
             f"{folder / 'config.json'} has pass_type {pass_type!r}; known: 1 (one bidirectional pass), 607 (mixing by abs), "
             "801 (mixing by relu). Other values are experiments of the research code that were not published."
         )
-    if (one_pass, ablation) not in _METHODS:
+    if type(ablation) is not int or (one_pass, ablation) not in _METHODS:
         raise CheckpointError(
             f"{folder / 'config.json'} has ablation {ablation!r} with pass_type {pass_type}; known: 0, 1, 2 and, for 607 and 801, 420."
         )
@@ -79,17 +78,25 @@ def _method(settings: dict, folder: Path) -> Method:
     return METHODS[_METHODS[one_pass, ablation]]
 
 
+def _mixing(settings: dict, folder: Path) -> MixingSettings:
+    try:
+        return MixingSettings(_PARAMETERIZATION[settings["pass_type"]], settings.get("s_init", 0.01))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: s_init, here called theta_init: {error}") from error
+
+
 def _coefficients(adapter: Adapter, kind: str, folder: Path) -> Tensor:
-    key = f"base_model.model.{_COEFFICIENTS}{kind}.weight"
+    key, file = f"base_model.model.{_COEFFICIENTS}{kind}.weight", folder / "adapter_model.safetensors"
     if key not in adapter.weights:
+        raise CheckpointError(f"{file} lacks {key!r}, the mixing coefficients of pass_type 607 and 801; copy it again.")
+    theta = adapter.weights[key].float()
+    if theta.dim() != 1:
         raise CheckpointError(
-            f"{folder / 'adapter_model.safetensors'} lacks {key!r}, the mixing coefficients of pass_type 607 and 801."
+            f"{file} holds {key!r} of shape {tuple(theta.shape)}; pass_type 607 and 801 have one number a layer."
         )
-    return adapter.weights[key].float().flatten()
+    return theta
 
 
 def _stripped(adapter: Adapter) -> Adapter:
     """The adapter as PEFT knows it, without the coefficients that the authors save as extra modules."""
-    saved = [name for name in adapter.config.modules_to_save or () if not name.startswith(_COEFFICIENTS)]
-    config = replace(adapter.config, modules_to_save=saved or None)
-    return Adapter(config, {key: value for key, value in adapter.weights.items() if _COEFFICIENTS not in key})
+    return Adapter(adapter.config, {key: value for key, value in adapter.weights.items() if _COEFFICIENTS not in key})
