@@ -131,6 +131,12 @@ class AdapterHost:
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
     @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nobody else runs this base until the end of the block."""
+        with self._lock:
+            yield
+
+    @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
         """Run with one adapter (None: the base alone) until the end of the block, also when it ends by an exception."""
         self._check_known([adapter])

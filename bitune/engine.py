@@ -1,26 +1,29 @@
 """One base, every adapter loaded on it, and the variants they make: text in, plain values out."""
 
+import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from transformers import GenerationConfig
 
 from bitune.adapters import AdapterHost
+from bitune.attention import attention_maps
 from bitune.base import Base, load_base
 from bitune.checkpoint import locate, read
-from bitune.errors import ConfigError, UnknownNameError
+from bitune.errors import ConfigError, PromptError, UnknownNameError
 from bitune.generation import Answer, Cancelled, GenerationSettings, RowStreamer, Worker, sampling
 from bitune.mixing import take_rows
 from bitune.model import BituneModel
 from bitune.peft_kinds import kind_of
 from bitune.prefill import Row, prefill
 from bitune.prompts import CHAT, PromptTemplate, pad_left
-from bitune.results import BaseFacts, CheckpointFacts, Update
-from bitune.variants import BASE, CAUSAL, Variant, name_of
+from bitune.results import AttentionMaps, BaseFacts, CheckpointFacts, Update
+from bitune.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
 
 BASE_NAME = "base"
 TEMPLATES = ("own", CHAT, "none")
@@ -118,34 +121,75 @@ class Engine:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
+        what_ifs: Mapping[str, WhatIf] = MappingProxyType({}),
     ) -> Iterator[Update]:
         """Answer one prompt with several variants at once, in step; yields what each has said so far, at most 20 times a second.
 
-        `template`: `own` (each checkpoint's own; a variant without one reads the prompt of the first that has one, so that
-        all read the same text), `chat` (the base's chat template) or `none`. With temperature above 0 all variants see the
-        same random draws. Closing the iterator cancels. Raises PromptError, ConfigError or UnknownNameError before anything runs.
+        `template`: `own` (each checkpoint's own; the base reads the prompt of the first checkpoint, so that all read the same
+        text), `chat` (the base's chat template) or `none`. With temperature above 0 all variants see the same random draws.
+        `what_ifs`: more variants of this request alone, by name: a checkpoint's passes with other ratios, which share its
+        adapters and prompt passes. Closing the iterator cancels. Raises PromptError, ConfigError or UnknownNameError before
+        anything runs.
         """
         settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop if isinstance(stop, str) else tuple(stop))
-        request = self._request(prompt, variants, template, settings)
-        return self._updates(request)
+        return self._updates(self._request(prompt, variants, template, settings, what_ifs))
 
-    def _request(self, prompt: str, names: Sequence[str], template: str, settings: GenerationSettings) -> _Request:
+    def attention(
+        self,
+        prompt: str,
+        variant: str,
+        layers: Sequence[int] = (),
+        *,
+        template: str = "own",
+        answer: str = "",
+        what_ifs: Mapping[str, WhatIf] = MappingProxyType({}),
+    ) -> AttentionMaps:
+        """Attention maps of `layers` and summaries of all layers, of the very passes that make this variant's cache.
+
+        `answer`: a text whose tokens become rows too. Raises what `stream` raises, and ConfigError for a layer that is not there.
+        """
+        request = self._request(prompt, [variant], template, GenerationSettings(), what_ifs)
+        ids, tokenizer = request.ids[variant], self.base.tokenizer
+        answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
+        if len(ids) + len(answer_ids) > self._context:
+            raise PromptError(
+                f"Prompt and answer have {len(ids) + len(answer_ids):,} tokens and the model reads {self._context:,}."
+            )
+        maps = attention_maps(self.host, request.variants[variant], ids, answer_ids, layers)
+        texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
+        return replace(maps, tokens=texts, prompt_tokens=len(ids))
+
+    def _request(
+        self, prompt: str, names: Sequence[str], template: str, settings: GenerationSettings, what_ifs: Mapping[str, WhatIf]
+    ) -> _Request:
         names = list(dict.fromkeys(names))
         if not names:
             raise ConfigError("No variant is chosen; choose at least one.")
+        known = {**self.variants, **{name: self._what_if(name, question) for name, question in what_ifs.items()}}
         for name in names:
-            if name not in self.variants:
-                raise UnknownNameError("variant", str(name), self.variants)
+            if name not in known:
+                raise UnknownNameError("variant", str(name), known)
         if template not in TEMPLATES:
             raise UnknownNameError("template", str(template), TEMPLATES)
-        chosen = self._chosen_templates(names, template)
+        sources = {name: what_ifs[name].of if name in what_ifs else name for name in names}
+        chosen = self._chosen_templates(list(sources.values()), template)
         encoded = {t: t.encode(prompt, self.base.tokenizer, self._context) for t in set(chosen.values())}
         return _Request(
-            {name: self.variants[name] for name in names},
-            {name: encoded[chosen[name]][0] for name in names},
-            {name: tuple(encoded[chosen[name]][1]) for name in names},
+            {name: known[name] for name in names},
+            {name: encoded[chosen[sources[name]]][0] for name in names},
+            {name: tuple(encoded[chosen[sources[name]]][1]) for name in names},
             settings,
         )
+
+    def _what_if(self, name: str, question: WhatIf) -> Variant:
+        if name in self.variants:
+            raise ConfigError(f"A variant called {name!r} is already there; give the what-if another name.")
+        learned = self.mixing(question.of)
+        if question.mixing.layers != learned.layers:
+            raise ConfigError(
+                f"A what-if of {question.of!r} needs {learned.layers} ratios, one a layer; got {question.mixing.layers}."
+            )
+        return self.variants[question.of].with_mixing(question.mixing)
 
     def _chosen_templates(self, names: Sequence[str], template: str) -> dict[str, PromptTemplate]:
         if template == "none":
@@ -156,6 +200,24 @@ class Engine:
         chat = PromptTemplate(CHAT if self.base.tokenizer.chat_template else None)
         shared = own[0] if own else chat
         return {name: self._templates.get(name, shared) for name in names}
+
+    def mixing(self, name: str) -> MixingRatios:
+        """The ratios of a variant; UnknownNameError, or ConfigError for one that mixes nothing."""
+        if name not in self.variants:
+            raise UnknownNameError("variant", name, self.variants)
+        if self.variants[name].mixing is None:
+            raise ConfigError(f"{name!r} reads the prompt once and mixes nothing, so it has no mixing ratios.")
+        return self.variants[name].mixing
+
+    def prompt_ids(self, prompt: str, variant: str, *, template: str = "own") -> tuple[int, ...]:
+        """Token ids that `variant` alone reads for this prompt; raises what `stream` raises."""
+        return self._request(prompt, [variant], template, GenerationSettings(), {}).ids[variant]
+
+    def training_log(self, name: str) -> list[dict]:
+        """The entries of a checkpoint's training_log.jsonl; empty if it came without one."""
+        if name not in self._models:
+            raise UnknownNameError("checkpoint", name, self._models)
+        return [json.loads(line) for line in (self._models[name].log or "").splitlines()]
 
     def _updates(self, request: _Request) -> Iterator[Update]:
         ends = _end_tokens(self.base.model.generation_config)

@@ -61,7 +61,7 @@ def pass_masks(
     `eager`, each the form transformers itself gives that implementation; a dict of them by layer type where layers differ.
     """
     by_type = {kind: _row_masks(attentions, token_mask, window) for kind, window in layout.windows.items()}
-    if implementation == "eager":
+    if implementation != "sdpa":
         by_type = {kind: _additive(mask, dtype) for kind, mask in by_type.items()}
     return by_type if len(by_type) > 1 else next(iter(by_type.values()))
 

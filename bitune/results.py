@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 FinishReason = Literal["eos", "length", "stop", "cancelled"]
 
 
@@ -64,3 +66,66 @@ class CheckpointFacts:
     trainable_parameters: int
     template: str | None
     training: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class HeadSummary:
+    """What the heads of one pass look at, mean over queries: float32 [layers, heads] each.
+
+    `look_ahead`: attention on later tokens, 0 in a causal pass. `entropy` in nats. `distance`: mean |query - key| in tokens.
+    `first_token`: attention on the first token.
+    """
+
+    look_ahead: np.ndarray
+    entropy: np.ndarray
+    distance: np.ndarray
+    first_token: np.ndarray
+
+    @classmethod
+    def empty(cls, layers: int, heads: int) -> "HeadSummary":
+        """Zeros, to be filled layer by layer."""
+        return cls(*(np.zeros((layers, heads), np.float32) for _ in range(4)))
+
+
+@dataclass(frozen=True)
+class AnswerMaps:
+    """What the last prompt token and the answer attend to: float16 [layers, heads, rows, P - 1 + rows].
+
+    `mixed`: on the variant's own cache; `first_pass`: on the cache that its first pass alone would have left.
+    """
+
+    mixed: np.ndarray
+    first_pass: np.ndarray
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """Attention of one variant on one prompt of P tokens.
+
+    `passes`: pass name -> float16 [layers, heads, P - 1, P - 1] for `layers`, query by key, rows summing to 1; the last prompt
+    token is no part of a pass, it belongs to the answer. `summaries`: pass name -> HeadSummary of all layers.
+    `moved_keys`, `moved_values`: ||mixed - first|| / ||first|| of the cache, float32 [all layers, P - 1]; 0 where nothing is
+    mixed, nan for tokens that a sliding layer no longer holds. `tokens`: text of every prompt token, then of the answer's.
+    """
+
+    layers: tuple[int, ...]
+    passes: Mapping[str, np.ndarray]
+    summaries: Mapping[str, HeadSummary]
+    answer: AnswerMaps
+    moved_keys: np.ndarray
+    moved_values: np.ndarray
+    tokens: tuple[str, ...] = ()
+    prompt_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One step of a sweep from the first pass alone (factor 0) over the learned ratios (1) to the second pass alone (2).
+
+    `completion`: what the variant says there. `log_probability`: of the answer that it gives with the learned ratios, natural
+    logarithm, summed over that answer's tokens.
+    """
+
+    factor: float
+    completion: Completion
+    log_probability: float

@@ -10,6 +10,7 @@ from bitune.errors import UnsupportedModelError
 from bitune.masks import AttentionLayout, pass_masks, positions
 
 IMPLEMENTATIONS = ("sdpa", "eager")
+RECORDING = "bitune_recording"  # what attention.py registers; takes masks as eager does
 _ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
 _PROBE_TOKENS = 4
 
@@ -17,7 +18,7 @@ _PROBE_TOKENS = 4
 def attention_implementation(model: PreTrainedModel) -> str:
     """Name of the attention implementation in use; UnsupportedModelError unless it takes 4-D masks."""
     name = model.config.get_text_config(decoder=True)._attn_implementation
-    if name not in IMPLEMENTATIONS:
+    if name not in (*IMPLEMENTATIONS, RECORDING):
         raise UnsupportedModelError(
             f"Attention implementation {name!r} takes no mask of one's own, so it cannot read bidirectionally; "
             f"load the base with attn_implementation={' or '.join(map(repr, IMPLEMENTATIONS))}."

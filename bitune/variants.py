@@ -5,7 +5,7 @@ of section 4. Adapter slots are called `causal` (A) and `bidirectional` (B); an 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -57,6 +57,28 @@ class MixingRatios:
         """The same ratio in every layer, for keys and values."""
         return cls((alpha,) * layers, (alpha,) * layers)
 
+    def scaled(self, factor: float) -> "MixingRatios":
+        """From the first pass alone (0) over these ratios (1) to the second pass alone (2), straight in between."""
+        if not 0 <= factor <= 2:
+            raise ConfigError(
+                f"The scale factor is {factor}; it goes from 0 (first pass only) over 1 (as it is) to 2 (second pass only)."
+            )
+
+        def move(alpha: float) -> float:
+            return alpha * factor if factor <= 1 else 1 - (1 - alpha) * (2 - factor)
+
+        return MixingRatios(tuple(map(move, self.keys)), tuple(map(move, self.values)))
+
+    def with_layers(self, first: int, last: int, alpha: float) -> "MixingRatios":
+        """These ratios, with `alpha` in layers `first` to `last`, both included, for keys and values."""
+        if not 0 <= first <= last < self.layers:
+            raise ConfigError(f"Layers {first} to {last} are not among the layers 0 to {self.layers - 1}.")
+
+        def put(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(alpha if first <= layer <= last else value for layer, value in enumerate(values))
+
+        return MixingRatios(put(self.keys), put(self.values))
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -82,6 +104,22 @@ class Variant:
     def with_mixing(self, mixing: MixingRatios) -> "Variant":
         """The same passes mixed by other ratios: a what-if."""
         return replace(self, mixing=mixing)
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """A question to a mixing variant: what would it say with these ratios in place of the learned ones?"""
+
+    of: str
+    mixing: MixingRatios
+
+
+PRESETS: dict[str, Callable[[MixingRatios], MixingRatios]] = {
+    "learned": lambda learned: learned,
+    "causal only": lambda learned: MixingRatios.constant(learned.layers, 0.0),
+    "bidirectional only": lambda learned: MixingRatios.constant(learned.layers, 1.0),
+    "half and half": lambda learned: MixingRatios.constant(learned.layers, 0.5),
+}
 
 
 @dataclass(frozen=True)

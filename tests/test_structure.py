@@ -44,6 +44,7 @@ ROOMS = {
         "data",
         "training",
         "evaluation",
+        "sweep",
         "harness",
         "__main__",
     ],
