@@ -15,6 +15,7 @@ INTRODUCTION = (
     "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: "
     "there an answer parts from the one in the first column."
 )
+TEMPLATE_INFO = "A checkpoint's own is the one it was trained with; the base then reads what the first checkpoint reads."
 SAMPLING = (
     "At temperature 0 each variant takes its likeliest token; top-p and seed then change nothing. Above 0 tokens are drawn, and "
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
@@ -117,7 +118,7 @@ def choices(handlers: CompareHandlers, prompt: gr.Textbox) -> Fields:
         [(label, key) for key, label in TEMPLATES.items() if has_chat or key != "chat"],
         value="own",
         label="Template around the prompt",
-        info="All variants read the same text." + ("" if has_chat else " This base has no chat template."),
+        info=TEMPLATE_INFO if has_chat else f"{TEMPLATE_INFO} This base has no chat template.",
         elem_id="bt-template",
     )
     with gr.Accordion("Length and sampling", open=False):
