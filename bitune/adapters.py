@@ -103,14 +103,14 @@ class AdapterHost:
         """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
         expected = {key: value.shape for key, value in self.weights(name).items()}
         for problem, keys in (
-            ("lacks", sorted(expected.keys() - weights.keys())),
-            ("has, and this base has no place for,", sorted(weights.keys() - expected.keys())),
-            ("has in another shape", [k for k, shape in expected.items() if k in weights and weights[k].shape != shape]),
+            ("lack", sorted(expected.keys() - weights.keys())),
+            ("have, and this base has no place for,", sorted(weights.keys() - expected.keys())),
+            ("have in another shape", [k for k, shape in expected.items() if k in weights and weights[k].shape != shape]),
         ):
             if keys:
                 detail = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]])})" if problem.endswith("shape") else ""
                 raise CheckpointError(
-                    f"The adapter file {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{detail}; "
+                    f"The weights for adapter {name!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{detail}; "
                     "load it on the base it was trained on."
                 )
 
