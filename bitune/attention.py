@@ -6,7 +6,7 @@ reduced on its device and leaves as numpy.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -35,6 +35,7 @@ class _Recorder:
 
     implementation: str
     take: Take
+    layers: frozenset[int] | None
     seen: set[int] = field(default_factory=set)
 
 
@@ -42,14 +43,14 @@ _CURRENT: ContextVar[_Recorder | None] = ContextVar("bitune_recorder", default=N
 
 
 @contextmanager
-def recording(model: PreTrainedModel, take: Take) -> Iterator[_Recorder]:
-    """Hand the attention weights of every layer to `take(layer, weights [rows, heads, query, key])` until the end of the block.
+def recording(model: PreTrainedModel, take: Take, layers: Collection[int] | None = None) -> Iterator[_Recorder]:
+    """Hand the attention weights of `layers` (default: every one) to `take(layer, weights [rows, heads, query, key])` until the end of the block.
 
     Query heads, grouped ones expanded. The weights are the model's (its mask, softcap and sinks included); what it computes
     stays as it was. UnsupportedModelError for a family without an eager attention function.
     """
     before = attention_implementation(model)
-    recorder = _Recorder(before, take)
+    recorder = _Recorder(before, take, None if layers is None else frozenset(layers))
     token = _CURRENT.set(recorder)
     try:
         model.set_attn_implementation(RECORDING)
@@ -73,11 +74,12 @@ def _record(module, query, key, value, attention_mask, **arguments):
         )
     own = ALL_ATTENTION_FUNCTIONS.get_interface(recorder.implementation, eager)
     output, weights = own(module, query, key, value, attention_mask, **arguments)
-    if weights is None:
-        weights = eager(module, query, key, value, attention_mask, **arguments)[1]
     recorder.seen.add(module.layer_idx)
-    # Attention sinks are a key that holds nothing: a column too many in the families that have them.
-    recorder.take(module.layer_idx, weights[..., : key.shape[2]])
+    if recorder.layers is None or module.layer_idx in recorder.layers:
+        if weights is None:
+            weights = eager(module, query, key, value, attention_mask, **arguments)[1]
+        # Attention sinks are a key that holds nothing: a column too many in the families that have them.
+        recorder.take(module.layer_idx, weights[..., : key.shape[2]])
     return output, None
 
 
@@ -176,7 +178,7 @@ def _answer_maps(host: AdapterHost, variant: Variant, ids: Tensor, answer_ids: S
                 target[places[layer]][..., shape[1] - weights.shape[-1] :] = weights[row].to(torch.float16).cpu().numpy()
 
     placed = {key: value[:, -inputs.shape[1] :] for key, value in position_input(host.model, full).items()}
-    with recording(host.model, take), host.using(variant.answer_adapter):
+    with recording(host.model, take, layers), host.using(variant.answer_adapter):
         own = take_rows(cache, torch.tensor([0, 1]))
         host.model(input_ids=inputs, attention_mask=full, past_key_values=own, use_cache=True, **placed)
     return AnswerMaps(*maps), moved

@@ -16,7 +16,7 @@ from bitune.attention import attention_maps
 from bitune.base import Base, load_base
 from bitune.checkpoint import locate, read
 from bitune.errors import ConfigError, PromptError, UnknownNameError
-from bitune.generation import Answer, Cancelled, GenerationSettings, RowStreamer, Worker, sampling
+from bitune.generation import Answer, Cancelled, GenerationSettings, RowStreamer, Worker, interruptible, sampling
 from bitune.mixing import take_rows
 from bitune.model import BituneModel
 from bitune.peft_kinds import kind_of
@@ -250,7 +250,9 @@ class Engine:
         ids, mask = pad_left(prompts, self.base.tokenizer.pad_token_id or 0, self.base.model.device)
         places = [prompts.index(request.ids[name]) for name in request.variants]
         variants = list(request.variants.values())
-        cache = prefill(self.host, ids, mask, [Row.of(v, place) for v, place in zip(variants, places, strict=True)])
+        rows = [Row.of(variant, place) for variant, place in zip(variants, places, strict=True)]
+        with interruptible(self.base.model, cancel):
+            cache = prefill(self.host, ids, mask, rows)
 
         def decode(rows: list[int]) -> None:
             own = cache if len(rows) == len(variants) else take_rows(cache, torch.tensor(rows))

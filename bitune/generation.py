@@ -6,7 +6,8 @@ Knows tokenizers and transformers' generate; knows no adapter and no variant.
 import math
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     TemperatureLogitsWarper,
@@ -93,6 +95,28 @@ class Cancelled(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self._event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
+class Stopped(Exception):
+    """A prompt pass ended early because its request was cancelled."""
+
+
+@contextmanager
+def interruptible(model: PreTrainedModel, event: threading.Event) -> Iterator[None]:
+    """Raise Stopped at the next layer once `event` is set: reading a long prompt is one forward, and may take a minute."""
+
+    def check(module, args):
+        if event.is_set():
+            raise Stopped
+
+    # Every attention module knows its place in the cache.
+    layers = [module for module in model.modules() if "layer_idx" in vars(module)]
+    hooks = [layer.register_forward_pre_hook(check) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 class RowStreamer(BaseStreamer):
     """Hands each step's tokens to `receive(rows, tokens)`; `rows` names the rows of this batch among all."""
 
@@ -167,6 +191,8 @@ class Worker:
     def _run(self, work) -> None:
         try:
             work(self._queue.put, self._cancel)
+        except Stopped:
+            pass
         except BaseException as error:  # handed to the reader, who raises it
             self._queue.put(error)
         self._queue.put(None)

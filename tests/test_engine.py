@@ -177,6 +177,26 @@ def test_closing_cancels_and_frees_the_model(engine):
     assert texts(final(engine, PROMPT, ["base"]))
 
 
+def test_cancelling_does_not_wait_for_a_long_prompt(engine, monkeypatch):
+    """The first layer cancels; no later layer runs, no token is written, and the model is free and whole."""
+    from bitune.generation import Stopped, interruptible
+
+    event, ran = threading.Event(), []
+    layers = [module for module in engine.base.model.modules() if "layer_idx" in vars(module)]
+    forward = type(layers[0]).forward
+
+    def cancelling(self, *args, **kwargs):
+        ran.append(self.layer_idx)
+        event.set()
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped), interruptible(engine.base.model, event):
+        patch.setattr(type(layers[0]), "forward", cancelling)
+        engine.base.model(torch.tensor([[5, 6, 7]]))
+    assert ran == [0]
+    assert texts(final(engine, PROMPT, ["base", "qa"]))
+
+
 def test_an_error_while_running_reaches_the_caller(engine, monkeypatch):
     def broken(self, *args, **kwargs):
         raise RuntimeError("out of memory")
