@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bitune.config import BaseReference, BituneConfig
+from bitune.embedded import HUB_PATIENCE
 from bitune.errors import CheckpointError
 from bitune.peft_kinds import check_switchable, read_peft_config
 from bitune.variants import CAUSAL, METHODS
@@ -56,14 +57,14 @@ class Checkpoint:
 
 def locate(source: str | os.PathLike) -> Path:
     """The folder of a checkpoint: `source` itself, or a snapshot of the Hub repository of that id (`user/name@revision`)."""
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return path
     repository, _, revision = str(source).partition("@")
     if len(repository.split("/")) != 2 or path.is_absolute() or repository.startswith("."):
         raise CheckpointError(f"There is no checkpoint folder {str(source)!r}; give a folder, or a Hub id like 'user/name'.")
     try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_READ))
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_READ, etag_timeout=HUB_PATIENCE))
     except Exception as error:  # the Hub client raises its own, requests' and the system's errors
         raise CheckpointError(
             f"{str(source)!r} is no folder here and could not be had from the Hub ({type(error).__name__}: {_line(error)}); "

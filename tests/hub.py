@@ -1,5 +1,7 @@
-"""A small Hub on 127.0.0.1: enough of its HTTP interface for huggingface_hub to list a repository and download from it."""
+"""A small Hub on 127.0.0.1: enough of its HTTP interface for huggingface_hub to list a repository, download from it and commit
+small files to it."""
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -14,11 +16,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """`files`: repository id -> path -> bytes, all at COMMIT. `requests`: what was asked so far, as "METHOD path"."""
+    """`files`: repository id -> path -> bytes, all at COMMIT. `requests`: what was asked so far, as "METHOD path".
+    `token`: who has it may write."""
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     url: str = ""
+    token: str = "hf_test"
 
 
 @contextlib.contextmanager
@@ -47,6 +51,31 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self._answer()
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        self.hub.requests.append(f"POST {path}")
+        if path == "/api/validate-yaml":
+            return self._json({"errors": [], "warnings": []})
+        if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
+            return self._send(401, b"Invalid username or password.")
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            repo = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+            self.hub.files.setdefault(repo, {})
+            return self._json({"url": f"{self.hub.url}/{repo}", "id": repo})
+        repo, _, what = path.removeprefix("/api/models/").rpartition("/")[0].rpartition("/")
+        if what == "preupload":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            return self._json({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
+        for line in map(json.loads, body.splitlines()):
+            if line["key"] == "file":
+                self.hub.files[repo][line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+        return self._json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/{repo}/commit/{COMMIT}"})
+
+    def _json(self, value):
+        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
@@ -82,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
 
 

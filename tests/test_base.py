@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from gguf_writer import write_gguf
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -18,6 +17,7 @@ from bitune import embedded
 from bitune import unpacked as unpacked_module
 from bitune.base import choose_device, choose_dtype, load_base
 from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
+from tests.gguf_writer import write_gguf
 
 VOCABULARY = ["<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "ab"]
 IDS = torch.tensor([[0, 5, 9, 3, 12, 7]])

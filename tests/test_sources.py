@@ -9,13 +9,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hub import COMMIT, Hub, running_hub
 from huggingface_hub import constants
 
 from bitune import embedded
 from bitune.embedded import EMBEDDED, cache_folder, embedded_file, sha256_of
 from bitune.errors import BaseNotFoundError
 from bitune.sources import locate
+from tests.hub import COMMIT, Hub, running_hub
 
 BYTES = b"GGUF" + bytes(range(256)) * 40
 
