@@ -199,3 +199,15 @@ def test_two_processes_take_the_steps_of_one(folder, tmp_path):
     for key, value in state(one).items():
         torch.testing.assert_close(state(two)[key], value, atol=1e-3, rtol=1e-2)
     assert not torch.equal(state(one)["theta_k"], torch.full((4,), 0.01))
+
+
+def test_a_gathered_state_dict_saves_the_same(folder):
+    """Under FSDP the weights come as a whole state dict of the model, gathered from its shards."""
+    model = fresh()
+    gathered = {key: value + 0 for key, value in model.state_dict().items()}
+    first, second = model.to_checkpoint(), model.to_checkpoint(gathered)
+    assert first.adapters.keys() == second.adapters.keys()
+    for slot, adapter in first.adapters.items():
+        assert adapter.weights.keys() == second.adapters[slot].weights.keys()
+        assert all(torch.equal(value, second.adapters[slot].weights[key]) for key, value in adapter.weights.items())
+    assert all(torch.equal(a, b) for a, b in zip(first.theta, second.theta, strict=True))
