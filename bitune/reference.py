@@ -42,7 +42,7 @@ def read_reference(folder: str | os.PathLike) -> Checkpoint:
     mixing, theta = None, None
     if method.mixed:
         mixing = _mixing(settings, folder)
-        theta = tuple(_coefficients(default, kind, folder) for kind in ("k", "v"))
+        theta = _coefficients(default, folder)
     config = BituneConfig(
         base=BaseReference(str(settings.get("_name_or_path") or default.config.base_model_name_or_path)),
         passes=method.passes,
@@ -85,16 +85,18 @@ def _mixing(settings: dict, folder: Path) -> MixingSettings:
         raise CheckpointError(f"{folder / 'config.json'}: s_init, here called theta_init: {error}") from error
 
 
-def _coefficients(adapter: Adapter, kind: str, folder: Path) -> Tensor:
-    key, file = f"base_model.model.{_COEFFICIENTS}{kind}.weight", folder / "adapter_model.safetensors"
-    if key not in adapter.weights:
-        raise CheckpointError(f"{file} lacks {key!r}, the mixing coefficients of pass_type 607 and 801; copy it again.")
-    theta = adapter.weights[key].float()
-    if theta.dim() != 1:
+def _coefficients(adapter: Adapter, folder: Path) -> tuple[Tensor, Tensor]:
+    file, keys = folder / "adapter_model.safetensors", [f"base_model.model.{_COEFFICIENTS}{kind}.weight" for kind in "kv"]
+    for key in keys:
+        if key not in adapter.weights:
+            raise CheckpointError(f"{file} lacks {key!r}, the mixing coefficients of pass_type 607 and 801; copy it again.")
+    theta_k, theta_v = (adapter.weights[key].float() for key in keys)
+    if theta_k.dim() != 1 or theta_k.shape != theta_v.shape:
         raise CheckpointError(
-            f"{file} holds {key!r} of shape {tuple(theta.shape)}; pass_type 607 and 801 have one number a layer."
+            f"{file} holds mixing coefficients of the shapes {tuple(theta_k.shape)} and {tuple(theta_v.shape)}; pass_type 607 and "
+            "801 have one number a layer in both."
         )
-    return theta
+    return theta_k, theta_v
 
 
 def _stripped(adapter: Adapter) -> Adapter:
