@@ -123,9 +123,9 @@ class SweepPoint:
     """One step of a sweep from the first pass alone (factor 0) over the learned ratios (1) to the second pass alone (2).
 
     `completion`: what the variant says there. `log_probability`: of the answer that it gives with the learned ratios, natural
-    logarithm, summed over that answer's tokens.
+    logarithm, summed over that answer's tokens; None while that answer is still being written.
     """
 
     factor: float
     completion: Completion
-    log_probability: float
+    log_probability: float | None

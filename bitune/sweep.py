@@ -3,7 +3,8 @@
 Knows an engine; every factor is a what-if, so all of them are rows of one batch over the same two prompt passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from bitune.engine import Engine
 from bitune.errors import ConfigError
@@ -28,17 +29,41 @@ def sweep(
 
     Raises what Engine.stream raises; ConfigError for a variant that mixes nothing, or no factor.
     """
+    *_, points = stream_sweep(engine, prompt, variant, factors, template=template, max_new_tokens=max_new_tokens)
+    return points
+
+
+def stream_sweep(
+    engine: Engine,
+    prompt: str,
+    variant: str,
+    factors: Sequence[float] = FACTORS,
+    *,
+    template: str = "own",
+    max_new_tokens: int = 32,
+) -> Iterator[list[SweepPoint]]:
+    """What `sweep` returns while it comes about: the answers so far, without log-probabilities, and at last all of it.
+
+    Closing the iterator cancels.
+    """
     if not factors:
         raise ConfigError("No factor is given; a sweep needs at least one between 0 and 2.")
     learned = engine.mixing(variant)
     what_ifs = {f"{variant} x {factor:g}": WhatIf(variant, learned.scaled(factor)) for factor in factors}
-    names = [variant, *what_ifs]
-    *_, last = engine.stream(prompt, names, template=template, max_new_tokens=max_new_tokens, what_ifs=what_ifs)
-    answer = engine.base.tokenizer(last[variant].text, add_special_tokens=False).input_ids
+    updates = engine.stream(prompt, [variant, *what_ifs], template=template, max_new_tokens=max_new_tokens, what_ifs=what_ifs)
+    with closing(updates):
+        for last in updates:
+            yield [SweepPoint(factor, last[name], None) for factor, name in zip(factors, what_ifs, strict=True)]
+    scores = _scores(engine, prompt, variant, what_ifs, last[variant].text, template)
+    yield [SweepPoint(factor, last[name], scores[name]) for factor, name in zip(factors, what_ifs, strict=True)]
+
+
+def _scores(engine: Engine, prompt: str, variant: str, what_ifs: dict[str, WhatIf], text: str, template: str) -> dict[str, float]:
+    """Log-probability of the answer `text` under each what-if; 0 for an answer without a token."""
+    answer = engine.base.tokenizer(text, add_special_tokens=False).input_ids
+    if not answer:
+        return dict.fromkeys(what_ifs, 0.0)
     tokens = engine.prompt_ids(prompt, variant, template=template)
     variants = {name: engine.variants[variant].with_mixing(question.mixing) for name, question in what_ifs.items()}
-    scores = dict.fromkeys(variants, 0.0)
-    if answer:
-        rows = score(engine.host, variants, [Question(tokens, [answer], 0)])
-        scores = {name: row[0][0] for name, row in rows.items()}
-    return [SweepPoint(factor, last[name], scores[name]) for factor, name in zip(factors, what_ifs, strict=True)]
+    rows = score(engine.host, variants, [Question(tokens, [answer], 0)])
+    return {name: row[0][0] for name, row in rows.items()}

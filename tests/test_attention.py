@@ -8,7 +8,7 @@ from bitune import BituneModel, ConfigError, Engine, MixingRatios, UnknownNameEr
 from bitune.attention import attention_maps, recording, summarize
 from bitune.masks import pass_masks
 from bitune.prefill import run_passes
-from bitune.sweep import sweep
+from bitune.sweep import stream_sweep, sweep
 from bitune.variants import PRESETS, WhatIf
 from tests.tiny import FAMILIES, bitune_on, ids, tiny_base, tiny_model
 
@@ -223,3 +223,13 @@ def test_a_sweep_goes_through_the_learned_answer(engine):
     assert points[1].completion.text == learned["qa"].text
     assert points[1].log_probability > max(points[0].log_probability, points[2].log_probability)
     assert [p.factor for p in points] == [0, 1, 2]
+
+
+def test_a_sweep_streams_its_answers_and_can_be_stopped(engine):
+    *parts, last = stream_sweep(engine, "Hello you", "qa", [0, 1, 2], template="none", max_new_tokens=8)
+    assert all(point.log_probability is None for points in parts for point in points)
+    assert [p.completion.text for p in parts[-1]] == [p.completion.text for p in last]
+    running = stream_sweep(engine, "Hello you", "qa", template="none", max_new_tokens=400)
+    assert len(next(running)) == 9
+    running.close()
+    assert sweep(engine, "Hello", "qa", [1], template="none", max_new_tokens=2)[0].completion.tokens
