@@ -76,8 +76,8 @@ class Outputs:
         }
 
 
-def build(page: gr.Blocks, handlers: CompareHandlers) -> None:
-    """Put the tab's components here and wire them."""
+def build(page: gr.Blocks, handlers: CompareHandlers) -> gr.State:
+    """Put the tab's components here and wire them. The state returned holds the latest Screen, for the other tabs."""
     gr.HTML(f'<p class="bt-introduction">{INTRODUCTION}</p>', apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
         with gr.Column(scale=5, min_width=300):
@@ -91,6 +91,7 @@ def build(page: gr.Blocks, handlers: CompareHandlers) -> None:
     wire_link(page, handlers, fields, outputs)
     link.click(None, fields.all(), link, js=COPY_LINK, api_visibility="private")
     gr.api(api_of(handlers), api_name="compare", concurrency_id=MODEL_QUEUE, concurrency_limit=1)
+    return outputs.latest
 
 
 def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:

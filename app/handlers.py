@@ -25,12 +25,13 @@ NOTHING_YET = (
 
 @dataclass(frozen=True)
 class Screen:
-    """What Compare shows: two pieces of HTML, whether a run is under way, and the answers so far for whoever needs them next."""
+    """What Compare shows: two pieces of HTML, whether a run is under way; and, for the other tabs, what was asked and the answers so far."""
 
     answers: str
     prompts: str = ""
     running: bool = False
     update: Update | None = None
+    request: CompareRequest | None = None
 
 
 class CompareHandlers:
@@ -74,7 +75,7 @@ class CompareHandlers:
             yield Screen(render.waiting(known, "Reading the prompt."), running=True)
             with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
                 for update in updates:
-                    yield self.screen(update, views)
+                    yield replace(self.screen(update, views), request=request)
         except Exception as error:
             yield self.refused(error)
 
@@ -101,7 +102,8 @@ class CompareHandlers:
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
             for name, completion in latest.update.completions.items()
         }
-        return self.screen(replace(latest.update, completions=ended, done=True), self.views)
+        update = replace(latest.update, completions=ended, done=True)
+        return replace(self.screen(update, self.views), request=latest.request)
 
     def answer(self, prompt: object, variants: object, *options: object) -> dict[str, object]:
         """For programs: the finished answers as plain JSON. Raises."""
