@@ -70,6 +70,7 @@ class Engine:
             dtype=str(model.dtype).removeprefix("torch."),
             context=self._context,
             has_chat_template=bool(self.base.tokenizer.chat_template),
+            heads=model.config.get_text_config(decoder=True).num_attention_heads,
         )
 
     @property

@@ -44,7 +44,7 @@ class Update:
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """What is loaded, for a page to show. `parameters` counts the base alone; `context` in tokens."""
+    """What is loaded, for a page to show. `parameters` counts the base alone; `context` in tokens; `heads` query heads a layer."""
 
     name: str
     parameters: int
@@ -53,6 +53,7 @@ class BaseFacts:
     dtype: str
     context: int
     has_chat_template: bool
+    heads: int
 
 
 @dataclass(frozen=True)

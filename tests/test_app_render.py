@@ -109,7 +109,7 @@ def test_a_prompt_read_by_all_is_shown_once():
 
 
 def test_the_head_names_what_is_loaded():
-    base = BaseFacts("smol <b>", 134_515_008, 30, "cpu", "float32", 2048, True)
+    base = BaseFacts("smol <b>", 134_515_008, 30, "cpu", "float32", 2048, True, 9)
     facts = CheckpointFacts("qa", "folder", "bitune", "LoRA", 4_884_540, None, {})
     html = render.head(base, {"qa": facts}, VIEWS)
     for words in ("smol &lt;b&gt;", "135M parameters", "30 layers", "cpu, float32", "1 checkpoint", "4.88M trained parameters"):
