@@ -1,4 +1,7 @@
-"""What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js; no font comes from the net."""
+"""What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js; no font comes from the net.
+
+A tab that draws in the browser has both in a folder of its own, *_view.
+"""
 
 from pathlib import Path
 
@@ -57,4 +60,5 @@ LIGHT_ONLY = ("block_padding", "block_title_text_weight", "color_accent")  # Gra
 
 def look() -> dict[str, object]:
     """The arguments of launch() that decide how the page looks and what the browser runs."""
-    return {"theme": theme(), "css_paths": HERE / "style.css", "js": (HERE / "page.js").read_text(encoding="utf-8")}
+    styles = [HERE / "style.css", *sorted(HERE.glob("*_view/*.css"))]
+    return {"theme": theme(), "css_paths": styles, "js": (HERE / "page.js").read_text(encoding="utf-8")}
