@@ -76,8 +76,11 @@ class Outputs:
         }
 
 
-def build(page: gr.Blocks, handlers: CompareHandlers) -> gr.State:
-    """Put the tab's components here and wire them. The state returned holds the latest Screen, for the other tabs."""
+def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State) -> tuple[Fields, gr.State]:
+    """Put the tab's components here and wire them. `what_ifs`: this visitor's, as in app.what_ifs.
+
+    Returned for the other tabs: the fields, and the state that holds the latest Screen.
+    """
     gr.HTML(f'<p class="bt-introduction">{INTRODUCTION}</p>', apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
         with gr.Column(scale=5, min_width=300):
@@ -86,12 +89,12 @@ def build(page: gr.Blocks, handlers: CompareHandlers) -> gr.State:
             fields = choices(handlers, prompt)
             run, stop, link = buttons()
     outputs = results(handlers.first_screen(), run, stop)
-    wire_run(handlers, fields, outputs)
+    wire_run(handlers, fields, outputs, what_ifs)
     wire_examples(handlers, example_buttons, fields, outputs)
     wire_link(page, handlers, fields, outputs)
     link.click(None, fields.all(), link, js=COPY_LINK, api_visibility="private")
     gr.api(api_of(handlers), api_name="compare", concurrency_id=MODEL_QUEUE, concurrency_limit=1)
-    return outputs.latest
+    return fields, outputs.latest
 
 
 def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:
@@ -153,26 +156,28 @@ def results(first: Screen, run: gr.Button, stop: gr.Button) -> Outputs:
     return Outputs(answers, prompts, disclosure, run, stop, latest=gr.State(first))
 
 
-def wire_run(handlers: CompareHandlers, fields: Fields, outputs: Outputs) -> None:
+def wire_run(handlers: CompareHandlers, fields: Fields, outputs: Outputs, what_ifs: gr.State) -> None:
     """Run and Stop. The announcement is not queued: it says that the request waits.
 
     Stop only cancels. What comes after a run, whether it ended or was cancelled, then finds the last screen still running and
     replaces it; were it wired to Stop itself, an update on its way would overwrite it.
     """
 
-    def announce(chosen: list[str]) -> dict:
-        return outputs.show(handlers.announce(chosen))
+    def announce(chosen: list[str], questions: dict) -> dict:
+        return outputs.show(handlers.announce(chosen, questions))
 
-    def run(*values) -> Iterator[dict]:
-        for screen in handlers.run(*values):
+    def run(questions: dict, *values) -> Iterator[dict]:
+        for screen in handlers.run(*values, what_ifs=questions):
             yield outputs.show(screen)
 
     def settle(latest: Screen) -> dict:
         return outputs.show(handlers.settle(latest))
 
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    announced = outputs.run.click(announce, fields.variants, outputs.all(), queue=False, **quiet)
-    running = announced.then(run, fields.all(), outputs.all(), concurrency_id=MODEL_QUEUE, concurrency_limit=1, **quiet)
+    announced = outputs.run.click(announce, [fields.variants, what_ifs], outputs.all(), queue=False, **quiet)
+    running = announced.then(
+        run, [what_ifs, *fields.all()], outputs.all(), concurrency_id=MODEL_QUEUE, concurrency_limit=1, **quiet
+    )
     running.then(settle, outputs.latest, outputs.all(), queue=False, **quiet)
     outputs.stop.click(None, None, outputs.stop, js=STOPPING, cancels=running, **quiet)
 
@@ -214,6 +219,7 @@ def api_of(handlers: CompareHandlers) -> Callable:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        what_ifs: dict | None = None,
     ) -> dict:
         """Answer one prompt with several variants of one language model: the base, and the Bitune and LoRA checkpoints on it.
 
@@ -225,12 +231,15 @@ def api_of(handlers: CompareHandlers) -> Callable:
             temperature: 0 takes the likeliest token each time; above 0 tokens are drawn, the same draws for every variant.
             top_p: Share of the probability to draw from, above 0 and up to 1.
             seed: Start of the random draws.
+            what_ifs: More variants of this request alone: Bitune checkpoints mixed by other ratios, as
+                {name: {"of": checkpoint, "keys": [one ratio a layer], "values": [one ratio a layer]}}; a ratio goes from 0
+                (first, causal reading only) to 1 (second, bidirectional reading only). /mixing has the learned ones.
 
         Returns:
             For every variant its text, tokens, seconds_to_first_token, tokens_per_second and finish_reason; and the prompts as read.
         """
         try:
-            return handlers.answer(prompt, variants, template, max_new_tokens, temperature, top_p, seed)
+            return handlers.answer(prompt, variants, template, max_new_tokens, temperature, top_p, seed, what_ifs=what_ifs)
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
 

@@ -6,17 +6,21 @@ Only plain values pass through here, so that on a ZeroGPU Space the model may li
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 
 from app import render
 from app.examples import EXAMPLES
 from app.recorded import Recording
 from app.request import CompareRequest
-from app.views import VariantView, in_order, views_of
+from app.views import VariantView, in_order, views_of, with_what_ifs
+from app.what_ifs import read
 from bitune.errors import BituneError
 from bitune.results import Update
 
 log = logging.getLogger(__name__)
+
+NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
 
 NOTHING_YET = (
     "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
@@ -25,13 +29,17 @@ NOTHING_YET = (
 
 @dataclass(frozen=True)
 class Screen:
-    """What Compare shows: two pieces of HTML, whether a run is under way; and, for the other tabs, what was asked and the answers so far."""
+    """What Compare shows: two pieces of HTML, whether a run is under way; and, for the other tabs, what was asked and the answers so far.
+
+    `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
+    """
 
     answers: str
     prompts: str = ""
     running: bool = False
     update: Update | None = None
     request: CompareRequest | None = None
+    views: Mapping[str, VariantView] = field(default_factory=dict)
 
 
 class CompareHandlers:
@@ -60,17 +68,19 @@ class CompareHandlers:
         answers = render.answers(recording.update, recording.views, note)
         return Screen(answers, render.prompts(recording.update, recording.views))
 
-    def announce(self, chosen: Sequence[str]) -> Screen:
+    def announce(self, chosen: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS) -> Screen:
         """At once after Run: the request may have to wait for others."""
-        views = self.views
+        views = with_what_ifs(self.views, what_ifs)
         known = [views[name] for name in in_order(chosen, views) if name in views]
         return Screen(render.waiting(known, "Waiting for the model: one request runs at a time."), running=True)
 
-    def run(self, prompt: object, chosen: Sequence[str], *options: object) -> Iterator[Screen]:
+    def run(
+        self, prompt: object, chosen: Sequence[str], *options: object, what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS
+    ) -> Iterator[Screen]:
         """All chosen variants answer together. Ends with a screen that is not running, whatever happens."""
-        views = self.views
+        views = with_what_ifs(self.views, what_ifs)
         try:
-            request = CompareRequest(prompt, in_order(chosen, views), *options)
+            request = CompareRequest(prompt, in_order(chosen, views), *options, what_ifs=what_ifs)
             known = [views[name] for name in request.variants if name in views]
             yield Screen(render.waiting(known, "Reading the prompt."), running=True)
             with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
@@ -90,7 +100,7 @@ class CompareHandlers:
     def screen(self, update: Update, views: Mapping[str, VariantView]) -> Screen:
         """The answers so far; what was read is shown when all is written, since a disclosure cannot be read while it is redrawn."""
         prompts = render.prompts(update, views) if update.done else ""
-        return Screen(render.answers(update, views), prompts, running=not update.done, update=update)
+        return Screen(render.answers(update, views), prompts, running=not update.done, update=update, views=views)
 
     def settle(self, latest: Screen) -> Screen:
         """After a run. One that was cancelled keeps the answers as far as they came."""
@@ -103,11 +113,12 @@ class CompareHandlers:
             for name, completion in latest.update.completions.items()
         }
         update = replace(latest.update, completions=ended, done=True)
-        return replace(self.screen(update, self.views), request=latest.request)
+        return replace(self.screen(update, latest.views), request=latest.request)
 
-    def answer(self, prompt: object, variants: object, *options: object) -> dict[str, object]:
-        """For programs: the finished answers as plain JSON. Raises."""
-        request = CompareRequest(prompt, list(self.engine.variants) if variants is None else variants, *options)
+    def answer(self, prompt: object, variants: object, *options: object, what_ifs: object = None) -> dict[str, object]:
+        """For programs: the finished answers as plain JSON; `what_ifs` as in app.what_ifs. Raises."""
+        chosen = [*self.engine.variants, *read(what_ifs)] if variants is None else variants
+        request = CompareRequest(prompt, chosen, *options, what_ifs=what_ifs)
         *_, last = self.engine.stream(request.prompt, list(request.variants), **request.options)
         return {
             "completions": {name: as_json(asdict(completion)) for name, completion in last.completions.items()},

@@ -14,6 +14,7 @@ def build_page(engine, recordings: Mapping[str, Recording]) -> gr.Blocks:
     handlers = CompareHandlers(engine, recordings)
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
         gr.HTML(render.head(engine.base_facts, engine.checkpoints, handlers.views), apply_default_css=False, elem_id="bt-top")
+        what_ifs = gr.State({})  # of this visitor, for all tabs
         with gr.Tabs(), gr.Tab("Compare"):
-            compare.build(page, handlers)
+            compare.build(page, handlers, what_ifs)
     return page

@@ -31,7 +31,8 @@ def faithful(text: str) -> str:
 
 def chip(view: VariantView) -> str:
     """Colour and name of a variant, the same wherever it appears."""
-    return f'<span class="bt-chip bt-v{view.colour}"><i></i>{escape(view.name)}</span>'
+    hollow = " bt-what-if" if view.what_if else ""
+    return f'<span class="bt-chip bt-v{view.colour}{hollow}"><i></i>{escape(view.name)}</span>'
 
 
 def head(base: BaseFacts, checkpoints: Mapping[str, CheckpointFacts], views: Mapping[str, VariantView]) -> str:

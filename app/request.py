@@ -4,8 +4,9 @@ Checked here is what only the page knows; the engine checks prompt, numbers and 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from app.what_ifs import plain, read, shown
 from bitune.errors import ConfigError
 
 MOST_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
@@ -14,7 +15,7 @@ TEMPLATES = {"own": "the checkpoint's own", "chat": "the base's chat template", 
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """A prompt, the variants that answer it, and how."""
+    """A prompt, the variants that answer it, how, and the what-ifs among the variants as plain values."""
 
     prompt: str
     variants: tuple[str, ...]
@@ -23,8 +24,10 @@ class CompareRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    what_ifs: Mapping[str, Mapping] = field(default_factory=dict)
 
     def __post_init__(self):
+        object.__setattr__(self, "what_ifs", {name: plain(question) for name, question in read(self.what_ifs).items()})
         object.__setattr__(self, "variants", names(self.variants))
         object.__setattr__(self, "max_new_tokens", whole(self.max_new_tokens))
         object.__setattr__(self, "seed", whole(self.seed))
@@ -40,6 +43,7 @@ class CompareRequest:
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,
+            "what_ifs": read(self.what_ifs),
         }
 
 
@@ -53,12 +57,6 @@ def names(value: object) -> tuple[str, ...]:
 def whole(value: object) -> object:
     """A whole number that JSON made a float (64.0) as int; anything else as it is, for the engine to judge."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def shown(value: object) -> str:
-    """A value as it may stand in a sentence: short."""
-    written = repr(value)
-    return written if len(written) <= 40 else written[:39] + "…"
 
 
 def from_query(query: Mapping[str, str], variants: Iterable[str]) -> CompareRequest | None:

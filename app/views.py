@@ -26,12 +26,13 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class VariantView:
-    """`passes` are the attentions of its prompt passes, for the little picture beside the name."""
+    """`passes` are the attentions of its prompt passes, for the little picture beside the name. A what-if has a hollow chip."""
 
     name: str
     about: str
     passes: tuple[str, ...]
     colour: int
+    what_if: bool = False
 
 
 def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, CheckpointFacts]) -> dict[str, VariantView]:
@@ -41,6 +42,18 @@ def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, Checkpoi
         passes = tuple(p.attention for p in variant.passes)
         views[name] = VariantView(name, about(name, variant, checkpoints), passes, colour_of(index))
     return views
+
+
+def with_what_ifs(views: Mapping[str, VariantView], what_ifs: Mapping[str, Mapping]) -> dict[str, VariantView]:
+    """`views` and behind them a visitor's what-ifs, those left out that are of a variant nobody knows."""
+    found = {
+        name: VariantView(
+            name, f"as {value['of']}, mixed differently", views[value["of"]].passes, colour_of(len(views) + value["colour"]), True
+        )
+        for name, value in what_ifs.items()
+        if value["of"] in views
+    }
+    return {**views, **found}
 
 
 def about(name: str, variant: Variant, checkpoints: Mapping[str, CheckpointFacts]) -> str:

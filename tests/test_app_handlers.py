@@ -95,7 +95,7 @@ def test_a_cancelled_run_keeps_its_answers(handlers):
     cut = replace(
         update, done=False, completions={name: replace(c, finish_reason=None) for name, c in update.completions.items()}
     )
-    settled = handlers.settle(Screen("", running=True, update=cut))
+    settled = handlers.settle(Screen("", running=True, update=cut, views=screens[-1].views))
     assert not settled.running
     assert {c.finish_reason for c in settled.update.completions.values()} == {"cancelled"}
     assert settled.answers.count("by you") == 2

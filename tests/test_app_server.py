@@ -13,6 +13,7 @@ from app import server
 from app.page import build_page
 from app.settings import Settings
 from bitune.errors import ConfigError, WrongBaseError
+from bitune.variants import MixingRatios, WhatIf
 from tests.browser.served import served, tiny_engine, tiny_folders
 from tests.tiny import tiny_base
 
@@ -53,6 +54,16 @@ def test_settings_arrive(client):
     assert first["completions"]["bitune"]["text"] != other["completions"]["bitune"]["text"]
 
 
+def test_a_what_if_is_one_more_variant_of_a_request(client, engine):
+    nothing = {"of": "bitune", "keys": [0.0] * 4, "values": [0.0] * 4}
+    answer = client.predict("hello", ["bitune", "if"], max_new_tokens=12, what_ifs={"if": nothing}, api_name="/compare")
+    question = {"if": WhatIf("bitune", MixingRatios.constant(4, 0.0))}
+    *_, last = engine.stream("hello", ["if"], max_new_tokens=12, what_ifs=question)
+    assert answer["completions"]["if"]["text"] == last["if"].text != answer["completions"]["bitune"]["text"]
+    assert answer["request"]["what_ifs"] == {"if": nothing}
+    assert "if" not in engine.variants
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -68,6 +79,8 @@ def test_settings_arrive(client):
         ({"prompt": "hi", "temperature": -1}, "temperature is -1"),
         ({"prompt": "hi", "top_p": 2}, "top_p is 2"),
         ({"prompt": "hi", "seed": 2**80}, "seed is"),
+        ({"prompt": "hi", "what_ifs": {"x": {"of": "bitune"}}}, "exactly the fields"),
+        ({"prompt": "hi", "what_ifs": {"x": {"of": "lora", "keys": [0.5], "values": [0.5]}}}, "mixes nothing"),
     ],
 )
 def test_bad_input_reaches_the_caller_as_a_sentence(client, arguments, words):
@@ -80,10 +93,14 @@ def test_bad_input_reaches_the_caller_as_a_sentence(client, arguments, words):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'["a\\ud800b", null, "own", 2, 0, 1, 0]', "surrogate"),
-        (b'["hi", ["\\ud800"], "own", 2, 0, 1, 0]', "no variant called"),
-        (b'["hi", null, "own", 2, NaN, 1, 0]', "temperature is nan"),
-        (b'["hi", null, "own", 2, Infinity, 1, 0]', "temperature is inf"),
+        (b'["a\\ud800b", null, "own", 2, 0, 1, 0, null]', "surrogate"),
+        (b'["hi", ["\\ud800"], "own", 2, 0, 1, 0, null]', "no variant called"),
+        (b'["hi", null, "own", 2, NaN, 1, 0, null]', "temperature is nan"),
+        (b'["hi", null, "own", 2, Infinity, 1, 0, null]', "temperature is inf"),
+        (
+            b'["hi", null, "own", 2, 0, 1, 0, {"x": {"of": "bitune", "keys": [NaN, 0, 0, 0], "values": [0, 0, 0, 0]}}]',
+            "ratio is nan",
+        ),
         (b"[]", "enough input values"),
     ],
 )
