@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from app import compare, render
+from app import attention, compare, render
+from app.attention_handlers import AttentionHandlers
 from app.handlers import CompareHandlers
 from app.recorded import Recording
 
@@ -15,6 +16,9 @@ def build_page(engine, recordings: Mapping[str, Recording]) -> gr.Blocks:
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
         gr.HTML(render.head(engine.base_facts, engine.checkpoints, handlers.views), apply_default_css=False, elem_id="bt-top")
         what_ifs = gr.State({})  # of this visitor, for all tabs
-        with gr.Tabs(), gr.Tab("Compare"):
-            compare.build(page, handlers, what_ifs)
+        with gr.Tabs():
+            with gr.Tab("Compare"):
+                latest = compare.build(page, handlers, what_ifs)
+            with gr.Tab("Attention") as tab:
+                attention.build(tab, AttentionHandlers(engine), latest, what_ifs)
     return page

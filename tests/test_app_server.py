@@ -114,8 +114,9 @@ def test_json_that_no_client_would_send(url, client, body, words):
     assert client.predict("hi", max_new_tokens=2, api_name="/compare")["completions"]["base"]["tokens"] >= 1
 
 
-def test_nothing_but_compare_is_public(client):
-    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/compare"]
+def test_nothing_else_is_public(client):
+    public = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(public) == {"/compare", "/mixing"}
 
 
 def test_nothing_is_reported_to_anyone(engine):

@@ -51,6 +51,7 @@ ROOMS = {
     "app": [
         "differences",
         "figures",
+        "maps",
         "frames",
         "examples",
         "what_ifs",
@@ -66,6 +67,8 @@ ROOMS = {
         "mixing_figures",
         "mixing_charts",
         "handlers",
+        "attention_handlers",
+        "mixing_handlers",
         "compare",
         "attention",
         "mixing",
@@ -75,7 +78,14 @@ ROOMS = {
 }
 
 # Required, but imported by another library and not by this project.
-INDIRECT = {"accelerate": "transformers' Trainer and device_map", "gguf": "transformers' reader of GGUF files"}
+INDIRECT = {
+    "accelerate": "transformers' Trainer and device_map",
+    "gguf": "transformers' reader of GGUF files",
+    # Their JavaScript is read from the installed package by app/frames.py.
+    "bertviz": "the drawing of its views",
+    "XStatic_D3": "what BertViz draws with",
+    "XStatic_jQuery": "what BertViz finds its elements with",
+}
 
 
 @cache

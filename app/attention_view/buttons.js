@@ -1,0 +1,47 @@
+// Downloads and BertViz; then the first look at what is there already.
+
+function openFigure() {
+    const style = getComputedStyle(element), colours = palette();
+    const look = { colours, ink: style.getPropertyValue("--bt-ink").trim(), paper: style.getPropertyValue("--bt-paper").trim() };
+    const title = view.seen.variant.name + ": " + titleOf(view.picture).toLowerCase();
+    return figureOf(view.seen, view.panels, title, part("without-first").checked, look);
+}
+
+function fileName(ending) {
+    const { layer, head } = view.picture;
+    return "attention-layer-" + layer + "-" + (head === null ? "mean" : "head-" + head) + "." + ending;
+}
+
+async function saveArrays() {
+    const file = await server.arrays({ key: view.seen.key, layer: view.picture.layer });
+    tell(file.problem);
+    if (!file.problem) save(bytesOf(file.data), "application/octet-stream", file.name);
+}
+
+// The frame may run its own script and nothing else: no access to this page, no address.
+async function drawBertviz() {
+    const words = part("bertviz-words"), place = part("bertviz");
+    place.replaceChildren();
+    words.textContent = "Drawing …";
+    const { layer, head } = view.picture;
+    const question = { key: view.seen.key, layer, head, view: part("bertviz-view").value, reading: part("bertviz-reading").value };
+    const answer = await server.frame(question);
+    if (!answer.html) {
+        words.textContent = answer.problem || answer.words;
+        return;
+    }
+    const frame = document.createElement("iframe");
+    frame.setAttribute("sandbox", "allow-scripts");
+    frame.title = "BertViz";
+    frame.srcdoc = answer.html;
+    frame.addEventListener("load", () => (words.textContent = answer.words));
+    place.append(frame);
+}
+
+part("png").addEventListener("click", () => savePng(openFigure(), fileName("png")));
+part("svg").addEventListener("click", () => save(openFigure(), "image/svg+xml", fileName("svg")));
+part("arrays").addEventListener("click", saveArrays);
+part("bertviz-draw").addEventListener("click", drawBertviz);
+
+watch("value", () => show(props.value));
+show(props.value);
