@@ -64,6 +64,19 @@ def test_a_what_if_is_one_more_variant_of_a_request(client, engine):
     assert "if" not in engine.variants
 
 
+def test_mixing_tells_what_the_engine_knows(client, engine):
+    answer = client.predict(api_name="/mixing")
+    learned = engine.mixing("bitune")
+    assert (answer["bitune"]["keys"], answer["bitune"]["values"]) == (list(learned.keys), list(learned.values))
+    assert answer["lora"]["keys"] is None
+    maps = engine.attention("hello", "bitune", template="none")
+    moved = client.predict(["bitune"], "hello", "none", api_name="/mixing")["bitune"]["moved_keys"]
+    assert moved == pytest.approx(maps.moved_keys.mean(1))
+    for arguments, words in (({"checkpoints": ["ghost"]}, "no checkpoint called"), ({"prompt": "a\x00b"}, "control character")):
+        with pytest.raises(AppError, match=words):
+            client.predict(**arguments, api_name="/mixing")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -116,7 +129,7 @@ def test_json_that_no_client_would_send(url, client, body, words):
 
 def test_nothing_else_is_public(client):
     public = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(public) == {"/compare", "/mixing"}
+    assert set(public) == {"/compare", "/attention", "/mixing"}
 
 
 def test_nothing_is_reported_to_anyone(engine):
