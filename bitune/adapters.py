@@ -16,8 +16,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bitune.embedded import reason
 from bitune.errors import CheckpointError, ConfigError, UnknownNameError
-from bitune.peft_kinds import check_switchable
+from bitune.peft_kinds import check_switchable, is_mixture_of_experts
 from bitune.support import check_supported
 
 Result = TypeVar("Result")
@@ -42,8 +43,9 @@ class AdapterHost:
     def of(cls, model: PreTrainedModel) -> "AdapterHost":
         """The host of `model`, made on first call; UnsupportedModelError if the model cannot run Bitune."""
         if _HOST not in vars(model):
+            host = cls(model)
             model.requires_grad_(False)
-            setattr(model, _HOST, cls(model))
+            setattr(model, _HOST, host)
         return vars(model)[_HOST]
 
     @property
@@ -69,16 +71,16 @@ class AdapterHost:
                 with warnings.catch_warnings():
                     # PEFT asks transformers for a property under its old name.
                     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it
+                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it ...
+                check_switchable(self.config(name), f"Adapter {wanted!r} on this base")  # ... and may choose other places
                 if weights is not None:
                     self.fill(name, weights)
             except Exception as error:
                 self.remove(name)
                 if isinstance(error, CheckpointError):
                     raise
-                reason = str(error).strip().split("\n")[0]
                 raise CheckpointError(
-                    f"Adapter {wanted!r} does not fit this base ({type(error).__name__}: {reason}); load it on the base it was made for."
+                    f"Adapter {wanted!r} does not fit this base ({reason(error)}); load it on the base it was made for."
                 ) from error
             if trainable:
                 self._trainable.add(name)
@@ -162,7 +164,7 @@ class AdapterHost:
 
     def can_mix(self, adapters: Sequence[str | None]) -> bool:
         """Whether PEFT can run these adapters, one a row, in one forward: plain LoRA on linear layers, in eval mode."""
-        if self.model.training or _is_mixture_of_experts(self.model):
+        if self.model.training or is_mixture_of_experts(self.model):
             return False
         named = {name for name in adapters if name is not None}
         # A "variant" is what PEFT calls DoRA.
@@ -237,16 +239,12 @@ class AdapterHost:
 
 def _unwrap(model: PreTrainedModel) -> None:
     """Put every layer that PEFT wrapped back in its place; what it calls unload needs an adapter that was injected whole."""
+    outer = ""
     for path, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, BaseTunerLayer) and not (outer and path.startswith(f"{outer}.")):
             model.set_submodule(path, module.get_base_layer())
+            outer = path
     vars(model).pop("peft_config", None)
-
-
-def _is_mixture_of_experts(model: PreTrainedModel) -> bool:
-    """Experts see tokens, not rows: PEFT cannot tell there which row a token belongs to."""
-    settings = model.config.get_text_config(decoder=True).to_dict()
-    return any(settings.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 _SAMPLED_TENSORS = 24

@@ -1,5 +1,6 @@
 """The PEFT kinds one can train and load: LoRA, DoRA, IA3, as configs for a given base. Knows no training and no checkpoint."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -35,7 +36,8 @@ def new_peft_config(
 ) -> PeftConfig:
     """A config of `kind` for a bare base.
 
-    `targets`: last parts of module names (`q_proj`, ...); default every linear layer of the decoder, as in the paper.
+    `targets`: last parts of module names (`q_proj`, ...); default every linear layer of the decoder, as in the paper, in a
+    mixture of experts those of the attention: experts are fused into parameters that PEFT adapts in a way of its own.
     `alpha`: LoRA's numerator, default 2 x rank (the authors' code fixes it at 1). IA3 takes neither rank nor alpha; as in the
     authors' code its feed-forward vectors scale the input of every linear layer of the `mlp` blocks.
     """
@@ -44,35 +46,70 @@ def new_peft_config(
     if rank < 1:
         raise ConfigError(f"The rank is {rank}; it must be at least 1.")
     linears = linear_layers(model)
-    targets = sorted(set(targets) if targets else set(linears))
+    default = linears if not is_mixture_of_experts(model) else _attention_only(model)
+    targets = sorted(set(targets or default))
     missing = [name for name in targets if name not in linears]
     if missing:
         raise UnknownNameError("linear layer of this base", missing[0], linears)
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's own kind of linear layer
+    shared = {
+        "task_type": "CAUSAL_LM",
+        "target_modules": targets,
+        "exclude_modules": _outside_decoder(model),
+        "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's own kind of linear layer
+    }
     if kind == "ia3":
-        forward = [t for t in targets if linears[t]]
-        return IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=forward, fan_in_fan_out=transposed)
+        return IA3Config(**shared, feedforward_modules=[t for t in targets if linears[t]])
     return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,
-        lora_dropout=dropout,
-        target_modules=targets,
-        use_dora=kind == "dora",
-        fan_in_fan_out=transposed,
+        **shared, r=rank, lora_alpha=2 * rank if alpha is None else alpha, lora_dropout=dropout, use_dora=kind == "dora"
     )
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, bool]:
-    """Last part of the name of every linear layer inside the decoder -> whether it lies in a feed-forward (`mlp`) block."""
-    head = model.get_output_embeddings()
-    names = {}
-    for path, module in model.named_modules():
+    """Last part of the name of every linear layer inside the decoder -> whether it lies in a feed-forward (`mlp`) block.
+
+    A layer that only has a number is named with the part before it. Routers of experts are left out: they return choices.
+    """
+    paths = _linear_paths(model, _decoder(model))
+    return {_last_part(path): "mlp" in path or "feed_forward" in path for path in paths}
+
+
+def is_mixture_of_experts(model: PreTrainedModel) -> bool:
+    """Whether tokens go to experts, which see them apart from the rows they came in."""
+    settings = model.config.get_text_config(decoder=True).to_dict()
+    return any(settings.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"))
+
+
+def _attention_only(model: PreTrainedModel) -> set[str]:
+    return {_last_part(path) for path in _linear_paths(model, _decoder(model)) if "attn" in path or "attention" in path}
+
+
+def _last_part(path: str) -> str:
+    *blocks, name = path.split(".")
+    return f"{blocks[-1]}.{name}" if name.isdigit() else name
+
+
+def _decoder(model: PreTrainedModel) -> nn.Module:
+    decoder = model.get_decoder()
+    return decoder if _linear_paths(model, decoder) else model.base_model  # some families call their output head so
+
+
+def _linear_paths(model: PreTrainedModel, part: nn.Module) -> list[str]:
+    """Paths within `part` of `model` of the linear layers that can be adapted."""
+    head, paths = model.get_output_embeddings(), []
+    for path, module in part.named_modules():
         base = getattr(module, "base_layer", module)  # a base that already carries adapters
-        if isinstance(base, nn.Linear | Conv1D) and base is not head and ".base_layer" not in path and "lora_" not in path:
-            *blocks, name = path.split(".")
-            names[name] = any("mlp" in block or "feed_forward" in block for block in blocks)
-    return names
+        plain = isinstance(base, nn.Linear | Conv1D) and "Router" not in type(base).__name__
+        if plain and base is not head and ".base_layer" not in path and "lora_" not in path:
+            paths.append(path)
+    return paths
+
+
+def _outside_decoder(model: PreTrainedModel) -> str | None:
+    """A regular expression for modules outside the decoder, which may be called alike, or None: only text is read here."""
+    decoder = _decoder(model)
+    place = next(path for path, module in model.named_modules() if module is decoder)
+    outside = any(not path.startswith(f"{place}.") for path in _linear_paths(model, model))
+    return rf"(?!{re.escape(place)}\.).*" if outside else None
 
 
 def kind_of(config: PeftConfig) -> str:

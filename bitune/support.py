@@ -6,13 +6,16 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from bitune.embedded import reason
 from bitune.errors import UnsupportedModelError
 from bitune.masks import AttentionLayout, pass_masks, positions
+from bitune.variants import Attention
 
 IMPLEMENTATIONS = ("sdpa", "eager")
 RECORDING = "bitune_recording"  # what attention.py registers; takes masks as eager does
 _ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
 _PROBE_TOKENS = 4
+_PROBED_WINDOW = 64  # up to here a prompt longer than the window costs next to nothing
 
 
 def attention_implementation(model: PreTrainedModel) -> str:
@@ -29,7 +32,7 @@ def attention_implementation(model: PreTrainedModel) -> str:
 def check_supported(model: PreTrainedModel) -> AttentionLayout:
     """The layout of a base that can run Bitune; UnsupportedModelError says why another cannot.
 
-    Reads the config first, then proves with forwards over four tokens that the model obeys the masks it is given.
+    Reads the config first, then proves with forwards over a few tokens that the model obeys the masks it is given.
     """
     _check_architecture(model)
     attention_implementation(model)
@@ -48,7 +51,7 @@ def _check_architecture(model: PreTrainedModel) -> None:
         cache = DynamicCache(config=model.config)
     except Exception as error:  # transformers raises what comes along for configs without ordinary attention layers
         raise UnsupportedModelError(
-            f"{kind!r} has no ordinary key/value cache ({type(error).__name__}: {error}); Bitune mixes keys and values per layer."
+            f"{kind!r} has no ordinary key/value cache ({reason(error)}); Bitune mixes keys and values per layer."
         ) from error
     odd = sorted({type(layer).__name__ for layer in cache.layers if type(layer) not in _ORDINARY})
     types = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
@@ -60,41 +63,59 @@ def _check_architecture(model: PreTrainedModel) -> None:
         )
 
 
-@torch.no_grad()
 def _probe(model: PreTrainedModel, layout: AttentionLayout) -> None:
-    """Causal masks must change nothing, bidirectional ones must let the first token see the last."""
-    kind, device = model.config.model_type, model.get_input_embeddings().weight.device
-    vocabulary = model.config.get_text_config(decoder=True).vocab_size
-    ids = (torch.arange(_PROBE_TOKENS, device=device) * 7 + 3)[None] % vocabulary
-    ones = torch.ones_like(ids)
-
-    def logits(attention: str | None) -> torch.Tensor:
-        mask = ones
-        if attention is not None:
-            mask = pass_masks(layout, [attention], ones, attention_implementation(model), model.dtype)
-        # A cache of the run's own, of the model's kind: some families refuse to make one by themselves.
-        cache = DynamicCache(config=model.config)
-        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **position_input(model, ones))
-        return output.logits[0, 0].float()
-
-    was_training = model.training
+    """Own causal masks and padding must change nothing, bidirectional ones must let the first token see the last."""
+    kind, was_training = model.config.model_type, model.training
     model.eval()
     try:
-        plain, causal, both = logits(None), logits("causal"), logits("bidirectional")
+        own, causal, both, padded = _probe_logits(model, layout)
     except Exception as error:
         raise UnsupportedModelError(
-            f"{kind!r} does not run with a 4-D attention mask and a key/value cache ({type(error).__name__}: {error}), "
+            f"{kind!r} does not run with a 4-D attention mask and a key/value cache ({reason(error)}), "
             "so it cannot read bidirectionally."
         ) from error
     finally:
         model.train(was_training)
-    scale = plain.abs().max().clamp(min=1e-6)
-    if not torch.allclose(plain / scale, causal / scale, atol=5e-2 if model.dtype != torch.float32 else 1e-3):
+    tolerance = (5e-2 if model.dtype != torch.float32 else 1e-3) * own.abs().max().clamp(min=1e-6)
+    if not torch.allclose(own, causal, atol=tolerance, rtol=0):
         raise UnsupportedModelError(
-            f"{kind!r} gives other logits when its own causal mask is passed in, so masks cannot be trusted."
+            f"{kind!r} gives other logits when its own causal mask and positions are passed in, so masks cannot be trusted."
         )
-    if torch.equal(causal, both):
+    if not torch.allclose(own[-1], padded, atol=tolerance, rtol=0):
+        raise UnsupportedModelError(
+            f"{kind!r} gives other logits when the prompt is padded on the left, so prompts of different lengths cannot share a batch."
+        )
+    if torch.equal(causal[0], both[0]):
         raise UnsupportedModelError(f"{kind!r} ignores the attention mask it is given, so it cannot read bidirectionally.")
+
+
+@torch.no_grad()
+def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torch.Tensor, ...]:
+    """Logits of a few tokens: as the model itself reads them, under a causal and under a bidirectional mask of ours, each
+    [tokens, vocabulary]; and of the last token behind a padded prefix, as prompts are read and answered [vocabulary]."""
+    small = [window for window in layout.windows.values() if window and window <= _PROBED_WINDOW]
+    tokens = max([_PROBE_TOKENS, *(window + 2 for window in small)])
+    device = model.get_input_embeddings().weight.device
+    ids = (torch.arange(tokens, device=device) * 7 + 3)[None] % model.config.get_text_config(decoder=True).vocab_size
+    ones = torch.ones_like(ids)
+
+    def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
+        placed = {} if real is None else {k: v[:, -ids.shape[1] :] for k, v in position_input(model, real).items()}
+        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed)
+        return output.logits[0].float()
+
+    def masks(attention: Attention, real: torch.Tensor):
+        return pass_masks(layout, [attention], real, attention_implementation(model), model.dtype)
+
+    # A cache of the run's own, of the model's kind: some families refuse to make one by themselves.
+    caches = [DynamicCache(config=model.config) for _ in range(4)]
+    own = run(ids, None, None, caches[0])
+    causal = run(ids, masks("causal", ones), ones, caches[1])
+    both = run(ids, masks("bidirectional", ones), ones, caches[2])
+    padding = torch.zeros_like(ids[:, :2])
+    longer, real = torch.cat([padding, ids], dim=1), torch.cat([padding, ones], dim=1)
+    run(longer[:, :-1], masks("causal", real[:, :-1]), real[:, :-1], caches[3])
+    return own, causal, both, run(longer[:, -1:], real, real, caches[3])[-1]
 
 
 def position_input(model: PreTrainedModel, token_mask: torch.Tensor) -> dict[str, torch.Tensor]:
