@@ -36,7 +36,7 @@ STOPPING = "() => ({__type__: 'update', value: 'Stopping', interactive: false})"
 
 @dataclass(frozen=True)
 class Fields:
-    """What a person fills in, in the order in which CompareRequest takes it."""
+    """What a person fills in, in the order in which CompareRequest takes it. `colours`: of the what-ifs among the variants."""
 
     prompt: gr.Textbox
     variants: gr.CheckboxGroup
@@ -45,6 +45,7 @@ class Fields:
     temperature: gr.Slider
     top_p: gr.Slider
     seed: gr.Number
+    colours: gr.HTML
 
     def all(self) -> list:
         return [self.prompt, self.variants, self.template, self.max_new_tokens, self.temperature, self.top_p, self.seed]
@@ -133,7 +134,8 @@ def choices(handlers: CompareHandlers, prompt: gr.Textbox) -> Fields:
             top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", min_width=180)
             seed = gr.Number(value=0, precision=0, label="Seed", min_width=180)
         gr.Markdown(SAMPLING)
-    return Fields(prompt, variants, template, max_new_tokens, temperature, top_p, seed)
+    colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
+    return Fields(prompt, variants, template, max_new_tokens, temperature, top_p, seed, colours)
 
 
 def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:

@@ -6,3 +6,17 @@ document.addEventListener("keydown", (event) => {
     const run = document.querySelector("#bt-run");
     if (run && !run.disabled) run.click();
 });
+
+// A fader's bar and number follow its slider; with the box ticked, keys and values of a layer move together.
+document.addEventListener("input", (event) => {
+    const slider = event.target;
+    if (!slider.matches("#bt-faders input[type=range]")) return;
+    const together = document.querySelector("#bt-together").checked;
+    const moved = together ? `#bt-faders input[data-layer="${slider.dataset.layer}"]` : null;
+    for (const one of together ? document.querySelectorAll(moved) : [slider]) {
+        one.value = slider.value;
+        delete one.dataset.exact; // what a hand has moved is what the slider says
+        one.parentElement.style.setProperty("--a", 100 * one.value);
+        one.closest(".bt-level").querySelector("output").textContent = Number(one.value).toFixed(2);
+    }
+});

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from app import attention, compare, render
+from app import attention, compare, mixing, render
 from app.attention_handlers import AttentionHandlers
 from app.handlers import CompareHandlers
+from app.mixing_handlers import MixingHandlers
 from app.recorded import Recording
 
 
@@ -18,7 +19,9 @@ def build_page(engine, recordings: Mapping[str, Recording]) -> gr.Blocks:
         what_ifs = gr.State({})  # of this visitor, for all tabs
         with gr.Tabs():
             with gr.Tab("Compare"):
-                latest = compare.build(page, handlers, what_ifs)
+                fields, latest = compare.build(page, handlers, what_ifs)
             with gr.Tab("Attention") as tab:
                 attention.build(tab, AttentionHandlers(engine), latest, what_ifs)
+            with gr.Tab("Mixing"):
+                mixing.build(MixingHandlers(engine), fields, what_ifs)
     return page

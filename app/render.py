@@ -35,6 +35,16 @@ def chip(view: VariantView) -> str:
     return f'<span class="bt-chip bt-v{view.colour}{hollow}"><i></i>{escape(view.name)}</span>'
 
 
+def chosen_colours(views: Mapping[str, VariantView]) -> str:
+    """The colours of what-ifs where variants are chosen; the others have theirs from style.css, by place."""
+    places = [(place, view) for place, view in enumerate(views.values(), 1) if view.what_if]
+    rules = "".join(
+        f"#bt-variants label:nth-of-type({place}){{--bt-own:var(--bt-{view.colour});--bt-turn:45deg;--bt-round:2px}}"
+        for place, view in places
+    )
+    return f"<style>{rules}</style>"
+
+
 def head(base: BaseFacts, checkpoints: Mapping[str, CheckpointFacts], views: Mapping[str, VariantView]) -> str:
     """Name, one sentence, the picture, and what is loaded."""
     facts = (
