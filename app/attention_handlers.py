@@ -38,9 +38,9 @@ class Asked:
     what_ifs: Mapping[str, WhatIf] = field(default_factory=dict)
 
     def __post_init__(self):
-        for name in ("variant", "answer"):
-            if not isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} must be text; got {shown(getattr(self, name))}.")
+        for name, value in (("variant", self.variant), ("answer", self.answer)):
+            if not isinstance(value, str):
+                raise ConfigError(f"{name} must be text; got {shown(value)}.")
 
 
 @dataclass(frozen=True)
