@@ -1,0 +1,239 @@
+"""Mixing in a real Chromium, offline: the bars are the checkpoint's ratios, and a what-if answers in Compare."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from bitune import Engine
+from tests.browser.served import TEMPLATE, served, tiny_folders
+from tests.browser.test_compare import ANSWERS, ARTIFACTS, SIZES, browser, ended, run, visit  # noqa: F401
+from tests.tiny import bitune_on, tiny_base
+
+pytestmark = pytest.mark.browser
+
+NASTY = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7}}"
+LEARNED, FADERS = "#bt-desk .bt-bar", "#bt-faders .bt-bar"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    """LoRA and Bitune with logs, and a Bitune without one whose name is not kind."""
+    folder = tiny_folders(tmp_path_factory.mktemp("tiny"))
+    log = [
+        {"step": step, "loss": 3 - step / 50, "alpha_k": [step / 100] * 4, "alpha_v": [0.5] * 4}
+        | ({"eval_loss": 2.0} if step == 50 else {})
+        for step in range(10, 101, 10)
+    ]
+    (folder / "bitune" / "training_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    engine = Engine(tiny_base())
+    for method in ("lora", "bitune"):
+        engine.add_checkpoint(folder / method)
+    bitune_on(tiny_base(), "bitune", seed=5, prompt_template=TEMPLATE).save_pretrained(folder / "nasty")
+    engine.add_checkpoint(folder / "nasty", name=NASTY)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def url(engine):
+    with served(engine) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser, url):  # noqa: F811
+    for page in visit(browser, url, "desktop", "light"):
+        opened(page)
+        yield page
+
+
+def opened(page: Page) -> None:
+    """Open the tab and wait for what is in it."""
+    go(page, "Mixing")
+    expect(page.locator(LEARNED).first).to_be_visible()
+    expect(page.locator("#bt-add")).to_be_visible()
+
+
+def go(page: Page, tab: str) -> None:
+    page.get_by_role("tab", name=tab, exact=True).click()
+
+
+def ratios(page: Page, bars: str) -> list[float]:
+    """Where the caps stand on the bars as drawn, from 0 to 1."""
+    place = """bars => bars.map(bar => {
+        const [all, cap] = [bar, bar.querySelector("i")].map(e => e.getBoundingClientRect());
+        return (cap.x + cap.width / 2 - all.x) / all.width;
+    })"""
+    return page.locator(bars).evaluate_all(place)
+
+
+def in_rows(*mixings) -> list[float]:
+    """Ratios as the desk has them, layer by layer."""
+    return [value for layer in range(4) for mixing in mixings for value in (mixing.keys[layer], mixing.values[layer])]
+
+
+def add(page: Page, name: str) -> None:
+    """Press Add and wait until the what-if is listed."""
+    page.locator("#bt-add").click()
+    expect(page.locator(".bt-slot .bt-chip").filter(has_text=name)).to_be_visible()
+
+
+def test_the_bars_are_the_checkpoints_alphas(page, engine):
+    wanted = in_rows(engine.mixing("bitune"), engine.mixing(NASTY))
+    assert ratios(page, LEARNED) == pytest.approx(wanted, abs=0.005)
+    numbers = page.locator("#bt-desk output").all_inner_texts()
+    assert numbers == [f"{value:.2f}" for value in wanted]
+    expect(page.locator("#bt-desk")).to_contain_text("lora reads the prompt once and mixes nothing")
+    page.locator("#bt-mixing-chosen input").nth(2).uncheck()
+    expect(page.locator(LEARNED)).to_have_count(8)
+    assert ratios(page, LEARNED) == pytest.approx(in_rows(engine.mixing("bitune")), abs=0.005)
+
+
+def test_a_training_is_drawn_and_its_absence_said(page):
+    trainings = page.locator("#bt-mixing-training .bt-training")
+    expect(trainings.nth(0)).to_contain_text("without a training log")
+    expect(trainings.nth(1).locator("svg")).to_have_count(3)
+    expect(trainings.nth(2)).to_contain_text("without a training log")
+    widths = [svg.bounding_box()["width"] for svg in trainings.nth(1).locator("svg").all()]
+    assert max(widths) - min(widths) < 1, "one axis of steps"
+
+
+def test_how_far_a_prompt_of_compare_is_moved(page, engine):
+    go(page, "Compare")
+    page.locator("#bt-prompt textarea").fill("hello there")
+    go(page, "Mixing")
+    page.locator("#bt-take").click()
+    expect(page.locator("#bt-mixing-prompt textarea")).to_have_value("hello there")
+    page.locator("#bt-measure").click()
+    expect(page.locator("#bt-desk .bt-length")).to_have_count(2 * 2 * 4, timeout=30_000)
+    moved = engine.attention("hello there", "bitune").moved_keys.mean(1)
+    first_rows = page.locator("#bt-desk tbody tr td:nth-child(4) output").all_inner_texts()
+    assert first_rows == [f"{value:.2f}" for value in moved]
+
+
+@pytest.mark.parametrize(("prompt", "words"), [("  ", "The prompt is empty"), ("y" * 700, "512")])
+def test_a_bad_prompt_is_a_sentence(page, prompt, words):
+    page.locator("#bt-mixing-prompt textarea").fill(prompt)
+    page.locator("#bt-measure").click()
+    expect(page.locator("#bt-moved [role=alert]")).to_contain_text(words, timeout=30_000)
+    page.locator("#bt-sweep-run").click()
+    expect(page.locator("#bt-sweep [role=alert]")).to_contain_text(words, timeout=30_000)
+    expect(page.locator("#bt-sweep-run")).to_be_enabled()
+
+
+def test_a_what_if_answers_beside_the_learned_one(page, engine):
+    page.get_by_role("button", name="Causal only").click()
+    expect(page.locator("#bt-faders output").first).to_have_text("0.00")
+    assert ratios(page, FADERS) == pytest.approx([0.0] * 8, abs=0.005)
+    add(page, "bitune: causal only")
+    go(page, "Compare")
+    chip = page.locator("#bt-variants label").filter(has_text="bitune: causal only")
+    expect(chip.locator("input")).to_be_checked()
+    run(page, "hello there")
+    ended(page)
+    texts = dict(zip(page.locator("#bt-results h3").all_inner_texts(), page.locator(ANSWERS).all_inner_texts(), strict=True))
+    assert list(texts) == ["base", "lora", "bitune", NASTY, "bitune: causal only"]
+    assert texts["bitune: causal only"] != texts["bitune"]
+    assert "bitune: causal only" not in engine.variants, "it is this visitor's alone"
+    colours = {
+        page.locator(place).last.evaluate("e => getComputedStyle(e).getPropertyValue('--bt-own')")
+        for place in ("#bt-variants label", "#bt-results .bt-answer")
+    }
+    assert len(colours) == 1, "one colour in both places"
+    go(page, "Mixing")
+    page.locator(".bt-slot button:visible").click()
+    expect(page.locator(".bt-slot:visible")).to_have_count(0)
+    go(page, "Compare")
+    expect(page.locator("#bt-variants label")).to_have_count(4)
+    run(page, "hello there")
+    ended(page)
+    expect(page.locator(ANSWERS)).to_have_count(4)
+
+
+def test_faders_move_by_key_and_hand_and_stay_when_tabs_change(page, engine):
+    faders = page.locator("#bt-faders input")
+    faders.nth(0).focus()
+    before = float(faders.nth(0).input_value())
+    page.keyboard.press("ArrowLeft")
+    assert float(faders.nth(0).input_value()) == pytest.approx(before - 0.01)
+    page.get_by_label("Move keys and values together").check()
+    box = faders.nth(2).bounding_box()
+    page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
+    moved = ratios(page, FADERS)
+    assert moved[2:4] == pytest.approx([0.9, 0.9], abs=0.03)
+    assert moved[4:] == pytest.approx(in_rows(engine.mixing("bitune"))[4:], abs=0.005)
+    go(page, "Compare")
+    go(page, "Mixing")
+    assert ratios(page, FADERS) == moved
+    add(page, "bitune: own curve")
+    page.get_by_role("button", name="Learned", exact=True).click()
+    expect(page.locator("#bt-faders output").nth(2)).to_have_text(f"{engine.mixing('bitune').keys[1]:.2f}")
+    add(page, "bitune: learned")
+    expect(page.locator(".bt-slot:visible")).to_have_count(2)
+
+
+def test_layers_are_set_to_a_ratio(page, engine):
+    for label, value in (("Learned, but layers", "1"), ("to", "2"), ("at ratio", "1")):
+        page.locator(".bt-layers").get_by_label(label, exact=True).fill(value)
+    page.locator("#bt-set").click()
+    expect(page.locator("#bt-faders output").nth(2)).to_have_text("1.00")
+    assert ratios(page, FADERS) == pytest.approx(in_rows(engine.mixing("bitune").with_layers(1, 2, 1.0)), abs=0.005)
+    page.locator(".bt-layers").get_by_label("Learned, but layers", exact=True).fill("3")
+    page.locator("#bt-set").click()
+    expect(page.locator("#bt-what-if-note [role=alert]")).to_contain_text("Layers 3 to 2")
+
+
+def test_a_sweep_draws_its_curve_and_can_be_stopped(page):
+    page.locator("#bt-sweep-run").click()
+    expect(page.locator("#bt-sweep .bt-curve svg")).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-sweep tbody tr")).to_have_count(9)
+    expect(page.locator("#bt-sweep-run")).to_be_enabled()
+    page.locator("#bt-sweep-run").click()
+    page.locator("#bt-sweep-stop").click()
+    expect(page.locator("#bt-sweep-run")).to_be_enabled(timeout=30_000)
+    expect(page.locator("#bt-sweep-stop")).to_be_disabled()
+    expect(page.locator("#bt-sweep .bt-running")).to_have_count(0)
+
+
+def test_nasty_names_and_prompts_are_text(page):
+    page.locator("#bt-of label").nth(1).click()
+    expect(page.locator("#bt-faders .bt-chip")).to_have_text(NASTY)
+    add(page, f"{NASTY}: learned")
+    page.locator("#bt-mixing-prompt textarea").fill(NASTY)
+    page.locator("#bt-measure").click()
+    expect(page.locator("#bt-desk .bt-length").first).to_be_visible(timeout=30_000)
+    page.locator("#bt-sweep-run").click()
+    expect(page.locator("#bt-sweep .bt-curve")).to_be_visible(timeout=30_000)
+    go(page, "Compare")
+    expect(page.locator("#bt-variants label").last).to_have_text(f"{NASTY}: learned")
+    run(page, NASTY)
+    ended(page)
+    expect(page.locator("#bt-results h3").last).to_have_text(f"{NASTY}: learned")
+    assert page.locator("main img").count() == 0
+    assert page.title() == "Bitune"
+
+
+def test_what_ifs_belong_to_one_visitor(browser, url, page):  # noqa: F811
+    add(page, "bitune: learned")
+    for other in visit(browser, url, "desktop", "light"):
+        expect(other.locator("#bt-variants label")).to_have_count(4)
+        opened(other)
+        expect(other.locator(".bt-slot:visible")).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_fits_every_screen(browser, url, size, scheme):  # noqa: F811
+    for page in visit(browser, url, size, scheme):
+        opened(page)
+        page.locator("#bt-measure").click()
+        expect(page.locator("#bt-desk .bt-length").first).to_be_visible(timeout=30_000)
+        page.locator("#bt-sweep-run").click()
+        expect(page.locator("#bt-sweep .bt-curve")).to_be_visible(timeout=30_000)
+        page.get_by_role("button", name=re.compile("Half and half")).click()
+        expect(page.locator("#bt-faders output").first).to_have_text("0.50")
+        add(page, "bitune: half and half")
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=ARTIFACTS / f"mixing-{size}-{scheme}.png", full_page=True)
