@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.embedded import reason
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
 from bitune.peft_kinds import check_switchable, is_mixture_of_experts
 from bitune.support import check_supported
 
@@ -30,6 +30,10 @@ class AdapterHost:
     """The adapters of one base. Get it with `AdapterHost.of(model)`: everybody who shares a base shares its host."""
 
     def __init__(self, model: PreTrainedModel):
+        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+            raise UnsupportedModelError(
+                "This model already carries adapters that PEFT put on it; pass the bare base (PeftModel.unload() returns it)."
+            )
         self.layout = check_supported(model)
         self.fingerprint = fingerprint(model)
         self.model = model
@@ -47,6 +51,12 @@ class AdapterHost:
             model.requires_grad_(False)
             setattr(model, _HOST, host)
         return vars(model)[_HOST]
+
+    def __getstate__(self) -> dict:  # a copied or pickled base has its own host, and locks cannot be copied
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _lock=threading.RLock())
 
     @property
     def names(self) -> tuple[str, ...]:
