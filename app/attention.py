@@ -101,7 +101,7 @@ def wire_offer(tab: gr.Tab, handlers: AttentionHandlers, fields: list, latest: g
             prompt: offer.prompt,
             answer: offer.answer,
             template: offer.template,
-            variant: gr.update(choices=choices, value=offer.variant),
+            variant: gr.update(choices=choices, value=offer.variant if offer.variant in choices else handlers.first_choice()),
             taken: offer,
         }
 
@@ -123,6 +123,7 @@ def api_of(handlers: AttentionHandlers) -> Callable:
         head: int | None = None,
         answer: str = "",
         template: str = "own",
+        what_ifs: dict | None = None,
     ) -> dict:
         """What the tokens of a prompt attend to in one layer, in each reading of the prompt that a variant makes.
 
@@ -133,6 +134,7 @@ def api_of(handlers: AttentionHandlers) -> Callable:
             head: Which head, counted from 0; all heads of the layer if left out.
             answer: A text whose tokens attend too, after the prompt; may be empty.
             template: "own" puts the checkpoint's template around the prompt, "chat" the base's chat template, "none" nothing.
+            what_ifs: More variants of this request alone, as /compare takes them: {name: {"of": ..., "keys": [...], "values": [...]}}.
 
         Returns:
             tokens; passes: for every reading, [heads][query][key] over all prompt tokens but the last; answer: [heads][query][key] of
@@ -140,7 +142,7 @@ def api_of(handlers: AttentionHandlers) -> Callable:
             [layers][heads]; moved_keys and moved_values: how far mixing moved the cache, [layers][tokens].
         """
         try:
-            return handlers.answer(prompt, variant, layer, head, answer, template)
+            return handlers.answer(prompt, variant, layer, head, answer, template, what_ifs)
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
 

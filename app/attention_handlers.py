@@ -14,13 +14,14 @@ from threading import Lock
 from app import frames, maps
 from app.handlers import Screen, sentence
 from app.request import shown, whole
-from app.views import views_of
+from app.views import views_of, with_what_ifs
 from app.what_ifs import read as what_ifs_of
 from bitune.errors import ConfigError, PromptError
 from bitune.results import AttentionMaps
 from bitune.variants import WhatIf
 
 MOST_TOKENS = 1024  # a map of more has over a million weights
+MOST_CHARACTERS = 24  # of one token, generously: counting the tokens of a megabyte takes seconds
 MOST_NUMBERS = 2_000_000  # in one answer to a program: about 15 MB of JSON
 KEPT_BYTES = 100 * 2**20  # of one reading with all its layers; a longer prompt keeps only what was opened
 STORE_BYTES = 4 * KEPT_BYTES
@@ -41,6 +42,10 @@ class Asked:
         for name, value in (("variant", self.variant), ("answer", self.answer)):
             if not isinstance(value, str):
                 raise ConfigError(f"{name} must be text; got {shown(value)}.")
+        if len(self.answer) > MOST_TOKENS * MOST_CHARACTERS:
+            raise PromptError(f"The answer has {len(self.answer):,} characters; shorten it.")
+        if any(0xD800 <= ord(sign) <= 0xDFFF for sign in self.answer):
+            raise PromptError("The answer holds half of a surrogate pair, which is not text; remove it.")
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,12 @@ class AttentionHandlers:
         seen = maps.overview(reading.maps)
         opened = seen["opened"]
         picture = maps.picture(self.layer_of(reading, opened["layer"]), opened["layer"], opened["head"])
-        return {"key": self.readings.add(reading), "variant": self.view(asked), **seen, "picture": picture}
+        return {
+            "key": self.readings.add(reading),
+            "variant": self.view(asked.variant, what_ifs or {}),
+            **seen,
+            "picture": picture,
+        }
 
     def first_reading(self, asked: Asked) -> Reading:
         """Every layer where they fit into what may be kept, else the summaries alone."""
@@ -173,8 +183,8 @@ class AttentionHandlers:
         """Tokens of prompt and answer; PromptError where they are too many for this tab."""
         source = asked.what_ifs[asked.variant].of if asked.variant in asked.what_ifs else asked.variant
         tokens = len(self.engine.prompt_ids(asked.prompt, source, template=asked.template))
-        if asked.answer.strip():
-            tokens += len(self.engine.prompt_ids(asked.answer, source, template="none"))
+        # Not as a prompt: a model may write signs that no prompt may hold.
+        tokens += len(self.engine.base.tokenizer(asked.answer, add_special_tokens=False).input_ids)
         if tokens > MOST_TOKENS:
             raise PromptError(
                 f"Prompt and answer have {tokens:,} tokens; maps are drawn for up to {MOST_TOKENS:,}, so shorten them."
@@ -187,12 +197,10 @@ class AttentionHandlers:
             asked.prompt, asked.variant, list(layers), template=asked.template, answer=asked.answer, what_ifs=asked.what_ifs
         )
 
-    def view(self, asked: Asked) -> dict[str, object]:
+    def view(self, name: str, what_ifs: Mapping[str, Mapping]) -> dict[str, object]:
         """How the variant is called and coloured."""
-        views = views_of(self.engine.variants, self.engine.checkpoints)
-        if asked.variant in views:
-            return {"name": asked.variant, "about": views[asked.variant].about, "colour": views[asked.variant].colour}
-        return {"name": asked.variant, "about": "a what-if", "colour": views[asked.what_ifs[asked.variant].of].colour}
+        view = with_what_ifs(views_of(self.engine.variants, self.engine.checkpoints), what_ifs)[name]
+        return {"name": name, "about": view.about, "colour": view.colour}
 
     def layer_of(self, reading: Reading, layer: object) -> AttentionMaps:
         """The maps that hold this layer, read now where they were not kept."""
@@ -230,9 +238,9 @@ class AttentionHandlers:
         maps.check_head(head, self.engine.base_facts.heads)
         return frames.frame(found, question["view"], question["reading"], layer, head)
 
-    def answer(self, prompt, variant, layer, head, answer, template) -> dict[str, object]:
-        """For programs: one layer, one head or all, as plain JSON. Raises."""
-        asked = Asked(prompt, variant, template, answer)
+    def answer(self, prompt, variant, layer, head, answer, template, what_ifs=None) -> dict[str, object]:
+        """For programs: one layer, one head or all, as plain JSON; `what_ifs` as in app.what_ifs. Raises."""
+        asked = Asked(prompt, variant, template, answer, what_ifs_of(what_ifs))
         layer, head = whole(layer), whole(head)
         tokens, heads = self.checked_tokens(asked), self.engine.base_facts.heads
         maps.check_head(head, heads)

@@ -125,6 +125,11 @@ def test_one_reading_is_one_map(handlers, variant):
     assert value["rows"] == value["prompt_rows"] + 1, "the last prompt token begins the answer"
 
 
+def test_an_answer_may_hold_what_no_prompt_may(handlers):
+    value = handlers.read("hello", "bitune", "own", "a\x00\ufffd")
+    assert value["labels"][value["prompt_rows"] + 1 :][:2] == ["a", "␀"]
+
+
 def test_the_model_runs_once_for_all_layers_and_heads(handlers, engine, monkeypatch):
     value = handlers.read(*BITUNE)
     monkeypatch.setattr(engine, "attention", None)
@@ -158,6 +163,8 @@ BAD = [
     (("hi", "bitune", "mine", ""), "no template called 'mine'"),
     (("hi", "bitune", "own", 3), "answer must be text"),
     (("hi", "bitune", "own", "x" * 600), "512"),
+    (("hi", "bitune", "own", "a\ud800"), "surrogate"),
+    (("hi", "bitune", "own", "x" * 1_000_000), "1,000,000 characters"),
     (("x" * 500, "bitune", "none", "y" * 100), "512"),
     (("hi", "bitune", "own", "", {"what": 1}), "what-if"),
 ]
@@ -236,6 +243,10 @@ def test_programs_get_plain_arrays(client, engine):
     one = client.predict("hello", "bitune", layer=2, head=1, answer="day", api_name="/attention")
     assert one["heads"] == [1]
     assert one["passes"]["causal"] == answer["passes"]["causal"][1:2]
+    what_ifs = {"other": {"of": "bitune", "keys": [1] * LAYERS, "values": [1] * LAYERS}}
+    other = client.predict("hello", "other", layer=2, answer="day", what_ifs=what_ifs, api_name="/attention")
+    assert other["passes"] == answer["passes"]
+    assert other["answer"]["mixed"] != answer["answer"]["mixed"]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +257,7 @@ def test_programs_get_plain_arrays(client, engine):
         ({"prompt": "hi", "variant": "base", "layer": 9}, "There is no layer 9"),
         ({"prompt": "hi", "variant": "base", "layer": "deep"}, "There is no layer 'deep'"),
         ({"prompt": "hi", "variant": "base", "head": -1}, "There is no head -1"),
+        ({"prompt": "hi", "variant": "base", "what_ifs": {"a": 1}}, "what-if"),
         ({"prompt": "hi", "variant": "base", "template": "x"}, "no template called 'x'"),
         ({"prompt": "x" * 400, "variant": "base", "template": "none"}, "ask for one head"),
     ],
