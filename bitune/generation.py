@@ -167,7 +167,8 @@ class Answer:
         elif self.finish_reason is None:
             text = text.rstrip(_UNFINISHED)
         speed = (count - 1) / (self._last - self._first) if count > 1 and self._last > self._first else None
-        return Completion(self._variant, text, count, self._first if count else None, speed, self.finish_reason)
+        first = self._first if count else None
+        return Completion(self._variant, text, count, first, speed, self.finish_reason, tuple(self._ids))
 
     def _decoded(self) -> str:
         return self._tokenizer.decode(self._ids, skip_special_tokens=True)

@@ -15,6 +15,7 @@ class Completion:
 
     `tokens`: new tokens so far. `seconds_to_first_token` counts from the start of the request, prompt passes included.
     `tokens_per_second`: decoding only, from the first new token on; None before the second token.
+    `token_ids`: the very tokens, the end token included, which text alone does not always give back.
     `finish_reason`: None while it goes on; `eos` end token, `length` token limit, `stop` a stop string, `cancelled` by a person.
     """
 
@@ -24,6 +25,7 @@ class Completion:
     seconds_to_first_token: float | None
     tokens_per_second: float | None
     finish_reason: FinishReason | None
+    token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

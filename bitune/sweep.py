@@ -54,13 +54,14 @@ def stream_sweep(
     with closing(updates):
         for last in updates:
             yield [SweepPoint(factor, last[name], None) for factor, name in zip(factors, what_ifs, strict=True)]
-    scores = _scores(engine, prompt, variant, what_ifs, last[variant].text, template)
+    scores = _scores(engine, prompt, variant, what_ifs, last[variant].token_ids, template)
     yield [SweepPoint(factor, last[name], scores[name]) for factor, name in zip(factors, what_ifs, strict=True)]
 
 
-def _scores(engine: Engine, prompt: str, variant: str, what_ifs: dict[str, WhatIf], text: str, template: str) -> dict[str, float]:
-    """Log-probability of the answer `text` under each what-if; 0 for an answer without a token."""
-    answer = engine.base.tokenizer(text, add_special_tokens=False).input_ids
+def _scores(
+    engine: Engine, prompt: str, variant: str, what_ifs: dict[str, WhatIf], answer: Sequence[int], template: str
+) -> dict[str, float]:
+    """Log-probability of the tokens `answer` under each what-if; 0 for an answer without a token."""
     if not answer:
         return dict.fromkeys(what_ifs, 0.0)
     tokens = engine.prompt_ids(prompt, variant, template=template)

@@ -223,6 +223,12 @@ def test_a_sweep_goes_through_the_learned_answer(engine):
     assert points[1].completion.text == learned["qa"].text
     assert points[1].log_probability > max(points[0].log_probability, points[2].log_probability)
     assert [p.factor for p in points] == [0, 1, 2]
+    # A greedy answer's probability is the product of its steps' largest: recomputed here over the whole sequence.
+    model = BituneModel.from_pretrained(engine.checkpoints["qa"].source, base=tiny_base())
+    answer = list(learned["qa"].token_ids)
+    with torch.no_grad():
+        loss = model(torch.tensor([engine.prompt_ids("Hello you", "qa", template="none")]), torch.tensor([answer])).loss
+    assert points[1].log_probability == pytest.approx(-loss.item() * len(answer), abs=1e-3)
 
 
 def test_a_sweep_streams_its_answers_and_can_be_stopped(engine):
