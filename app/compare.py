@@ -204,7 +204,8 @@ def wire_link(page: gr.Blocks, handlers: CompareHandlers, fields: Fields, output
             return outputs.show(handlers.refused(error))
         if asked is None:
             return {outputs.latest: gr.skip()}
-        values = (asked.prompt, list(asked.variants), *asked.options.values())
+        options = (value for name, value in asked.options.items() if name != "what_ifs")  # a link carries none
+        values = (asked.prompt, list(asked.variants), *options)
         return {**dict(zip(fields.all(), values, strict=True)), **outputs.show(handlers.from_link())}
 
     page.load(follow, None, [*fields.all(), *outputs.all()], queue=False, api_visibility="private", show_progress="hidden")

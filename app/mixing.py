@@ -122,7 +122,7 @@ def prompt_row(handlers: MixingHandlers, compare: Fields, chosen: gr.CheckboxGro
     )
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         measure = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
-        take = gr.Button("Take the prompt of Compare", elem_id="bt-take", scale=0, min_width=220)
+        take = gr.Button("Take the prompt from Compare", elem_id="bt-take", scale=0, min_width=220)
     note = gr.HTML("", elem_id="bt-moved", apply_default_css=False)
     take.click(None, compare.prompt, prompt, js="(prompt) => prompt", api_visibility="private")
 

@@ -24,6 +24,8 @@ def training(view: VariantView, log: TrainingSeries) -> str:
         for title, table in (("Keys", log.keys), ("Values", log.values)):
             svg = heat([table[place] for place in chosen], edges, log.last, f"{title}: ratio of each layer at each step")
             parts.append(panel(title, svg, [(0, "0"), (1, str(layers - 1))], "bt-heat", "Layer"))
+    else:
+        parts.append('<p class="bt-empty">Nothing is mixed here, so there is only the loss.</p>')
     parts.append(loss_panel(log))
     return f'<section class="bt-training"><h3>{chip(view)}</h3>{"".join(parts)}{step_axis(log.last)}</section>'
 
@@ -89,7 +91,8 @@ def line(points: Sequence[tuple[int, float]], place, css: str) -> str:
     """A curve through (step, loss)."""
     kept = [points[i] for i in thinned(points, 400)]
     way = "L".join(f"{step:g} {place(loss):.4f}" for step, loss in kept)
-    return f'<path class="{css}" d="M{way}"/>' if kept else ""
+    # A line of no length is a dot, where there is one point alone.
+    return f'<path class="{css}" d="M{way}h0"/>' if kept else ""
 
 
 def step_axis(last: int) -> str:

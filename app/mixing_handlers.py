@@ -20,7 +20,7 @@ from bitune.results import SweepPoint
 from bitune.sweep import stream_sweep
 from bitune.variants import PRESETS, MixingRatios, WhatIf
 
-MOST_TOKENS = 1024  # measuring a prompt runs every layer's attention once more
+MOST_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
 SWEEP_TOKENS = 32
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
 MIXES_NOTHING = "{} reads the prompt once and mixes nothing, so it has no ratios."
@@ -115,19 +115,23 @@ class MixingHandlers:
                 raise ConfigError("None of the chosen checkpoints mixes anything.")
             moved = {name: self.moved(prompt, name, template) for name in wanted}
             return moved, render.empty(
-                "Keys moved, values moved: how long the way is from the first reading's cache to the mixed one, "
-                "as a share of the first one's length, on average over the prompt's tokens."
+                "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of "
+                "the first one; the average over this prompt's tokens."
             )
         except Exception as error:
             return {}, render.problem(sentence(error))
 
     def moved(self, prompt: object, name: str, template: object) -> tuple[list[float | None], list[float | None]]:
         """For keys and values, one number a layer; raises."""
-        tokens = len(self.engine.prompt_ids(prompt, name, template=template))
-        if tokens > MOST_TOKENS:
-            raise PromptError(f"The prompt has {tokens:,} tokens; this is measured for up to {MOST_TOKENS:,}, so shorten it.")
+        self.check_length(prompt, name, template)
         maps = self.engine.attention(prompt, name, template=template)
         return means(maps.moved_keys), means(maps.moved_values)
+
+    def check_length(self, prompt: object, name: str, template: object) -> None:
+        """PromptError where a prompt is too long for this tab."""
+        tokens = len(self.engine.prompt_ids(prompt, name, template=template))
+        if tokens > MOST_TOKENS:
+            raise PromptError(f"The prompt has {tokens:,} tokens; this works for up to {MOST_TOKENS:,}, so shorten it.")
 
     def editor(self, of: str, preset: str = "learned") -> str:
         """The faders of a checkpoint, set by a preset."""
@@ -178,6 +182,7 @@ class MixingHandlers:
         """The answers as they come, and at last the curve. Ends with a screen that is not running, whatever happens."""
         try:
             view, points = self.views[of], []
+            self.check_length(prompt, of, template)
             running = stream_sweep(self.engine, prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
             with closing(running):
                 for points in running:

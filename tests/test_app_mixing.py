@@ -11,6 +11,7 @@ from app.mixing_charts import factor_in_words, heat, loss_panel, sweep, ticks, t
 from app.mixing_figures import Channel, desk, editor
 from app.mixing_handlers import MixingHandlers, SweepScreen
 from app.mixing_log import for_programs, series, thinned
+from app.page import build_page
 from app.views import VariantView
 from bitune import Engine
 from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError
@@ -240,6 +241,15 @@ def test_a_prompt_too_long_to_measure(handlers, monkeypatch):
     monkeypatch.setattr("app.mixing_handlers.MOST_TOKENS", 4)
     with pytest.raises(PromptError, match="up to 4"):
         handlers.moved("hello you", "bitune", "own")
+    *_, last = handlers.sweep("hello you", "bitune", "own")
+    assert "up to 4" in last.html
+
+
+def test_a_page_without_anything_mixed_still_stands(engine):
+    assert build_page(Engine(tiny_base()), {})
+    few = Engine(tiny_base())
+    few.add_checkpoint(engine.checkpoints["lora"].source)
+    assert build_page(few, {})
 
 
 def test_presets_and_layers_set_the_faders(handlers, engine):
