@@ -10,14 +10,15 @@ from pathlib import Path
 from bitune.errors import BituneError
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
+SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. Errors of ours come out as one sentence on stderr, status 1."""
+    """Run one command; returns the exit status. Errors of ours and the system's come out as one sentence on stderr, status 1."""
     options = parser().parse_args(arguments)
     try:
         options.run(options)
-    except BituneError as error:
+    except (BituneError, OSError) as error:
         print(f"bitune: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -42,6 +43,19 @@ def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     command.set_defaults(run=run)
     return command
+
+
+def _number(kind: type, least: float):
+    """An argparse type: a number of at least `least`."""
+
+    def read(text: str):
+        value = kind(text)
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse shows it where `kind` cannot read the text
+    return read
 
 
 def _add_base(command: argparse.ArgumentParser, default: str | None = EMBEDDED_NAME) -> None:
@@ -81,7 +95,7 @@ def _add_train(commands) -> None:
     command.add_argument("--rank", type=int, default=RANK)
     command.add_argument("--alpha", type=float, help="LoRA alpha; 2 x rank if not given")
     command.add_argument("--targets", nargs="+", help="names of linear layers; all of the decoder if not given")
-    command.add_argument("--dropout", type=float, default=0.0)
+    command.add_argument("--dropout", type=_number(float, 0), default=0.0)
     command.add_argument("--theta-init", type=float, default=0.01)
     command.add_argument("--parameterization", choices=("abs", "relu"), default="abs")
     command.add_argument("--epochs", type=float, default=default.epochs)
@@ -89,18 +103,20 @@ def _add_train(commands) -> None:
     command.add_argument("--batch-size", type=int, default=default.batch_size)
     command.add_argument("--accumulation", type=int, default=default.accumulation)
     command.add_argument("--learning-rate", type=float, default=default.learning_rate)
-    command.add_argument("--mixing-learning-rate", type=float, help="of theta; as --learning-rate if not given")
+    command.add_argument("--mixing-learning-rate", type=_number(float, 0), help="of theta; as --learning-rate if not given")
     command.add_argument("--warmup", type=float, default=default.warmup, help="share of all updates")
-    command.add_argument("--schedule", default=default.schedule)
-    command.add_argument("--weight-decay", type=float, default=default.weight_decay)
-    command.add_argument("--clip", type=float, default=default.clip)
+    command.add_argument("--schedule", choices=SCHEDULES, default=default.schedule)
+    command.add_argument("--weight-decay", type=_number(float, 0), default=default.weight_decay)
+    command.add_argument("--clip", type=_number(float, 0), default=default.clip)
     command.add_argument("--bf16", action="store_true", help="bfloat16 base and autocast")
     command.add_argument("--seed", type=int, default=default.seed)
     command.add_argument("--log-every", type=int, default=default.log_every)
     command.add_argument("--save-every", type=int, default=default.save_every)
-    command.add_argument("--evaluate-every", type=int)
-    command.add_argument("--validation", type=float, default=0.0, help="share or number of records held out of the data")
-    command.add_argument("--limit", type=int, help="use only so many records, drawn by the seed")
+    command.add_argument("--evaluate-every", type=_number(int, 1), help="updates between losses on the held-out records")
+    command.add_argument(
+        "--validation", type=_number(float, 0), default=0.0, help="share or number of records held out of the data"
+    )
+    command.add_argument("--limit", type=_number(int, 1), help="use only so many records, drawn by the seed")
     command.add_argument("--max-prompt-tokens", type=int, default=512)
     command.add_argument("--max-answer-tokens", type=int, default=256)
     command.add_argument("--template", help="prompt template kept in the checkpoint, with {prompt} in it, or 'chat'")
@@ -115,8 +131,8 @@ def _add_evaluate(commands) -> None:
     _add_base(command)
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
     command.add_argument("--data", action="append", required=True)
-    command.add_argument("--limit", type=int, help="score only the first so many records of each file")
-    command.add_argument("--batch-size", type=int, default=8)
+    command.add_argument("--limit", type=_number(int, 1), help="score only the first so many records of each file")
+    command.add_argument("--batch-size", type=_number(int, 1), default=8)
     command.add_argument("--output", help="JSON file for the scores of every choice")
 
 
@@ -147,11 +163,13 @@ def train_command(options: argparse.Namespace) -> None:
     import torch
 
     from bitune.base import load_base
+    from bitune.checkpoint import check_target
     from bitune.config import MixingSettings
     from bitune.model import BituneModel
     from bitune.peft_kinds import new_peft_config
     from bitune.training import TrainingSettings, facts, train
 
+    check_target(options.output)  # now, not after hours
     torch.manual_seed(options.seed)
     base = load_base(options.base, device=options.device, dtype="bfloat16" if options.bf16 else options.dtype)
     pairs, validation, data = _pairs(options, base.tokenizer)
@@ -198,12 +216,16 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from bitune.data import load_examples
+    from bitune.errors import DataError
     from bitune.evaluation import accuracy, question, score
 
+    chosen = {source: [e for e in load_examples(source) if e.choices][: options.limit] for source in options.data}
+    for source, examples in chosen.items():
+        if not examples:
+            raise DataError(f"{source} holds no question with choices, so there is nothing to score; name a file that has some.")
     engine, report = _engine(options), {}
-    for source in options.data:
-        examples = load_examples(source)[: options.limit]
-        questions = [question(example, engine.base.tokenizer) for example in examples if example.choices]
+    for source, examples in chosen.items():
+        questions = [question(example, engine.base.tokenizer) for example in examples]
         with tqdm(total=len(questions), desc=Path(source).name) as bar:
             scores = score(engine.host, engine.variants, questions, options.batch_size, bar.update)
         for name, rows in scores.items():
@@ -217,8 +239,10 @@ def evaluate(options: argparse.Namespace) -> None:
 def convert(options: argparse.Namespace) -> None:
     """Read the authors' folder on its base and save it in our format."""
     from bitune.base import load_base
+    from bitune.checkpoint import check_target
     from bitune.model import BituneModel
 
+    check_target(options.output)
     base = load_base(options.base, device=options.device, dtype=options.dtype)
     BituneModel.from_reference(options.reference, base=base).save_pretrained(options.output)
     print(f"saved {options.output}")

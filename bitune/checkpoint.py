@@ -28,6 +28,7 @@ CONFIG_FILE = "bitune_config.json"
 MIXING_FILE = "mixing.safetensors"
 LOG_FILE = "training_log.jsonl"
 CARD_FILE = "README.md"
+REFERENCE_FILE = "config.json"  # of the authors' code; see reference.py
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _READ = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
@@ -84,6 +85,11 @@ def read(folder: str | os.PathLike) -> Checkpoint:
 
 
 def _read_peft(folder: Path) -> Checkpoint:
+    if (folder / REFERENCE_FILE).is_file() and "pass_type" in read_json(folder / REFERENCE_FILE):
+        raise CheckpointError(
+            f"{str(folder)!r} is a folder of the authors' research code; read it with BituneModel.from_reference, or make a "
+            "checkpoint of it with `python -m bitune convert`."
+        )
     adapter = read_adapter(folder)
     method = METHODS["lora"]
     base = BaseReference(adapter.config.base_model_name_or_path or "unknown", adapter.config.revision)
@@ -166,9 +172,8 @@ def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype 
     The new folder is complete beside the old one before it takes its place, so a cut never leaves half a checkpoint.
     """
     folder = Path(folder).resolve()  # a link, or ".", has a name and a parent too
+    check_target(folder)
     try:
-        if folder.exists() and not (folder.is_dir() and ((folder / CONFIG_FILE).is_file() or not any(folder.iterdir()))):
-            raise CheckpointError(f"{str(folder)!r} is no checkpoint and not empty; choose an empty or new folder.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
             fresh = Path(beside) / "new"
@@ -178,6 +183,17 @@ def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype 
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{str(folder)!r} could not be written ({_line(error)}); free space, or choose another.") from error
     return folder
+
+
+def check_target(folder: str | os.PathLike) -> None:
+    """CheckpointError unless a checkpoint may be written to `folder`: new, empty, or an older checkpoint."""
+    folder = Path(folder)
+    try:
+        usable = not folder.exists() or (folder / CONFIG_FILE).is_file() or (folder.is_dir() and not any(folder.iterdir()))
+    except OSError as error:
+        raise CheckpointError(f"{str(folder)!r} cannot be written to ({_line(error)}); choose another folder.") from error
+    if not usable:
+        raise CheckpointError(f"{str(folder)!r} is no checkpoint and not empty; choose an empty or new folder.")
 
 
 def _swap(folder: Path, fresh: Path, old: Path) -> None:

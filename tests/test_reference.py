@@ -220,3 +220,10 @@ def test_a_folder_of_another_base_is_refused(kind, eager, tmp_path):
 def test_a_plain_peft_folder_is_no_reference(tmp_path):
     with pytest.raises(CheckpointError, match="config.json is missing"):
         BituneModel.from_reference(tmp_path, base=tiny_model())
+
+
+@pytest.mark.parametrize(("pass_type", "ablation"), [(607, 0), (1, 2)])
+def test_a_reference_is_not_taken_for_a_plain_adapter(pass_type, ablation, any_base, eager, tmp_path):
+    folder = write_reference(tmp_path / "reference", eager["llama"], "lora", pass_type, ablation)
+    with refused(any_base, "authors", "from_reference", "python -m bitune convert"):
+        BituneModel.from_pretrained(folder, base=any_base)
