@@ -5,6 +5,7 @@ const ANSWERING = ["without the second reading", "with both readings mixed"];
 function buildMaps() {
     const { seen } = view, place = part("maps");
     place.replaceChildren();
+    place.style.setProperty("--longest", Math.max(...seen.labels.map((name) => [...name].length)));
     for (const panel of panelsOf(seen, seen.picture, false)) {
         const figure = make(place, "figure", "bt-map"), caption = make(figure, "figcaption");
         make(caption, "b", "", panel.title);
@@ -24,9 +25,9 @@ function buildMaps() {
 }
 
 function wordsOn(seen) {
-    const looks = "A row looks at its columns; below the line, the tokens that write the answer. ";
-    if (seen.readings.length < 2) return looks + "This variant reads the prompt once, so there is one map and nothing to compare.";
-    return looks + "They look at the first reading alone on the left, and at both readings mixed in the middle.";
+    const looks = "A row looks at its columns. Below the line are the tokens that write the answer";
+    if (seen.readings.length < 2) return looks + ". This variant reads the prompt once, so there is one map and nothing to compare.";
+    return looks + ": in the first map as if there were no second reading, in the second map as they do, with both readings mixed.";
 }
 
 // As many names as fit; the others show when pointed at.
