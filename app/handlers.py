@@ -130,8 +130,8 @@ class CompareHandlers:
 
 
 def as_json(completion: dict[str, object]) -> dict[str, object]:
-    """A completion without the name it stands under already."""
-    return {key: value for key, value in completion.items() if key != "variant"}
+    """A completion without the name it stands under already, and without its token ids, which mean nothing without the tokenizer."""
+    return {key: value for key, value in completion.items() if key not in ("variant", "token_ids")}
 
 
 def sentence(error: Exception) -> str:

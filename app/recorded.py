@@ -49,7 +49,10 @@ def from_json(content: str) -> Recording:
         if fields["format"] != FORMAT:
             raise DataError(f"it has format {fields['format']!r}, this app reads format {FORMAT}")
         update = fields["update"]
-        completions = {name: Completion(**values) for name, values in update.pop("completions").items()}
+        completions = {
+            name: Completion(**{**values, "token_ids": tuple(values.get("token_ids", ()))})
+            for name, values in update.pop("completions").items()
+        }
         views = {name: VariantView(**{**view, "passes": tuple(view["passes"])}) for name, view in fields["views"].items()}
         return Recording(
             base=fields["base"],
