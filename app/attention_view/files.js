@@ -15,11 +15,12 @@ function node(parent, name, attributes, text) {
 // Squares of one colour are one path, so that a large map stays a small file.
 function cellsOf(group, panel, seen, withoutFirst, colours) {
     const size = SIDE / seen.rows, paths = new Map();
+    const side = (size + 0.02).toFixed(2); // a hair more, so that rounding leaves no seam
     for (let place = 0; place < panel.weights.length; place++) {
         const row = Math.floor(place / seen.rows), column = place % seen.rows;
         const left = (withoutFirst && column === 0) || hidden(panel, row, column, seen.prompt_rows);
         const colour = css(left ? colours.unseen : colourOf(panel.weights[place], panel.most, panel.ink, colours));
-        const square = "M" + (column * size).toFixed(2) + " " + (row * size).toFixed(2) + "h" + size.toFixed(2) + "v" + size.toFixed(2) + "h-" + size.toFixed(2) + "z";
+        const square = "M" + (column * size).toFixed(2) + " " + (row * size).toFixed(2) + "h" + side + "v" + side + "h-" + side + "z";
         paths.set(colour, (paths.get(colour) || "") + square);
     }
     node(group, "rect", { width: SIDE, height: SIDE, fill: css(colours.sheet) });
