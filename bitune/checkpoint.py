@@ -182,6 +182,8 @@ def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype 
             _swap(folder, fresh, Path(beside) / "old")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{str(folder)!r} could not be written ({_line(error)}); free space, or choose another.") from error
+    except (TypeError, ValueError) as error:  # of json: facts about a training may hold anything
+        raise CheckpointError(f"{str(folder)!r} could not be written: its texts or facts are no JSON ({_line(error)}).") from error
     return folder
 
 

@@ -12,22 +12,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from bitune import BituneModel, ConfigError, UnknownNameError, UnsupportedModelError
 from bitune.adapters import AdapterHost, fingerprint, same_weights
 from bitune.peft_kinds import new_peft_config
-from tests.tiny import bitune_on, ids, randomized, tiny_model
+from tests.tiny import bitune_on, randomized, tiny_model
+from tests.unharmed import ANSWER, PROMPT, bare, scores
 
 KINDS = ["lora", "dora", "ia3"]
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
-PROMPT, ANSWER = ids(9, 4)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-
-
-@torch.no_grad()
-def bare(model) -> torch.Tensor:
-    return model(PROMPT).logits
-
-
-@torch.no_grad()
-def scores(model) -> torch.Tensor:
-    return model(PROMPT, ANSWER).logits
 
 
 def under(host: AdapterHost, adapter: str | None) -> torch.Tensor:

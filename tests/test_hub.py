@@ -1,25 +1,13 @@
 """Checkpoints from the Hub and to it, against a small Hub on this machine."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from huggingface_hub import constants
 
 from bitune import BituneModel, CheckpointError
 from tests.hub import COMMIT, Hub, running_hub
-from tests.tiny import bitune_on, ids, tiny_base
-
-PROMPT, ANSWER = ids(9, 4)
-
-
-def scores(model) -> torch.Tensor:
-    with torch.no_grad():
-        return model(PROMPT, ANSWER).logits
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+from tests.tiny import bitune_on, tiny_base
+from tests.unharmed import contents, scores
 
 
 def point_at(monkeypatch, url: str) -> None:

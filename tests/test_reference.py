@@ -5,12 +5,11 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from bitune import METHODS, BituneModel, CheckpointError
 from tests.authors import expected_logits, write_reference
-from tests.test_checkpoint import refused
 from tests.tiny import bitune_on, ids, tiny_model
+from tests.unharmed import change_tensors, refused
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 SETTINGS = {
@@ -89,10 +88,6 @@ def change_settings(folder, **changes) -> None:
     (folder / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not ...}))
 
 
-def rewrite(file, change) -> None:
-    save_file(change(load_file(file)), file, metadata={"format": "pt"})
-
-
 def without(part: str):
     return lambda tensors: {key: value for key, value in tensors.items() if part not in key}
 
@@ -100,9 +95,11 @@ def without(part: str):
 HARMLESS = {
     "no prefill where it is not used": lambda f: (change_settings(f, ablation=2), shutil.rmtree(f / "prefill")),
     "no ablation in the settings": lambda f: change_settings(f, ablation=...),
-    "no diagnostics": lambda f: [rewrite(p / "adapter_model.safetensors", without("._")) for p in (f, f / "prefill")],
-    "no coefficients beside prefill": lambda f: rewrite(f / "prefill" / "adapter_model.safetensors", without("pass_scale")),
-    "other coefficients beside prefill": lambda f: rewrite(
+    "no diagnostics": lambda f: [change_tensors(p / "adapter_model.safetensors", without("._")) for p in (f, f / "prefill")],
+    "no coefficients beside prefill": lambda f: change_tensors(
+        f / "prefill" / "adapter_model.safetensors", without("pass_scale")
+    ),
+    "other coefficients beside prefill": lambda f: change_tensors(
         f / "prefill" / "adapter_model.safetensors", lambda t: {k: v * 7 if "pass_scale" in k else v for k, v in t.items()}
     ),
     "pickles and tokenizers beside": lambda f: [(f / n).write_bytes(b"x") for n in ("adapter_model.bin", "tokenizer.json")],
@@ -134,10 +131,10 @@ def test_16_bit_files_load(eager, tmp_path):
     """The authors' scripts train in bfloat16."""
     folder = write_reference(tmp_path / "reference", eager["llama"])
     for place in (folder, folder / "prefill"):
-        rewrite(place / "adapter_model.safetensors", lambda t: {key: value.bfloat16() for key, value in t.items()})
+        change_tensors(place / "adapter_model.safetensors", lambda t: {key: value.bfloat16() for key, value in t.items()})
     model = BituneModel.from_reference(folder, base=tiny_model())
     for place in (folder, folder / "prefill"):  # the recipe computes in float32
-        rewrite(place / "adapter_model.safetensors", lambda t: {key: value.float() for key, value in t.items()})
+        change_tensors(place / "adapter_model.safetensors", lambda t: {key: value.float() for key, value in t.items()})
     prompt, answer = ids(11, 4)
     torch.testing.assert_close(scores(model, prompt, answer), expected_logits(folder, eager["llama"], prompt, answer), **CLOSE)
 
@@ -168,20 +165,20 @@ WRONG = {
         lambda f: (f / "adapter_model.safetensors").rename(f / "adapter_model.bin"),
         "adapter_model.safetensors: only pickled",
     ),
-    "no coefficients": (lambda f: rewrite(f / "adapter_model.safetensors", without(THETA)), f"lacks '{THETA}'"),
+    "no coefficients": (lambda f: change_tensors(f / "adapter_model.safetensors", without(THETA)), f"lacks '{THETA}'"),
     "coefficients a head": (
-        lambda f: rewrite(f / "adapter_model.safetensors", lambda t: t | {THETA: torch.ones(4, 2, 1, 1)}),
+        lambda f: change_tensors(f / "adapter_model.safetensors", lambda t: t | {THETA: torch.ones(4, 2, 1, 1)}),
         "(4,) and (4, 2, 1, 1)",
     ),
     "one coefficient": (
-        lambda f: rewrite(f / "adapter_model.safetensors", lambda t: t | {THETA: torch.ones(1)}),
+        lambda f: change_tensors(f / "adapter_model.safetensors", lambda t: t | {THETA: torch.ones(1)}),
         "(4,) and (1,)",
     ),
     "NaN": (
-        lambda f: rewrite(f / "adapter_model.safetensors", lambda t: t | {THETA: torch.full((4,), float("nan"))}),
+        lambda f: change_tensors(f / "adapter_model.safetensors", lambda t: t | {THETA: torch.full((4,), float("nan"))}),
         "not finite",
     ),
-    "a layer less": (lambda f: rewrite(f / "adapter_model.safetensors", without("layers.3.")), "layers.3."),
+    "a layer less": (lambda f: change_tensors(f / "adapter_model.safetensors", without("layers.3.")), "layers.3."),
     "other modules": (
         lambda f: (f / "adapter_config.json").write_text(
             (f / "adapter_config.json").read_text().replace("pass_scale_v", "think_embeds")

@@ -15,8 +15,8 @@ from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
 from bitune.support import position_input
 from bitune.variants import BASE
-from tests.test_checkpoint import refused
 from tests.tiny import FAMILIES, GROUPED, SHAPE, WINDOW, bitune_on, ids, randomized, tiny_model
+from tests.unharmed import refused
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
@@ -36,6 +36,7 @@ CONFIGS = {
     "falcon": lambda: t.FalconConfig(**SHAPE, num_kv_heads=2, new_decoder_architecture=True),
     "mpt": lambda: t.MptConfig(**SPECIAL, vocab_size=260, d_model=32, n_heads=4, n_layers=4, max_seq_len=512, use_cache=True),
     "qwen2": lambda: t.Qwen2Config(**GROUPED),
+    "qwen2_windows": lambda: t.Qwen2Config(**GROUPED, use_sliding_window=True, sliding_window=WINDOW, layer_types=MIXED),
     "gemma2": lambda: t.Gemma2Config(**GROUPED, head_dim=8, sliding_window=WINDOW, layer_types=MIXED),
     "phi3": lambda: t.Phi3Config(**GROUPED, sliding_window=WINDOW),
     "starcoder2": lambda: t.Starcoder2Config(**GROUPED, sliding_window=WINDOW),
@@ -278,12 +279,11 @@ def test_attention_may_change_between_sdpa_and_eager():
         torch.testing.assert_close(model(prompt, answer).logits, sdpa, **CLOSE)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "phi"])
+@pytest.mark.parametrize(("family", "kind"), [("llama", "lora"), ("gemma3", "dora"), ("phi", "ia3")])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_16_bits_are_served_and_come_near_32(family, dtype):
-    exact = randomized(
-        BituneModel.create(tiny_model(family), peft_config=new_peft_config(tiny_model(family), rank=4)), scale=0.05
-    )
+def test_16_bits_are_served_and_come_near_32(family, kind, dtype):
+    adapter = new_peft_config(tiny_model(family), kind, rank=4)
+    exact = randomized(BituneModel.create(tiny_model(family), peft_config=adapter), scale=0.05)
     model = BituneModel.from_checkpoint(exact.to_checkpoint(), tiny_model(family).to(dtype))
     prompt, answer = ids(13, 4)
     with torch.no_grad():
