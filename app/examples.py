@@ -14,19 +14,16 @@ class Example:
 
 EXAMPLES = (
     Example(
-        "conductor",
+        "puddle",
         "Choices after the question",
-        "Which of these lets electricity through best?\n\nChoices:\na wooden spoon\na copper wire\na rubber glove\na glass cup",
+        "A puddle is gone after a sunny day. Where did the water go?\n\nChoices:\nIt turned into stone.\nIt evaporated into the air.\n"
+        "It became ice.\nIt turned into sugar.",
     ),
     Example(
-        "choices-first",
+        "hen-first",
         "Choices before the question",
-        "Choices:\na wooden spoon\na copper wire\na rubber glove\na glass cup\n\nWhich of these lets electricity through best?",
+        "Choices:\na dog\na hen\na cow\na whale\n\nWhich animal lays eggs?",
     ),
-    Example(
-        "review",
-        "Judge a review",
-        "The film was slow, but its last ten minutes were worth the whole evening.\n\nIs this review positive or negative?",
-    ),
-    Example("float", "A short instruction", "Name three things that float on water."),
+    Example("planet", "A question alone", "Which planet is closest to the Sun?"),
+    Example("bees", "An open question", "What do bees make?"),
 )

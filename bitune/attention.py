@@ -110,7 +110,7 @@ def attention_maps(
 def _pass_maps(host: AdapterHost, variant: Variant, ids: Tensor, layers: Sequence[int]):
     """{pass name: maps [layers, heads, P - 1, P - 1]} and {pass name: HeadSummary}."""
     prefix, heads = ids[:, :-1], _heads(host)
-    names = [pass_name(p, place) for place, p in enumerate(variant.passes)]
+    names = pass_names(variant.passes)
     size = prefix.shape[1]
     maps = {name: np.zeros((len(layers), heads, size, size), np.float16) for name in names}
     summaries = {name: HeadSummary.empty(host.layout.layers, heads) for name in names}
@@ -195,9 +195,10 @@ def _moved(cache, kind: str) -> np.ndarray:
     return result
 
 
-def pass_name(reading: PromptPass, place: int) -> str:
-    """What a pass is called in results: its attention; `second causal` where both passes are causal."""
-    return reading.attention if place == 0 or reading.attention != "causal" else "second causal"
+def pass_names(passes: Sequence[PromptPass]) -> list[str]:
+    """What passes are called in results: their attentions; the second of two alike is `second causal`, say."""
+    names = [reading.attention for reading in passes]
+    return [name if name not in names[:place] else f"second {name}" for place, name in enumerate(names)]
 
 
 def _heads(host: AdapterHost) -> int:

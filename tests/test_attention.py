@@ -155,6 +155,13 @@ def test_the_engine_names_tokens(engine):
     assert set(engine.attention("one pass", "plain", layers=[0]).passes) == {"causal"}
 
 
+def test_two_passes_alike_keep_both_maps():
+    model = bitune_on(tiny_model(), "only_causal")
+    maps = attention_maps(model.host, model.variant, list(range(5, 14)), [], [0])
+    assert list(maps.passes) == list(maps.summaries) == ["causal", "second causal"]
+    assert np.abs(maps.passes["causal"] - maps.passes["second causal"]).max() > 1e-3
+
+
 def test_layers_that_are_not_there(engine):
     with pytest.raises(ConfigError, match="no layer 4"):
         engine.attention("Hello", "qa", layers=[4])
