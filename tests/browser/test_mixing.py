@@ -235,5 +235,9 @@ def test_it_fits_every_screen(browser, url, size, scheme):  # noqa: F811
         expect(page.locator("#bt-faders output").first).to_have_text("0.50")
         add(page, "bitune: half and half")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
+        edges = page.locator("main h1, #bt-desk, #bt-mixing-chosen label, #bt-sweep, #bt-editor").evaluate_all(
+            "all => all.map(e => e.getBoundingClientRect().right)"
+        )
+        assert max(edges) <= SIZES[size]["width"], "and nothing is cut off"
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"mixing-{size}-{scheme}.png", full_page=True)
