@@ -1,5 +1,6 @@
 """Which models can run Bitune: many families give the same numbers as transformers, others are refused with the reason."""
 
+import contextlib
 import copy
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 import transformers as t
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from bitune import BituneModel, MixingRatios, UnsupportedModelError
+from bitune import BituneModel, ConfigError, MixingRatios, UnsupportedModelError
 from bitune.adapters import AdapterHost
 from bitune.masks import pass_masks
 from bitune.peft_kinds import linear_layers, new_peft_config
@@ -300,6 +301,31 @@ def test_a_base_whose_config_turns_the_cache_off_generates_the_same():
     base = built(copy.deepcopy(FAMILIES["llama"]))
     base.config.use_cache = base.generation_config.use_cache = False
     assert torch.equal(bitune_on(base).generate(prompt, **GREEDY), expected)
+
+
+@pytest.mark.xfail(strict=True, reason="BituneModel.generate passes on arguments that make transformers read the prompt anew")
+@pytest.mark.parametrize("argument", ["prompt_lookup_num_tokens", "assistant_model", "use_cache"])
+def test_arguments_that_pass_by_the_mixed_cache_change_no_token(argument):
+    """Or they are refused."""
+    model, (prompt,) = bitune_on(tiny_model()), ids(9)
+    expected = model.generate(prompt, **GREEDY)
+    value = {"prompt_lookup_num_tokens": 2, "assistant_model": tiny_model(seed=3), "use_cache": False}[argument]
+    with contextlib.suppress(ConfigError):
+        assert torch.equal(model.generate(prompt, **GREEDY, **{argument: value}), expected)
+
+
+@pytest.mark.xfail(strict=True, reason="BituneModel takes any mask; padding on the wrong side scores and answers behind padding")
+def test_padding_on_the_wrong_side_is_refused():
+    model, (prompt, answer) = bitune_on(tiny_model()), ids(6, 3)
+    right = torch.tensor([[1, 1, 1, 1, 0, 0]])
+    left = torch.tensor([[0, 1, 1]])
+    for call in (
+        lambda: model(prompt, answer, right),
+        lambda: model(prompt, answer, None, left),
+        lambda: model.generate(prompt, right, **GREEDY),
+    ):
+        with pytest.raises(ConfigError):
+            call()
 
 
 @pytest.mark.parametrize(
