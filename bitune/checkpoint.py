@@ -183,7 +183,9 @@ def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype 
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{str(folder)!r} could not be written ({_line(error)}); free space, or choose another.") from error
     except (TypeError, ValueError) as error:  # of json: facts about a training may hold anything
-        raise CheckpointError(f"{str(folder)!r} could not be written: its texts or facts are no JSON ({_line(error)}).") from error
+        raise CheckpointError(
+            f"{str(folder)!r} could not be written: its texts or facts are no JSON ({_line(error)})."
+        ) from error
     return folder
 
 

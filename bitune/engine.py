@@ -265,7 +265,12 @@ class Engine:
 
     def _generate(self, ids, mask, cache, settings: GenerationSettings, limit: int, streamer: RowStreamer, cancel) -> None:
         config = GenerationConfig(
-            max_new_tokens=limit, do_sample=False, num_beams=1, pad_token_id=self.base.tokenizer.pad_token_id, **_stop(settings)
+            max_new_tokens=limit,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            pad_token_id=self.base.tokenizer.pad_token_id,
+            **_stop(settings),
         )
         self.base.model.generate(
             ids,

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from bitune.adapters import AdapterHost, require_no_checkpointing, same_weights
+from bitune.adapters import AdapterHost, require_no_checkpointing
 from bitune.base import Base, load_base
 from bitune.checkpoint import Adapter, Checkpoint, locate, read, write
-from bitune.config import BaseReference, BituneConfig, MixingSettings
-from bitune.errors import CheckpointError, ConfigError, WrongBaseError
+from bitune.config import BituneConfig, MixingSettings
+from bitune.errors import CheckpointError, ConfigError
+from bitune.identity import check_base, describe, module_of, source_of
 from bitune.mixing import MixingCoefficients
 from bitune.peft_kinds import new_peft_config
 from bitune.prefill import Row, prefill
@@ -81,7 +82,7 @@ class BituneModel(nn.Module):
         """
         base = _resolve(base)
         row = method_named(method)
-        fresh = peft_config or new_peft_config(_module(base))
+        fresh = peft_config or new_peft_config(module_of(base))
         config = BituneConfig(
             base=describe(base),
             passes=row.passes,
@@ -102,7 +103,7 @@ class BituneModel(nn.Module):
         than it was trained on; `allow_other_base` lets it run on, say, another quantization of the same base.
         """
         checkpoint = read(locate(source))
-        base = _resolve(checkpoint.config.base.id if base is None else base)
+        base = _resolve(source_of(checkpoint.config.base) if base is None else base)
         return cls.from_checkpoint(checkpoint, base, trainable=trainable, allow_other_base=allow_other_base)
 
     @classmethod
@@ -121,7 +122,7 @@ class BituneModel(nn.Module):
         """Put a checkpoint that was read on a base that was loaded."""
         if not allow_other_base:
             check_base(checkpoint.config.base, describe(base))
-        layers = AdapterHost.of(_module(base)).layout.layers
+        layers = AdapterHost.of(module_of(base)).layout.layers
         if checkpoint.theta is not None and len(checkpoint.theta[0]) != layers:
             raise CheckpointError(
                 f"The checkpoint has mixing coefficients for {len(checkpoint.theta[0])} layers, the base has {layers}; "
@@ -179,11 +180,13 @@ class BituneModel(nn.Module):
         """Score answers after their prompts.
 
         `prompt_ids` [batch, P] left-padded, `answer_ids` [batch, A] right-padded, masks of the same shapes (1 on real tokens,
-        default: all). The loss is the cross-entropy in float32, mean over all answer tokens of the batch.
+        default: all). ConfigError for padding on the other side. The loss is the cross-entropy in float32, mean over all answer tokens of the batch.
         """
         require_no_checkpointing(self.base)
-        prompt_mask = _default_mask(prompt_ids, prompt_mask)
+        prompt_mask = _prompt_mask(prompt_ids, prompt_mask)
         answer_mask = _default_mask(answer_ids, answer_mask)
+        if not answer_mask[:, 0].all():
+            raise ConfigError("A row of answer_mask begins with 0; answers are padded on the right and have at least one token.")
         cache = self._prefill(prompt_ids, prompt_mask)
         ids = torch.cat([prompt_ids[:, -1:], answer_ids[:, :-1]], dim=1)
         mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
@@ -198,11 +201,13 @@ class BituneModel(nn.Module):
     def generate(self, prompt_ids: Tensor, prompt_mask: Tensor | None = None, **arguments) -> Tensor:
         """Continue prompts with transformers' own `generate` on the mixed cache; `arguments` are its arguments.
 
-        `prompt_ids` [batch, P] left-padded; returns [batch (x returned sequences), P + new], as transformers does.
+        `prompt_ids` [batch, P] left-padded; returns [batch (x returned sequences), P + new], as transformers does. ConfigError for
+        an argument that would read the prompt anew, past the mixed cache, and for padding on the right.
         """
-        prompt_mask = _default_mask(prompt_ids, prompt_mask)
-        cache = self._prefill(prompt_ids, prompt_mask)
+        prompt_mask = _prompt_mask(prompt_ids, prompt_mask)
         copies = copies_per_row(self.base.generation_config, arguments)
+        arguments = {**arguments, "use_cache": True}
+        cache = self._prefill(prompt_ids, prompt_mask)
         if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
             cache.batch_repeat_interleave(copies)
         with self.host.using(self._method.answer_adapter):
@@ -243,54 +248,34 @@ class BituneModel(nn.Module):
         return self.host.trainable_parameters(list(self.names.values())) + mixing
 
 
-def describe(base: Base | PreTrainedModel, name: str | None = None) -> BaseReference:
-    """What identifies a loaded base."""
-    model = _module(base)
-    text = model.config.get_text_config(decoder=True)
-    known = isinstance(base, Base)
-    return BaseReference(
-        id=name or (base.id if known else model.config.name_or_path or "unnamed"),
-        revision=base.revision if known else None,
-        sha256=base.sha256 if known else None,
-        model_type=model.config.model_type,
-        layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        fingerprint=AdapterHost.of(model).fingerprint,
-    )
+# Ways of generating that read the prompt themselves, or bring a cache of their own.
+_PAST_THE_CACHE = ("assistant_model", "cache_implementation", "custom_generate", "past_key_values", "prompt_lookup_num_tokens")
 
 
-def check_base(expected: BaseReference, found: BaseReference) -> None:
-    """WrongBaseError if a checkpoint trained on `expected` meets `found`; what a checkpoint does not say is not compared."""
-    for key in ("model_type", "layers", "hidden_size"):
-        wanted, given = getattr(expected, key), getattr(found, key)
-        if wanted is not None and wanted != given:
-            raise WrongBaseError(
-                f"The checkpoint was trained on {expected.id!r} ({key} {wanted}), the base {found.id!r} has {key} {given}; "
-                "load the base it was trained on."
-            )
-    if expected.sha256 and expected.sha256 == found.sha256:
-        return
-    if expected.fingerprint and found.fingerprint and not same_weights(expected.fingerprint, found.fingerprint):
-        raise WrongBaseError(
-            f"The checkpoint was trained on {expected.id!r}; {found.id!r} has the same shape but other weights. "
-            "Load the base it was trained on, or pass allow_other_base=True if you mean it (another quantization, say)."
-        )
+def copies_per_row(default: GenerationConfig, arguments: Mapping[str, object]) -> int:
+    """How many rows transformers' generate makes of each prompt: beams, or returned sequences.
 
-
-def copies_per_row(default: GenerationConfig, arguments: dict) -> int:
-    """How many rows transformers' generate makes of each prompt: beams, or returned sequences."""
+    ConfigError for arguments that would pass by the mixed cache and so answer as if it had not been mixed.
+    """
     config = arguments.get("generation_config") or default
-    beams = arguments.get("num_beams", config.num_beams) or 1
-    sequences = arguments.get("num_return_sequences", config.num_return_sequences) or 1
-    return max(beams, sequences)
+    settings = config.to_dict() | dict(arguments)
+    for name in _PAST_THE_CACHE:
+        if settings.get(name) is not None:
+            raise ConfigError(f"{name} is {settings[name]!r}; Bitune answers from its own mixed cache, so leave it out.")
+    if arguments.get("use_cache") is False:
+        raise ConfigError("use_cache is False; Bitune answers from its mixed cache, so leave it out.")
+    return max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)
 
 
 def _resolve(base: BaseLike) -> Base | PreTrainedModel:
     return load_base(base) if isinstance(base, str | os.PathLike) else base
 
 
-def _module(base: Base | PreTrainedModel) -> PreTrainedModel:
-    return base.model if isinstance(base, Base) else base
+def _prompt_mask(prompt_ids: Tensor, mask: Tensor | None) -> Tensor:
+    mask = _default_mask(prompt_ids, mask)
+    if not mask[:, -1].all():
+        raise ConfigError("A row of prompt_mask ends with 0; prompts are padded on the left and have at least one token.")
+    return mask
 
 
 def _default_mask(ids: Tensor, mask: Tensor | None) -> Tensor:

@@ -32,6 +32,7 @@ ROOMS = {
         "support",
         "peft_kinds",
         "adapters",
+        "identity",
         "checkpoint",
         "publish",
         "reference",

@@ -293,7 +293,6 @@ def test_16_bits_are_served_and_come_near_32(family, kind, dtype):
     assert (found.logits - wanted.logits).abs().max() < 0.15 * wanted.logits.abs().max()
 
 
-@pytest.mark.xfail(strict=True, reason="BituneModel.generate does not ask for the cache (use_cache=True)")
 def test_a_base_whose_config_turns_the_cache_off_generates_the_same():
     """Bases that were trained with gradient checkpointing are often saved so."""
     (prompt,) = ids(9)
@@ -303,7 +302,6 @@ def test_a_base_whose_config_turns_the_cache_off_generates_the_same():
     assert torch.equal(bitune_on(base).generate(prompt, **GREEDY), expected)
 
 
-@pytest.mark.xfail(strict=True, reason="BituneModel.generate passes on arguments that make transformers read the prompt anew")
 @pytest.mark.parametrize("argument", ["prompt_lookup_num_tokens", "assistant_model", "use_cache"])
 def test_arguments_that_pass_by_the_mixed_cache_change_no_token(argument):
     """Or they are refused."""
@@ -314,7 +312,6 @@ def test_arguments_that_pass_by_the_mixed_cache_change_no_token(argument):
         assert torch.equal(model.generate(prompt, **GREEDY, **{argument: value}), expected)
 
 
-@pytest.mark.xfail(strict=True, reason="BituneModel takes any mask; padding on the wrong side scores and answers behind padding")
 def test_padding_on_the_wrong_side_is_refused():
     model, (prompt, answer) = bitune_on(tiny_model()), ids(6, 3)
     right = torch.tensor([[1, 1, 1, 1, 0, 0]])
