@@ -1,4 +1,4 @@
-"""What attention capture costs: python benchmarks/capture.py [--tokens 128] [--memory-tokens 1024] [--rounds 7]
+"""What attention capture costs: python -m benchmarks.capture [--tokens 128] [--memory-tokens 1024] [--rounds 7]
 
 Ratios of the same prompt passes with and without capture, interleaved in one run, median over rounds; and how far memory rises
 above the loaded model while a long prompt is summarized in all layers.

@@ -1,4 +1,4 @@
-"""What one batch saves: python benchmarks/variants.py [--new-tokens 32] [--rounds 5] [--threads N]
+"""What one batch saves: python -m benchmarks.variants [--new-tokens 32] [--rounds 5] [--threads N]
 
 Three variants (base, LoRA, Bitune; random adapters, as speed does not ask what was learned) answer one prompt: in one batch
 against one after the other, interleaved in one run, median of ratios. Then the cost of the prompt passes alone: Bitune

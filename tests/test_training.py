@@ -105,6 +105,22 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
         torch.testing.assert_close(state(small)[key], value, atol=2e-4, rtol=1e-3)
 
 
+def test_batches_are_of_like_lengths_and_in_no_order_of_length():
+    from bitune.training import _EpochSampler
+
+    lengths = [1 + i % 97 for i in range(803)]
+    sampler = _EpochSampler(8, lengths, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(803))
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+    batches = [[lengths[i] for i in first[start : start + 8]] for start in range(0, 800, 8)]
+    assert sum(max(b) - min(b) for b in batches) / 100 < 5, "little padding"
+    rising = sum(max(b) > max(a) for a, b in zip(batches, batches[1:], strict=False))
+    assert 30 < rising < 70, "neither falling nor rising"
+
+
 def test_theta_has_its_own_learning_rate(tmp_path):
     slow = fresh()
     train(slow, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 1e-9}), tmp_path)
