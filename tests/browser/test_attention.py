@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.served import TEMPLATE, served, tiny_engine
-from tests.browser.test_compare import ARTIFACTS, HOSTILE, SIZES, browser, ended, run, visit  # noqa: F401
+from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
 
 pytestmark = pytest.mark.browser
 
@@ -27,7 +27,7 @@ def url(engine):
 
 
 @pytest.fixture
-def page(browser, url):  # noqa: F811
+def page(browser, url):
     for page in visit(browser, url, "desktop", "light"):
         come(page)
         yield page
@@ -228,7 +228,7 @@ def test_a_bad_prompt_is_a_sentence(page, prompt, words):
     expect(page.locator(CANVASES)).to_have_count(3)
 
 
-def test_compares_latest_run_comes_along_and_stays_what_was_read(browser, url):  # noqa: F811
+def test_compares_latest_run_comes_along_and_stays_what_was_read(browser, url):
     for page in visit(browser, url, "desktop", "light"):
         run(page, "hello there")
         ended(page)
@@ -249,7 +249,7 @@ def test_compares_latest_run_comes_along_and_stays_what_was_read(browser, url): 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_fits_every_screen(browser, url, size, scheme):  # noqa: F811
+def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         come(page)
         read(page, NASTY, "the answer")

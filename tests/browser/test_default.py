@@ -9,7 +9,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import expect
 
-from tests.browser.test_compare import ANSWERS, ARTIFACTS, browser, ended, run, visit  # noqa: F401
+from tests.browser.visitor import ANSWERS, ARTIFACTS, ended, run, visit
 
 pytestmark = pytest.mark.browser
 
@@ -49,7 +49,7 @@ def test_compare_answers_with_different_text_from_base_and_bitune(url):
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
-def test_a_visitor_sees_them_side_by_side(browser, url, size):  # noqa: F811
+def test_a_visitor_sees_them_side_by_side(browser, url, size):
     for page in visit(browser, url, size, "light"):
         expect(page.locator(".bt-recorded")).to_contain_text("recorded", ignore_case=True)
         run(page, PROMPT)

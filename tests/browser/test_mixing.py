@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from bitune import Engine
 from tests.browser.served import TEMPLATE, served, tiny_folders
-from tests.browser.test_compare import ANSWERS, ARTIFACTS, SIZES, browser, ended, run, visit  # noqa: F401
+from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, run, visit
 from tests.tiny import bitune_on, tiny_base
 
 pytestmark = pytest.mark.browser
@@ -42,7 +42,7 @@ def url(engine):
 
 
 @pytest.fixture
-def page(browser, url):  # noqa: F811
+def page(browser, url):
     for page in visit(browser, url, "desktop", "light"):
         opened(page)
         yield page
@@ -214,7 +214,7 @@ def test_nasty_names_and_prompts_are_text(page):
     assert page.title() == "Bitune"
 
 
-def test_what_ifs_belong_to_one_visitor(browser, url, page):  # noqa: F811
+def test_what_ifs_belong_to_one_visitor(browser, url, page):
     add(page, "bitune: learned")
     for other in visit(browser, url, "desktop", "light"):
         expect(other.locator("#bt-variants label")).to_have_count(4)
@@ -224,7 +224,7 @@ def test_what_ifs_belong_to_one_visitor(browser, url, page):  # noqa: F811
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_fits_every_screen(browser, url, size, scheme):  # noqa: F811
+def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         opened(page)
         page.locator("#bt-measure").click()

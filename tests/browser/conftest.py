@@ -1,0 +1,19 @@
+"""One Chromium for all browser tests."""
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.browser.visitor import FLAGS
+
+
+@pytest.fixture(scope="package")
+def browser():
+    known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    with sync_playwright() as playwright:
+        program = os.environ.get("CHROMIUM") or next(filter(None, known), None) or playwright.chromium.executable_path
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -1,0 +1,52 @@
+"""A visitor in a real Chromium, offline: opens the page, runs a prompt, waits for the end."""
+
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect
+
+ARTIFACTS = Path(__file__).parent.parent.parent / "test-artifacts"
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 420, "height": 900}}
+HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7}}"
+ANSWERS = "#bt-results .bt-answer .bt-text"
+
+
+def visit(browser: Browser, url: str, size: str, scheme: str, query: str = ""):
+    context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"])
+    foreign, broken = [], []
+
+    def guard(route):
+        if route.request.url.startswith((url, "data:", "blob:")):
+            return route.continue_()
+        foreign.append(route.request.url)
+        return route.abort()
+
+    context.route("**/*", guard)
+    page = context.new_page()
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(url + query)
+    # Gradio draws the tab before what is in it.
+    for part in ("#bt-prompt textarea", "#bt-variants input >> nth=0", "#bt-run", "#bt-results p >> nth=0"):
+        expect(page.locator(part)).to_be_visible()
+    yield page
+    context.close()
+    assert foreign == []
+    assert broken == []
+
+
+def run(page: Page, prompt: str) -> None:
+    """Press Run and wait until what stood there before is gone: redrawing removes what the page did not put there."""
+    page.locator("#bt-prompt textarea").fill(prompt)
+    page.evaluate("document.querySelectorAll('#bt-results *').forEach((element) => element.setAttribute('data-before', ''))")
+    page.locator("#bt-run").click()
+    expect(page.locator("#bt-results [data-before].bt-answer, #bt-results p[data-before]")).to_have_count(0)
+
+
+def ended(page: Page) -> None:
+    """Wait for the end of the run that was begun last."""
+    expect(page.locator("#bt-results .bt-running")).to_have_count(0, timeout=30_000)
+    expect(page.locator("#bt-run")).to_be_enabled(timeout=30_000)
+    expect(page.locator("#bt-stop")).to_be_disabled()
