@@ -177,7 +177,7 @@ def _answer_maps(host: AdapterHost, variant: Variant, ids: Tensor, answer_ids: S
                 # A sliding layer holds the last tokens only; the others have weight 0.
                 target[places[layer]][..., shape[1] - weights.shape[-1] :] = weights[row].to(torch.float16).cpu().numpy()
 
-    placed = {key: value[:, -inputs.shape[1] :] for key, value in position_input(host.model, full).items()}
+    placed = position_input(host.model, full, inputs.shape[1])
     with recording(host.model, take, layers), host.using(variant.answer_adapter):
         own = take_rows(cache, torch.tensor([0, 1]))
         host.model(input_ids=inputs, attention_mask=full, past_key_values=own, use_cache=True, **placed)

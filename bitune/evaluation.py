@@ -98,7 +98,7 @@ def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, w
     prompts = torch.tensor([prompt for _, prompt, _ in wanted], device=ids.device)
     inputs = torch.cat([ids[prompts, -1:], answers[:, :-1]], dim=1)
     full = torch.cat([mask[prompts], real[:, :-1]], dim=1)
-    placed = {key: value[:, -inputs.shape[1] :] for key, value in position_input(host.model, full).items()}
+    placed = position_input(host.model, full, inputs.shape[1])
     rows = torch.tensor([row for row, _, _ in wanted])
     own = take_rows(cache, rows)
     logits = host.model(input_ids=inputs, attention_mask=full, past_key_values=own, use_cache=True, **placed).logits

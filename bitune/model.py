@@ -190,7 +190,7 @@ class BituneModel(nn.Module):
         cache = self._prefill(prompt_ids, prompt_mask)
         ids = torch.cat([prompt_ids[:, -1:], answer_ids[:, :-1]], dim=1)
         mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
-        placed = {key: value[:, -ids.shape[1] :] for key, value in position_input(self.base, mask).items()}
+        placed = position_input(self.base, mask, ids.shape[1])
         with self.host.using(self._method.answer_adapter):
             output = self.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed)
         labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)

@@ -68,7 +68,7 @@ def run_passes(
             attention_mask=masks,
             past_key_values=DynamicCache(config=host.model.config),
             use_cache=True,
-            **position_input(host.model, row_mask),
+            **position_input(host.model, row_mask, row_mask.shape[1]),
         )
         return output.past_key_values
 

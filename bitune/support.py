@@ -100,7 +100,7 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
     ones = torch.ones_like(ids)
 
     def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
-        placed = {} if real is None else {k: v[:, -ids.shape[1] :] for k, v in position_input(model, real).items()}
+        placed = {} if real is None else position_input(model, real, ids.shape[1])
         output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed)
         return output.logits[0].float()
 
@@ -118,7 +118,10 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
     return own, causal, both, run(longer[:, -1:], real, real, caches[3])[-1]
 
 
-def position_input(model: PreTrainedModel, token_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`position_ids` for a batch with padding, or nothing for a model that takes none. `token_mask` [rows, tokens]."""
+def position_input(model: PreTrainedModel, token_mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
+    """`position_ids` [rows, last] of the last tokens of a batch with padding, or nothing for a model that takes none.
+
+    `token_mask` [rows, tokens] covers what the cache holds too; `last` tokens are run now, all of them where it is empty.
+    """
     takes = "position_ids" in inspect.signature(model.base_model.forward).parameters
-    return {"position_ids": positions(token_mask)} if takes else {}
+    return {"position_ids": positions(token_mask)[:, -last:]} if takes else {}

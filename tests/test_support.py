@@ -115,7 +115,9 @@ def test_the_passes_see_what_they_should(family):
     for attention, seen in (("causal", distance >= 0), ("anticausal", distance <= 0), ("bidirectional", distance == distance)):
         masks = pass_masks(layout, [attention], ones, "eager", model.dtype)
         with torch.no_grad():
-            maps = model(prompt, attention_mask=masks, output_attentions=True, **position_input(model, ones)).attentions
+            maps = model(
+                prompt, attention_mask=masks, output_attentions=True, **position_input(model, ones, ones.shape[1])
+            ).attentions
         for layer, weights in enumerate(maps):
             window = layout.windows[types[layer]]
             expected = seen if window is None else seen & (distance.abs() < window)
