@@ -2,14 +2,18 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bitune import processes
 from bitune.errors import BituneError
 
 EMBEDDED_NAME = "smollm2-135m-instruct"
+EVALUATE = (
+    "Accuracy of the base and checkpoints: of choices by log-likelihood, of open answers by greedy generation, each with its "
+    "95 %% bootstrap interval and paired differences. Under `accelerate launch -m bitune evaluate` on several devices."
+)
 SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
 
 
@@ -18,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         options.run(options)
+        processes.leave()
     except (BituneError, OSError) as error:
         print(f"bitune: {error}", file=sys.stderr)
         return 1
@@ -104,6 +109,7 @@ def _add_train(commands) -> None:
     command.add_argument("--accumulation", type=int, default=default.accumulation)
     command.add_argument("--learning-rate", type=float, default=default.learning_rate)
     command.add_argument("--mixing-learning-rate", type=_number(float, 0), help="of theta; as --learning-rate if not given")
+    command.add_argument("--alpha-start", type=float, default=0.5, help="ratio of the second pass before the first update")
     command.add_argument("--warmup", type=float, default=default.warmup, help="share of all updates")
     command.add_argument("--schedule", choices=SCHEDULES, default=default.schedule)
     command.add_argument("--weight-decay", type=_number(float, 0), default=default.weight_decay)
@@ -127,13 +133,14 @@ def _add_train(commands) -> None:
 
 
 def _add_evaluate(commands) -> None:
-    command = _command(commands, "evaluate", evaluate, "Accuracy on multiple-choice records, by log-likelihood of each choice.")
+    command = _command(commands, "evaluate", evaluate, EVALUATE)
     _add_base(command)
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
     command.add_argument("--data", action="append", required=True)
     command.add_argument("--limit", type=_number(int, 1), help="score only the first so many records of each file")
     command.add_argument("--batch-size", type=_number(int, 1), default=8)
-    command.add_argument("--output", help="JSON file for the scores of every choice")
+    command.add_argument("--max-new-tokens", type=_number(int, 1), default=128, help="of an open answer")
+    command.add_argument("--output", help="JSON file for every item's prediction, the accuracies and their differences")
 
 
 def _add_convert(commands) -> None:
@@ -175,11 +182,12 @@ def train_command(options: argparse.Namespace) -> None:
     pairs, validation, data = _pairs(options, base.tokenizer)
     peft = new_peft_config(base.model, options.peft, options.rank, options.alpha, options.targets, options.dropout)
     mixing = MixingSettings(options.parameterization, options.theta_init)
-    model = BituneModel.create(base, options.method, peft, mixing, options.template)
+    model = BituneModel.create(base, options.method, peft, mixing, options.template, options.alpha_start)
     settings = TrainingSettings(**{name: getattr(options, name) for name in TrainingSettings.__dataclass_fields__})
     figures = train(model, pairs, settings, f"{options.output}.state", validation, resume=options.resume)
-    if _is_main_process():
-        model.record_training(facts(model, settings, figures, data))
+    if processes.is_main():
+        kept = facts(model, settings, figures, data)
+        model.record_training(kept if model.mixing is None else kept | {"alpha_start": options.alpha_start})
         model.save_pretrained(options.output, dtype=getattr(torch, options.save_dtype))
         print(f"saved {options.output}: {model.trainable_parameters():,} trained parameters, loss {figures['train_loss']:.4f}")
 
@@ -199,7 +207,7 @@ def _pairs(options: argparse.Namespace, tokenizer):
     part = options.validation if options.validation < 1 else int(options.validation)
     both = split_validation(examples, part, options.seed)
     train, held_out = (tokenize_all(part, tokenizer, options.max_prompt_tokens, options.max_answer_tokens) for part in both)
-    if _is_main_process():
+    if processes.is_main():
         print(
             f"{len(train.pairs):,} examples to train on, {len(held_out.pairs):,} to validate; {train.cut:,} prompts cut, {train.dropped:,} dropped"
         )
@@ -212,28 +220,52 @@ def _pairs(options: argparse.Namespace, tokenizer):
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Print accuracy of every variant on every file."""
+    """Print accuracy and paired differences of every variant on every file."""
     from tqdm import tqdm
 
     from bitune.data import load_examples
-    from bitune.errors import DataError
-    from bitune.evaluation import accuracy, question, score
+    from bitune.errors import ConfigError
+    from bitune.report import evaluate as run
 
-    chosen = {source: [e for e in load_examples(source) if e.choices][: options.limit] for source in options.data}
-    for source, examples in chosen.items():
-        if not examples:
-            raise DataError(f"{source} holds no question with choices, so there is nothing to score; name a file that has some.")
-    engine, report = _engine(options), {}
-    for source, examples in chosen.items():
-        questions = [question(example, engine.base.tokenizer) for example in examples]
-        with tqdm(total=len(questions), desc=Path(source).name) as bar:
-            scores = score(engine.host, engine.variants, questions, options.batch_size, bar.update)
-        for name, rows in scores.items():
-            result = accuracy(questions, rows)
-            print(f"{Path(source).name:32} {name:24} {100 * result.by_sum:5.1f} by sum, {100 * result.by_mean:5.1f} by mean")
-        report[Path(source).name] = {"labels": [q.label for q in questions], "scores": scores}
-    if options.output:
-        Path(options.output).write_text(json.dumps(report), encoding="utf-8")
+    if options.output and not Path(options.output).parent.is_dir():  # now, not after hours
+        raise ConfigError(f"There is no folder {str(Path(options.output).parent)!r} for the report; make it, or choose another.")
+    sets = {source: load_examples(source)[: options.limit] for source in options.data}
+    engine, reports = _engine(options), {}
+    for source, examples in sets.items():
+        name = Path(source).name
+        with tqdm(total=len(examples), desc=name, disable=not processes.is_main()) as bar:
+            report = run(
+                engine.host,
+                engine.variants,
+                examples,
+                engine.base.tokenizer,
+                batch_size=options.batch_size,
+                max_new_tokens=options.max_new_tokens,
+                progress=bar.update,
+            )
+        reports[name] = report.to_dict()
+        if processes.is_main():
+            print("\n".join(_lines(name, report)))
+    if options.output and processes.is_main():
+        Path(options.output).write_text(json.dumps(reports, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _lines(name: str, report) -> list[str]:
+    """The report as a table: one line a measure and variant, with the 95 % interval, and the difference to the first variant."""
+    lines = []
+    for measure, by_variant in report.hits.items():
+        first, *_ = by_variant
+        for variant in by_variant:
+            line = f"{name:28} {measure:6} {variant:24} {_percent(report.accuracy(measure, variant))}"
+            if variant != first:
+                line += f"   minus {first}: {_percent(report.difference(measure, variant, first), sign='+')}"
+            lines.append(line)
+    return lines
+
+
+def _percent(interval, sign: str = "") -> str:
+    values = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return "{:{s}5.1f} ({:{s}.1f} to {:{s}.1f})".format(*values, s=sign)
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -268,11 +300,6 @@ def inspect(options: argparse.Namespace) -> None:
         print("layer     alpha keys   alpha values")
         for layer, (key, value) in enumerate(zip(*(alpha.tolist() for alpha in mixing()), strict=True)):
             print(f"{layer:5}     {key:10.3f}   {value:12.3f}")
-
-
-def _is_main_process() -> bool:
-    """One process of a distributed run prints and saves."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def _engine(options: argparse.Namespace):

@@ -23,7 +23,7 @@ from bitune.errors import ConfigError, UnsupportedModelError
 from bitune.mixing import take_rows
 from bitune.prefill import Row, prefill, run_passes
 from bitune.results import AnswerMaps, AttentionMaps, HeadSummary
-from bitune.support import RECORDING, attention_implementation, position_input
+from bitune.support import RECORDING, attention_implementation, cache_input, position_input
 from bitune.variants import PromptPass, Variant
 
 Take = Callable[[int, Tensor], None]
@@ -180,7 +180,7 @@ def _answer_maps(host: AdapterHost, variant: Variant, ids: Tensor, answer_ids: S
     placed = position_input(host.model, full, inputs.shape[1])
     with recording(host.model, take, layers), host.using(variant.answer_adapter):
         own = take_rows(cache, torch.tensor([0, 1]))
-        host.model(input_ids=inputs, attention_mask=full, past_key_values=own, use_cache=True, **placed)
+        host.model(input_ids=inputs, attention_mask=full, **cache_input(own), **placed)
     return AnswerMaps(*maps), moved
 
 

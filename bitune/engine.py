@@ -23,6 +23,7 @@ from bitune.peft_kinds import kind_of
 from bitune.prefill import Row, prefill
 from bitune.prompts import CHAT, PromptTemplate, pad_left
 from bitune.results import AttentionMaps, BaseFacts, CheckpointFacts, Update
+from bitune.support import cache_input
 from bitune.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
 
 BASE_NAME = "base"
@@ -275,7 +276,7 @@ class Engine:
         self.base.model.generate(
             ids,
             attention_mask=mask,
-            past_key_values=cache,
+            **cache_input(cache),
             generation_config=config,
             logits_processor=sampling(settings),
             stopping_criteria=[Cancelled(cancel)],

@@ -1,22 +1,26 @@
-"""Score variants on multiple choice: the log-likelihood of each choice after the prompt, one prompt cache for all choices.
+"""Score variants: the log-likelihood of each choice after the prompt, and free answers, over one prompt cache.
 
-Knows an engine's host and token pairs; knows no file and no page.
+Knows an engine's host and token ids; knows no file and no page. Under `accelerate launch` the processes share the batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedTokenizerBase
+from transformers import Cache, GenerationConfig, PreTrainedTokenizerBase
 
+from bitune import processes
 from bitune.adapters import AdapterHost
 from bitune.data import Example, continuation_ids
 from bitune.mixing import take_rows
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
-from bitune.support import position_input
+from bitune.support import cache_input, position_input
 from bitune.variants import Variant
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,14 @@ class Question:
 
     prompt_ids: Sequence[int]
     choices: Sequence[Sequence[int]]
-    label: int
+    label: int = 0
+
+
+class Likelihood(NamedTuple):
+    """Of one choice: the sum of its tokens' log-probabilities, and whether greedy decoding would say just these tokens."""
+
+    sum: float
+    greedy: bool
 
 
 def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
@@ -35,59 +46,101 @@ def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
     )
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of questions whose right choice got the highest log-likelihood: by its sum, and by its mean a token."""
-
-    questions: int
-    by_sum: float
-    by_mean: float
-
-
-@torch.no_grad()
 def score(
     host: AdapterHost,
     variants: Mapping[str, Variant],
     questions: Sequence[Question],
     batch_size: int = 8,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, list[list[float]]]:
-    """Log-likelihood of every choice: {variant: [question][choice]}, sums over the choice's tokens, in float32.
+) -> dict[str, list[list[Likelihood]]]:
+    """Log-likelihood of every choice: {variant: [question][choice]}, in float32 from the model's logits.
 
-    All variants share the passes they have in common. Questions are taken in order of length, `batch_size` at a time.
+    All variants share the passes they have in common, all choices of a question its cache. Questions are taken in order of
+    length, `batch_size` at a time; the batches, and so the numbers, are the same over any number of processes.
     """
-    order = sorted(range(len(questions)), key=lambda i: len(questions[i].prompt_ids))
-    result: dict[str, list] = {name: [None] * len(questions) for name in variants}
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        scores = _score_batch(host, list(variants.values()), [questions[i] for i in batch])
-        for name, rows in zip(variants, scores, strict=True):
-            for index, row in zip(batch, rows, strict=True):
-                result[name][index] = row
+    rows = list(variants.values())
+    return _in_batches(
+        variants,
+        [q.prompt_ids for q in questions],
+        batch_size,
+        lambda batch: _score_batch(host, rows, [questions[i] for i in batch]),
+        progress,
+    )
+
+
+def answer(
+    host: AdapterHost,
+    variants: Mapping[str, Variant],
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int = 8,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[list[int]]]:
+    """Greedy answers as token ids, up to and without the end token: {variant: [prompt]}. Batches as in `score`."""
+    rows = list(variants.values())
+    return _in_batches(
+        variants,
+        prompts,
+        batch_size,
+        lambda batch: _answer_batch(host, rows, [prompts[i] for i in batch], max_new_tokens),
+        progress,
+    )
+
+
+def _in_batches(
+    names: Sequence[str] | Mapping[str, Variant],
+    prompts: Sequence[Sequence[int]],
+    batch_size: int,
+    work: Callable[[list[int]], list[list[Result]]],
+    progress: Callable[[int], None],
+) -> dict[str, list[Result]]:
+    """{name: [prompt]} from `work(indices)`, which returns [name][index]; processes take turns in the batches."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    done = []
+    for batch in processes.share(batches):
+        with torch.no_grad():
+            done.append((batch, work(batch)))
         progress(len(batch))
+    result: dict[str, list] = {name: [None] * len(prompts) for name in names}
+    for batch, by_name in processes.gather(done):
+        for name, values in zip(names, by_name, strict=True):
+            for index, value in zip(batch, values, strict=True):
+                result[name][index] = value
     return result
 
 
-def _score_batch(host: AdapterHost, variants: Sequence[Variant], questions: Sequence[Question]) -> list[list[list[float]]]:
-    device = host.model.get_input_embeddings().weight.device
-    ids, mask = pad_left([q.prompt_ids for q in questions], 0, device)
-    rows = [Row.of(variant, prompt) for variant in variants for prompt in range(len(questions))]
-    cache = prefill(host, ids, mask, rows)
+def _read(
+    host: AdapterHost, variants: Sequence[Variant], prompts: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor, Cache, list[Row]]:
+    """Ids and mask of the prompts [prompts, longest], and a cache with a row for each variant and prompt, in this order."""
+    ids, mask = pad_left(prompts, 0, host.model.get_input_embeddings().weight.device)
+    rows = [Row.of(variant, prompt) for variant in variants for prompt in range(len(prompts))]
+    return ids, mask, prefill(host, ids, mask, rows), rows
+
+
+def _by_variant(values: Sequence[Result], variants: int) -> list[list[Result]]:
+    size = len(values) // variants
+    return [list(values[v * size : (v + 1) * size]) for v in range(variants)]
+
+
+def _score_batch(host: AdapterHost, variants: Sequence[Variant], questions: Sequence[Question]) -> list[list[list[Likelihood]]]:
+    ids, mask, cache, rows = _read(host, variants, [q.prompt_ids for q in questions])
     # One row a choice: (row of the cache, prompt, token ids of the choice).
     wanted = [(r, row.prompt, choice) for r, row in enumerate(rows) for choice in questions[row.prompt].choices]
     adapters = [variants[r // len(questions)].answer_adapter for r, _, _ in wanted]
-    sums: list[float] = [0.0] * len(wanted)
+    found: list[Likelihood | None] = [None] * len(wanted)
     for batch, values in host.run(adapters, lambda b: _score_choices(host, cache, ids, mask, [wanted[i] for i in b])):
         for index, value in zip(batch, values, strict=True):
-            sums[index] = value
-    by_row: list[list[float]] = [[] for _ in rows]
-    for (row, _, _), value in zip(wanted, sums, strict=True):
+            found[index] = value
+    by_row: list[list[Likelihood]] = [[] for _ in rows]
+    for (row, _, _), value in zip(wanted, found, strict=True):
         by_row[row].append(value)
-    return [by_row[v * len(questions) : (v + 1) * len(questions)] for v in range(len(variants))]
+    return _by_variant(by_row, len(variants))
 
 
-def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, wanted: Sequence[tuple]) -> list[float]:
-    """Sum of log-probabilities of each choice after its prompt's last token, on its own copy of the prompt's cache row."""
+def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, wanted: Sequence[tuple]) -> list[Likelihood]:
+    """Likelihood of each choice after its prompt's last token, on its own copy of the prompt's cache row."""
     longest = max(len(choice) for _, _, choice in wanted)
     answers = torch.zeros((len(wanted), longest), dtype=torch.long)
     real = torch.zeros_like(answers)
@@ -101,16 +154,45 @@ def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, w
     placed = position_input(host.model, full, inputs.shape[1])
     rows = torch.tensor([row for row, _, _ in wanted])
     own = take_rows(cache, rows)
-    logits = host.model(input_ids=inputs, attention_mask=full, past_key_values=own, use_cache=True, **placed).logits
+    logits = host.model(input_ids=inputs, attention_mask=full, **cache_input(own), **placed).logits
     chosen = logits.float().log_softmax(-1).gather(-1, answers[..., None])[..., 0]
-    return (chosen * real).sum(-1).tolist()
+    greedy = ((logits.argmax(-1) == answers) | (real == 0)).all(-1)
+    return [Likelihood(*pair) for pair in zip((chosen * real).sum(-1).tolist(), greedy.tolist(), strict=True)]
 
 
-def accuracy(questions: Sequence[Question], scores: Sequence[Sequence[float]]) -> Accuracy:
-    """Accuracy of one variant's `scores` [question][choice]."""
-    right_sum = right_mean = 0
-    for question, row in zip(questions, scores, strict=True):
-        means = [value / len(choice) for value, choice in zip(row, question.choices, strict=True)]
-        right_sum += row.index(max(row)) == question.label
-        right_mean += means.index(max(means)) == question.label
-    return Accuracy(len(questions), right_sum / len(questions), right_mean / len(questions))
+def _answer_batch(
+    host: AdapterHost, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[list[list[int]]]:
+    ids, mask, cache, rows = _read(host, variants, prompts)
+    default = host.model.generation_config
+    ends = default.eos_token_id
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else 0,
+    )
+    answers: list[list[int]] = [[] for _ in rows]
+
+    def decode(batch: list[int]) -> None:
+        here = torch.tensor([rows[i].prompt for i in batch], device=ids.device)
+        own = take_rows(cache, torch.tensor(batch))
+        whole = host.model.generate(ids[here], attention_mask=mask[here], generation_config=config, **cache_input(own))
+        for i, tokens in zip(batch, whole[:, ids.shape[1] :].tolist(), strict=True):
+            place = next((p for p, token in enumerate(tokens) if token in ends), len(tokens))
+            answers[i] = tokens[:place]
+
+    host.run([variants[i // len(prompts)].answer_adapter for i in range(len(rows))], decode)
+    return _by_variant(answers, len(variants))
+
+
+def by_sum(scores: Sequence[Likelihood]) -> int:
+    """Index of the choice with the highest log-likelihood."""
+    return max(range(len(scores)), key=lambda i: scores[i].sum)
+
+
+def by_mean(scores: Sequence[Likelihood], choices: Sequence[Sequence[int]]) -> int:
+    """Index of the choice with the highest log-likelihood a token."""
+    return max(range(len(scores)), key=lambda i: scores[i].sum / len(choices[i]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from bitune.config import MixingSettings
+from bitune.errors import ConfigError
 from bitune.variants import MixingRatios
 
 
@@ -18,7 +19,7 @@ class MixingCoefficients(nn.Module):
     """Learned weights theta, one a layer for keys and one for values, kept in float32 whatever the model's dtype.
 
     `abs`: alpha = |theta| / (|theta| + theta_init); `relu`: the same with max(theta, 0), so a negative theta gives alpha 0.
-    theta starts at `theta_init`, so alpha starts at 0.5.
+    theta starts at `theta_init`, so alpha starts at 0.5; `start_at` begins elsewhere.
     """
 
     def __init__(self, layers: int, parameterization: str = "abs", theta_init: float = 0.01):
@@ -36,6 +37,14 @@ class MixingCoefficients(nn.Module):
     def _alpha(self, theta: Tensor) -> Tensor:
         size = theta.abs() if self.parameterization == "abs" else theta.relu()
         return size / (size + self.theta_init)
+
+    @torch.no_grad()
+    def start_at(self, alpha: float) -> None:
+        """Set every theta so that alpha begins at `alpha`, between 0 and 1, both excluded."""
+        if not 0 < alpha < 1:
+            raise ConfigError(f"alpha would start at {alpha}; choose a value between 0 and 1, both excluded.")
+        for theta in (self.theta_k, self.theta_v):
+            theta.fill_(self.theta_init * alpha / (1 - alpha))
 
     def ratios(self) -> MixingRatios:
         """alpha as plain numbers."""

@@ -21,7 +21,7 @@ from bitune.peft_kinds import new_peft_config
 from bitune.prefill import Row, prefill
 from bitune.publish import publish
 from bitune.reference import read_reference
-from bitune.support import position_input
+from bitune.support import cache_input, position_input
 from bitune.variants import Variant, method_named
 
 IGNORED = -100
@@ -75,10 +75,12 @@ class BituneModel(nn.Module):
         peft_config: PeftConfig | None = None,
         mixing: MixingSettings | None = None,
         prompt_template: str | None = None,
+        alpha_start: float = 0.5,
     ) -> "BituneModel":
-        """An untrained model: fresh adapters of `peft_config` (default: LoRA of rank 8, see peft_kinds), alpha 0.5 in every layer.
+        """An untrained model: fresh adapters of `peft_config` (default: LoRA of rank 8, see peft_kinds).
 
-        `method` is a name of variants.METHODS. With fresh LoRA adapters every method with causal passes answers like the base.
+        `method` is a name of variants.METHODS. `alpha_start`: the ratio that every layer begins with, above 0 and below 1; the
+        paper's is 0.5. With fresh LoRA adapters every method with causal passes answers like the base.
         """
         base = _resolve(base)
         row = method_named(method)
@@ -91,7 +93,10 @@ class BituneModel(nn.Module):
             adapters={slot: slot for slot in row.slots},
             prompt_template=prompt_template,
         )
-        return cls(base, config, {slot: Adapter(replace(fresh), None) for slot in row.slots})
+        model = cls(base, config, {slot: Adapter(replace(fresh), None) for slot in row.slots})
+        if model.mixing is not None:
+            model.mixing.start_at(alpha_start)
+        return model
 
     @classmethod
     def from_pretrained(
@@ -192,7 +197,7 @@ class BituneModel(nn.Module):
         mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
         placed = position_input(self.base, mask, ids.shape[1])
         with self.host.using(self._method.answer_adapter):
-            output = self.base(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed)
+            output = self.base(input_ids=ids, attention_mask=mask, **cache_input(cache), **placed)
         labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)
         loss = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         return BituneOutput(loss=loss, logits=output.logits)
@@ -206,12 +211,11 @@ class BituneModel(nn.Module):
         """
         prompt_mask = _prompt_mask(prompt_ids, prompt_mask)
         copies = copies_per_row(self.base.generation_config, arguments)
-        arguments = {**arguments, "use_cache": True}
         cache = self._prefill(prompt_ids, prompt_mask)
         if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
             cache.batch_repeat_interleave(copies)
         with self.host.using(self._method.answer_adapter):
-            return self.base.generate(prompt_ids, attention_mask=prompt_mask, past_key_values=cache, **arguments)
+            return self.base.generate(prompt_ids, attention_mask=prompt_mask, **{**arguments, **cache_input(cache)})
 
     def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor):
         alphas = self.mixing() if self.mixing is not None else (None, None)
@@ -249,7 +253,14 @@ class BituneModel(nn.Module):
 
 
 # Ways of generating that read the prompt themselves, or bring a cache of their own.
-_PAST_THE_CACHE = ("assistant_model", "cache_implementation", "custom_generate", "past_key_values", "prompt_lookup_num_tokens")
+_PAST_THE_CACHE = (
+    "assistant_model",
+    "cache",
+    "cache_implementation",
+    "custom_generate",
+    "past_key_values",
+    "prompt_lookup_num_tokens",
+)
 
 
 def copies_per_row(default: GenerationConfig, arguments: Mapping[str, object]) -> int:

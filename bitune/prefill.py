@@ -14,7 +14,7 @@ from transformers import Cache, DynamicCache
 from bitune.adapters import AdapterHost
 from bitune.masks import pass_masks
 from bitune.mixing import join_rows, mix_rows
-from bitune.support import attention_implementation, position_input
+from bitune.support import attention_implementation, cache_input, position_input
 from bitune.variants import PromptPass, Variant
 
 
@@ -63,14 +63,10 @@ def run_passes(
         row_mask = mask[prompts]
         implementation = attention_implementation(host.model)
         masks = pass_masks(host.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, host.model.dtype)
-        output = decoder(
-            input_ids=ids[prompts],
-            attention_mask=masks,
-            past_key_values=DynamicCache(config=host.model.config),
-            use_cache=True,
-            **position_input(host.model, row_mask, row_mask.shape[1]),
-        )
-        return output.past_key_values
+        cache = DynamicCache(config=host.model.config)
+        placed = position_input(host.model, row_mask, row_mask.shape[1])
+        decoder(input_ids=ids[prompts], attention_mask=masks, **cache_input(cache), **placed)
+        return cache
 
     batches = host.run([pass_.adapter for pass_, _ in wanted], call)
     order = [index for batch, _ in batches for index in batch]

@@ -3,7 +3,8 @@
 import inspect
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+import transformers
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from bitune.embedded import reason
@@ -13,6 +14,8 @@ from bitune.variants import Attention
 
 IMPLEMENTATIONS = ("sdpa", "eager")
 RECORDING = "bitune_recording"  # what attention.py registers; takes masks as eager does
+# transformers 5.24 renamed the argument.
+_CACHE = "cache" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24) else "past_key_values"
 _ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
 _PROBE_TOKENS = 4
 _PROBED_WINDOW = 64  # up to here a prompt longer than the window costs next to nothing
@@ -101,7 +104,7 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
 
     def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
         placed = {} if real is None else position_input(model, real, ids.shape[1])
-        output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **placed)
+        output = model(input_ids=ids, attention_mask=mask, **cache_input(cache), **placed)
         return output.logits[0].float()
 
     def masks(attention: Attention, real: torch.Tensor):
@@ -116,6 +119,11 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
     longer, real = torch.cat([padding, ids], dim=1), torch.cat([padding, ones], dim=1)
     run(longer[:, :-1], masks("causal", real[:, :-1]), real[:, :-1], caches[3])
     return own, causal, both, run(longer[:, -1:], real, real, caches[3])[-1]
+
+
+def cache_input(cache: Cache) -> dict[str, object]:
+    """The arguments that make a model, or its `generate`, go on from `cache` and write into it."""
+    return {_CACHE: cache, "use_cache": True}
 
 
 def position_input(model: PreTrainedModel, token_mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:

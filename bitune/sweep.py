@@ -67,4 +67,4 @@ def _scores(
     tokens = engine.prompt_ids(prompt, variant, template=template)
     variants = {name: engine.variants[variant].with_mixing(question.mixing) for name, question in what_ifs.items()}
     rows = score(engine.host, variants, [Question(tokens, [answer], 0)])
-    return {name: row[0][0] for name, row in rows.items()}
+    return {name: row[0][0].sum for name, row in rows.items()}

@@ -1,6 +1,7 @@
 """Folders as the authors' training script saves them, and the method computed from such a folder with stock models alone.
 
-Nothing here runs bitune or PEFT: adapters are numbers that are folded into the weights of a copy of the base.
+Nothing here runs bitune or PEFT (bitune only tells the name of an argument): adapters are numbers that are folded into the
+weights of a copy of the base.
 """
 
 import copy
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+
+from bitune.support import cache_input
 
 RANK = 4
 FT_TYPES = {"lora": 4, "dora": 14, "ia3": 24}
@@ -136,11 +139,11 @@ def expected_logits(folder: Path, base: PreTrainedModel, prompt: Tensor, answer:
                 size = theta.abs() if settings["pass_type"] == 607 else theta.relu()
                 alpha = size / (size + settings["s_init"])
                 setattr(two, part, (1 - alpha) * getattr(one, part) + alpha * getattr(two, part))
-    return default(torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1), past_key_values=cache).logits
+    return default(torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1), **cache_input(cache)).logits
 
 
 def _read(model: PreTrainedModel, ids: Tensor, bidirectional: bool) -> DynamicCache:
     mask = torch.zeros(1, 1, ids.shape[1], ids.shape[1]) if bidirectional else None
     cache = DynamicCache(config=model.config)
-    model(ids, attention_mask=mask, past_key_values=cache, use_cache=True)
+    model(ids, attention_mask=mask, **cache_input(cache))
     return cache

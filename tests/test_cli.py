@@ -171,29 +171,46 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
     options = ["--base", work / "base", "--device", "cpu", "--checkpoint", work / "qa"]
     data = ["--data", work / "choices.jsonl", "--limit", 5, "--output", tmp_path / "report.json"]
     lines = run(capsys, "evaluate", *options, *data).splitlines()
-    assert [line.split()[:2] for line in lines] == [["choices.jsonl", "base"], ["choices.jsonl", "qa"]]
+    shown = [("sum", "base"), ("sum", "qa"), ("mean", "base"), ("mean", "qa")]
+    assert [tuple(line.split()[:3]) for line in lines] == [("choices.jsonl", *pair) for pair in shown]
     report = json.loads((tmp_path / "report.json").read_text())["choices.jsonl"]
-    assert report["labels"] == [0] * 5 and report["scores"].keys() == {"base", "qa"}
-    for name, line in zip(("base", "qa"), lines, strict=True):
-        rows = report["scores"][name]
-        assert [len(row) for row in rows] == [3] * 5
-        right = sum(row.index(max(row)) == 0 for row in rows)
-        assert f"{100 * right / 5:.1f} by sum" in line
+    assert [item["right"] for item in report["items"]] == [0] * 5
+    for (measure, name), line in zip(shown, lines, strict=True):
+        found = report["measures"][measure][name]
+        right = sum(predicted == 0 for predicted in found["predictions"])
+        assert found["accuracy"]["mean"] == right / 5 and f" {100 * right / 5:.1f} (" in line
+        assert ("minus base" in line) == (name == "qa")
+    gap = report["measures"]["sum"]["qa"]["minus"]["base"]
+    assert gap["low"] <= gap["mean"] <= gap["high"]
+
+
+def test_evaluate_generates_open_answers(work, capsys):
+    (line,) = run(capsys, "evaluate", "--base", work / "base", "--data", work / "open.jsonl", "--max-new-tokens", 2).splitlines()
+    assert line.split()[:3] == ["open.jsonl", "answer", "base"]
 
 
 def test_evaluate_says_what_is_wrong(work, capsys, tmp_path):
     base = ["evaluate", "--base", work / "base", "--device", "cpu", "--data"]
-    assert "no question with choices" in refused(capsys, *base, work / "open.jsonl")
+    mixed = (work / "open.jsonl").read_text() + (work / "choices.jsonl").read_text()
+    (tmp_path / "mixed.jsonl").write_text(mixed)
+    assert main([*map(str, base), str(tmp_path / "mixed.jsonl")]) == 1
+    assert "split a mixed one" in capsys.readouterr().err
     assert "There is no file" in refused(capsys, *base, work / "nothing.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"question": "x"\n')
     assert "broken.jsonl, line 1" in refused(capsys, *base, tmp_path / "broken.jsonl")
 
 
-def test_a_report_that_cannot_be_written_is_said_without_a_traceback(work, capsys, tmp_path):
-    arguments = ["evaluate", "--base", work / "base", "--data", work / "choices.jsonl", "--limit", 1]
-    assert main([*map(str, arguments), "--output", str(tmp_path / "no" / "report.json")]) == 1
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("bitune: ") and "report.json" in last
+def test_a_report_that_cannot_be_written_is_said_before_anything_runs(work, capsys, tmp_path):
+    arguments = [
+        "evaluate",
+        "--base",
+        work / "base",
+        "--data",
+        work / "choices.jsonl",
+        "--output",
+        tmp_path / "no" / "report.json",
+    ]
+    assert "There is no folder" in refused(capsys, *arguments)
 
 
 # --- train ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from bitune import METHODS, MixingRatios
 from bitune.adapters import AdapterHost
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
+from bitune.support import cache_input
 from bitune.variants import BASE
 from tests.tiny import END, FAMILIES, WINDOW, bitune_on, ids, tiny_model
 
@@ -36,7 +37,7 @@ def test_a_causal_pass_is_the_models_own_prompt_pass(family):
     ours = caches_of(host, prompt, [Row(0, BASE.passes)])
     own = DynamicCache(config=model.config)
     with torch.no_grad():
-        model(prompt[:, :-1], past_key_values=own, use_cache=True)
+        model(prompt[:, :-1], **cache_input(own))
     torch.testing.assert_close(stacked(ours), stacked(own), **CLOSE)
 
 
@@ -47,7 +48,7 @@ def test_base_variant_generates_as_plain_transformers(family):
     for prompt in ids(1, 2, 14):
         cache = caches_of(host, prompt, [Row(0, BASE.passes)])
         mask = torch.ones_like(prompt)
-        ours = model.generate(prompt, attention_mask=mask, past_key_values=cache, **GREEDY)
+        ours = model.generate(prompt, attention_mask=mask, **{**GREEDY, **cache_input(cache)})
         assert torch.equal(ours, model.generate(prompt, attention_mask=mask, **GREEDY)), prompt.shape
 
 

@@ -1,11 +1,11 @@
-"""Scores against a brute force that re-reads every prompt for every choice."""
+"""Scores against a brute force that re-reads every prompt for every choice; answers against generate, one at a time."""
 
 import pytest
 import torch
 
 from bitune import Engine
 from bitune.data import Example
-from bitune.evaluation import Question, accuracy, question, score
+from bitune.evaluation import Likelihood, Question, answer, by_mean, by_sum, question, score
 from tests.tiny import bitune_on, ids, tiny_base
 
 
@@ -22,21 +22,37 @@ def setting():
     return engine.host, variants, models, questions
 
 
+def reread(host, model, prompt, choice) -> torch.Tensor:
+    """Logits [choice, vocabulary] of a choice after its prompt, read by itself; `model` None is the base."""
+    with torch.no_grad():
+        if model is not None:
+            return model(torch.tensor([prompt]), torch.tensor([choice])).logits[0]
+        return host.model(torch.tensor([[*prompt, *choice]])).logits[0, len(prompt) - 1 : -1]
+
+
 def test_scores_equal_a_brute_force(setting):
     host, variants, models, questions = setting
     scores = score(host, variants, questions, batch_size=2)
-    for name, model in models.items():
+    for name in variants:
         for q, row in zip(questions, scores[name], strict=True):
             for choice, found in zip(q.choices, row, strict=True):
-                with torch.no_grad():
-                    loss = model(torch.tensor([q.prompt_ids]), torch.tensor([choice])).loss
-                assert found == pytest.approx(-loss.item() * len(choice), abs=1e-3)
-    for q, row in zip(questions, scores["base"], strict=True):
-        for choice, found in zip(q.choices, row, strict=True):
-            whole = torch.tensor([[*q.prompt_ids, *choice]])
-            with torch.no_grad():
-                log = host.model(whole).logits.log_softmax(-1)[0, len(q.prompt_ids) - 1 : -1]
-            assert found == pytest.approx(log.gather(-1, whole[0, len(q.prompt_ids) :, None]).sum().item(), abs=1e-3)
+                logits = reread(host, models.get(name), q.prompt_ids, choice)
+                log = logits.log_softmax(-1)[range(len(choice)), choice]
+                assert found.sum == pytest.approx(log.sum().item(), abs=1e-3)
+                assert found.greedy == (logits.argmax(-1).tolist() == list(choice))
+
+
+def test_what_greedy_decoding_says_is_greedy(setting):
+    """Of two choices, the one that the model itself would say is marked, the other is not."""
+    host, variants, models, questions = setting
+    for name in variants:
+        said = []
+        for _ in range(3):
+            logits = reread(host, models.get(name), questions[1].prompt_ids, [*said, 0])
+            said.append(int(logits[-1].argmax()))
+        other = [said[0], said[1], (said[2] + 1) % 200]
+        ((row,),) = score(host, {name: variants[name]}, [Question(questions[1].prompt_ids, [said, other])]).values()
+        assert [found.greedy for found in row] == [True, False]
 
 
 def test_batches_do_not_change_scores(setting):
@@ -44,16 +60,30 @@ def test_batches_do_not_change_scores(setting):
     one, many = score(host, variants, questions, batch_size=1), score(host, variants, questions, batch_size=5)
     for name in variants:
         for a, b in zip(one[name], many[name], strict=True):
-            assert a == pytest.approx(b, abs=1e-3)
+            assert [x.sum for x in a] == pytest.approx([x.sum for x in b], abs=1e-3)
 
 
-def test_accuracy_by_sum_and_by_mean():
-    questions = [Question([1], [[1], [1, 1, 1, 1]], label) for label in (0, 1)]
+def test_answers_are_those_of_generate(setting):
+    """Batched, padded and beside other variants as each model alone; the end token and what follows are not in them."""
+    host, variants, models, questions = setting
+    prompts = [q.prompt_ids for q in questions]
+    found = answer(host, variants, prompts, max_new_tokens=6, batch_size=3)
+    end = host.model.generation_config.eos_token_id
+    for name in variants:
+        for prompt, said in zip(prompts, found[name], strict=True):
+            generate = models[name].generate if name in models else host.model.generate
+            alone = generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=end)[
+                0, len(prompt) :
+            ].tolist()
+            assert said == (alone[: alone.index(end)] if end in alone else alone)
+    assert any(found["qa"])
+
+
+def test_best_by_sum_and_by_mean():
     # By sum the short choice wins (-2 > -4), by mean a token the long one (-1 > -2).
-    result = accuracy(questions, [[-2.0, -4.0], [-2.0, -4.0]])
-    assert (result.questions, result.by_sum, result.by_mean) == (2, 0.5, 0.5)
-    assert accuracy(questions[:1], [[-2.0, -4.0]]).by_sum == 1.0
-    assert accuracy(questions[:1], [[-2.0, -4.0]]).by_mean == 0.0
+    scores = [Likelihood(-2.0, False), Likelihood(-4.0, True)]
+    assert by_sum(scores) == 0
+    assert by_mean(scores, [[1], [1, 1, 1, 1]]) == 1
 
 
 def test_questions_hold_the_choices_as_trained(setting):

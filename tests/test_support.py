@@ -14,7 +14,7 @@ from bitune.masks import pass_masks
 from bitune.peft_kinds import linear_layers, new_peft_config
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
-from bitune.support import position_input
+from bitune.support import cache_input, position_input
 from bitune.variants import BASE
 from tests.tiny import FAMILIES, GROUPED, SHAPE, WINDOW, bitune_on, ids, randomized, tiny_model
 from tests.unharmed import refused
@@ -80,9 +80,9 @@ def test_the_base_reads_and_generates_as_plain_transformers(family):
         own = DynamicCache(config=model.config)
         if prompt.shape[1] > 1:
             with torch.no_grad():
-                model(prompt[:, :-1], past_key_values=own, use_cache=True)
+                model(prompt[:, :-1], **cache_input(own))
             torch.testing.assert_close(stacked(cache), stacked(own), **CLOSE)
-        ours = model.generate(prompt, attention_mask=mask, past_key_values=cache, **GREEDY)
+        ours = model.generate(prompt, attention_mask=mask, **{**GREEDY, **cache_input(cache)})
         assert torch.equal(ours, model.generate(prompt, attention_mask=mask, **GREEDY)), prompt.shape
 
 

@@ -1,9 +1,6 @@
 """Training on tiny models: it learns, resumes to the same bits, keeps two processes in step, and says what it did."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from bitune import BituneModel, ConfigError
 from bitune.data import TokenPair
 from bitune.peft_kinds import new_peft_config
 from bitune.training import BituneTrainer, TrainingSettings, last_checkpoint, train
+from tests.launch import launched
 from tests.tiny import tiny_base
 
 ROOT = Path(__file__).parent.parent
@@ -185,36 +183,35 @@ def folder(tmp_path_factory):
     return place
 
 
-# `accelerate launch --cpu` starts one process whatever the number; over several it launches as for GPUs, and the Trainer,
-# told to use the CPU, talks over gloo.
-LAUNCH = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no -m"
-
-
-def run_training(folder: Path, output: Path, launcher: str = "", accumulation: int = 1) -> BituneModel:
-    command = f"-m {launcher} bitune train --device cpu --max-steps 3 --batch-size 2 --rank 4 --accumulation {accumulation}"
-    files = ["--base", str(folder / "base"), "--data", str(folder / "data.jsonl"), "--output", str(output)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, *command.split(), *files],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("saved ") == 1
+def run_training(folder: Path, output: Path, processes: int = 1, accumulation: int = 1) -> BituneModel:
+    command = f"train --device cpu --max-steps 3 --batch-size 2 --rank 4 --accumulation {accumulation}".split()
+    files = ["--base", folder / "base", "--data", folder / "data.jsonl", "--output", output]
+    assert launched(folder, command + files, processes).stdout.count("saved ") == 1
     return BituneModel.from_pretrained(output, base=str(folder / "base"))
 
 
 def test_two_processes_take_the_steps_of_one(folder, tmp_path):
     """DDP over two processes with 2 examples each is one process accumulating two batches of 2: the same weights, saved once."""
     one = run_training(folder, tmp_path / "one", accumulation=2)
-    two = run_training(folder, tmp_path / "two", LAUNCH)
+    two = run_training(folder, tmp_path / "two", processes=2)
     for key, value in state(one).items():
         torch.testing.assert_close(state(two)[key], value, atol=1e-3, rtol=1e-2)
     assert not torch.equal(state(one)["theta_k"], torch.full((4,), 0.01))
+
+
+def test_two_processes_evaluate_as_one(folder, tmp_path):
+    """Choices and open answers: the same report to the last digit."""
+    questions = [{"question": f"{'why ' * (i % 5)}{i}?", "choices": ["yes", "no", str(i)], "label": i % 3} for i in range(11)]
+    (tmp_path / "choices.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    reports = []
+    for processes in (1, 2):
+        report = tmp_path / f"{processes}.json"
+        files = ["--base", folder / "base", "--data", tmp_path / "choices.jsonl", "--data", folder / "data.jsonl"]
+        options = ["--device", "cpu", "--batch-size", 2, "--max-new-tokens", 3, "--output", report]
+        assert launched(folder, ["evaluate", *files, *options], processes).stdout.count("choices.jsonl  ") == 2
+        reports.append(json.loads(report.read_text()))
+    assert reports[0] == reports[1]
+    assert len(reports[0]["choices.jsonl"]["items"]) == 11
 
 
 def test_a_gathered_state_dict_saves_the_same(folder):

@@ -1,0 +1,43 @@
+"""The processes of `accelerate launch`: which one this is, and how they share a list. A process alone shares with itself."""
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object, parse_flag_from_env
+
+T = TypeVar("T")
+
+
+def count() -> int:
+    """How many processes work together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Whether this is the one process that prints and saves."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _state() -> PartialState:
+    # Asked for nothing, accelerate looks for accelerators only, and processes without one would not know of each other.
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of `items`: the processes take turns."""
+    return items if count() == 1 else items[_state().process_index :: count()]
+
+
+def gather(values: list[T]) -> list[T]:
+    """The values of all processes, in every one of them."""
+    return values if count() == 1 else gather_object(values)
+
+
+def leave() -> None:
+    """Take leave of the other processes when all is done; left to the interpreter's end, gloo's threads can abort it."""
+    if count() > 1:
+        _state().wait_for_everyone()
+        _state().destroy_process_group()

@@ -1,0 +1,167 @@
+"""What an evaluation found: a prediction for every item and variant, accuracy with its interval, paired differences.
+
+Knows examples and the scores of evaluation.py; knows no file and no page.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from bitune.adapters import AdapterHost
+from bitune.data import Example
+from bitune.errors import ConfigError, DataError
+from bitune.evaluation import answer, by_mean, by_sum, question, score
+from bitune.variants import Variant
+
+RESAMPLES = 10_000
+_NUMBER = re.compile(r"(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_TOLERANCE = 1e-3  # MAWPS answers are rounded
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and the 95 % interval of it over items drawn anew."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Sequence[float], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Percentile bootstrap of the mean of `values`, one an item; a difference between two variants is paired by subtracting first.
+
+    ConfigError for no value.
+    """
+    values = np.asarray(values, np.float64)
+    if values.size == 0:
+        raise ConfigError("There is no item, so there is no accuracy; give at least one.")
+    # Few distinct values: how often each is drawn is all that counts, so a million items cost what ten do.
+    levels, counts = np.unique(values, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(values.size, counts / values.size, size=resamples)
+    low, high = np.quantile(drawn @ levels / values.size, [0.025, 0.975])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Item:
+    """What was asked: `id` is of the prompt's text (see `item_id`), `right` the index of the right choice or the right answer."""
+
+    task: str
+    id: str
+    right: int | str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Predictions on the items of one set, by measure and variant: `predictions[measure][variant][item]`, `hits` alike.
+
+    Measures: `sum` and `mean` (index of the choice with the highest log-likelihood, in all or a token) where the items have
+    choices, `answer` (text) where they have not.
+    """
+
+    items: tuple[Item, ...]
+    predictions: Mapping[str, Mapping[str, tuple[int | str, ...]]]
+    hits: Mapping[str, Mapping[str, tuple[bool, ...]]]
+
+    def accuracy(self, measure: str, variant: str) -> Interval:
+        """Share of right predictions."""
+        return bootstrap(self.hits[measure][variant])
+
+    def difference(self, measure: str, variant: str, other: str) -> Interval:
+        """Accuracy of `variant` minus that of `other`, paired by item."""
+        pairs = zip(self.hits[measure][variant], self.hits[measure][other], strict=True)
+        return bootstrap([float(a) - float(b) for a, b in pairs])
+
+    def to_dict(self) -> dict:
+        """Plain JSON values: items, and by measure and variant the predictions, hits, accuracy and paired differences."""
+        measures = {}
+        for measure, by_variant in self.predictions.items():
+            names = list(by_variant)
+            measures[measure] = {
+                name: {
+                    "accuracy": vars(self.accuracy(measure, name)),
+                    "minus": {o: vars(self.difference(measure, name, o)) for o in names if o != name},
+                    "predictions": list(by_variant[name]),
+                    "hits": [int(hit) for hit in self.hits[measure][name]],
+                }
+                for name in names
+            }
+        return {"items": [vars(item) for item in self.items], "measures": measures}
+
+
+def item_id(prompt: str) -> str:
+    """The first 12 hex digits of the SHA-256 of a prompt: names an item where its text may not be passed on."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:12]
+
+
+def evaluate(
+    host: AdapterHost,
+    variants: Mapping[str, Variant],
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    batch_size: int = 8,
+    max_new_tokens: int = 64,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Report:
+    """Run every variant on every example: choices by log-likelihood, open answers by greedy generation.
+
+    Examples must be of one kind; DataError if some have choices and some have not. Processes share the work, see evaluation.
+    """
+    kinds = {example.choices is not None for example in examples}
+    if len(kinds) != 1:
+        raise DataError("A set must hold questions with choices or open ones, and at least one; split a mixed one in two files.")
+    if kinds == {True}:
+        return _by_choice(host, variants, examples, tokenizer, batch_size, progress)
+    return _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress)
+
+
+def _by_choice(host, variants, examples, tokenizer, batch_size, progress) -> Report:
+    questions = [question(example, tokenizer) for example in examples]
+    scores = score(host, variants, questions, batch_size, progress)
+    items = tuple(Item(e.task, item_id(e.prompt), e.label) for e in examples)
+    predictions: dict = {"sum": {}, "mean": {}}
+    for name, rows in scores.items():
+        predictions["sum"][name] = tuple(by_sum(row) for row in rows)
+        predictions["mean"][name] = tuple(by_mean(row, q.choices) for row, q in zip(rows, questions, strict=True))
+    return _report(items, predictions, lambda item, predicted: predicted == item.right)
+
+
+def _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress) -> Report:
+    prompts = [tokenizer(example.prompt).input_ids for example in examples]
+    answers = answer(host, variants, prompts, max_new_tokens, batch_size, progress)
+    items = tuple(Item(e.task, item_id(e.prompt), e.answer.strip()) for e in examples)
+    texts = {name: tuple(tokenizer.decode(ids).strip() for ids in rows) for name, rows in answers.items()}
+    return _report(items, {"answer": texts}, lambda item, predicted: same_answer(predicted, item.right))
+
+
+def _report(items: tuple[Item, ...], predictions: dict, right: Callable[[Item, int | str], bool]) -> Report:
+    hits = {
+        measure: {name: tuple(right(i, p) for i, p in zip(items, row, strict=True)) for name, row in by_variant.items()}
+        for measure, by_variant in predictions.items()
+    }
+    return Report(items, predictions, hits)
+
+
+def same_answer(predicted: str, right: str) -> bool:
+    """Whether an open answer is right.
+
+    Where the right one is a number, or ends in `#### number` as worked solutions of GSM8K do, the last number of the prediction
+    counts (in its own `####` line if it has one); else the texts must agree but for case and white space.
+    """
+    wanted = number_of(right) if "####" in right or _NUMBER.fullmatch(right.strip()) else None
+    if wanted is not None:
+        found = number_of(predicted)
+        return found is not None and abs(found - wanted) <= _TOLERANCE
+    return " ".join(predicted.split()).casefold() == " ".join(right.split()).casefold()
+
+
+def number_of(text: str) -> float | None:
+    """The last number of a text, or the first after its last `####`; None without one. Thousands may have commas."""
+    _, marked, tail = text.rpartition("####")
+    found = _NUMBER.findall(tail)
+    return float((found[0] if marked else found[-1]).replace(",", "")) if found else None

@@ -1,0 +1,38 @@
+"""python -m study run | table: the command line of the study."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bitune.errors import BituneError
+from study.plan import SETTINGS, tuning
+
+
+def main() -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m study", description="Train and measure, resumable.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="carry out what has no result yet; start it several times to use several cores")
+    run.add_argument("--data", type=Path, required=True, help="folder with arc_easy.train.jsonl and the others")
+    run.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what training keeps on the way")
+    run.add_argument("--stage", choices=("tune", "all"), default="all")
+    run.add_argument("--setting", choices=sorted(SETTINGS), action="append")
+    run.set_defaults(call=_run)
+    options = parser.parse_args()
+    try:
+        options.call(options)
+    except (BituneError, OSError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    from study.run import carry_out
+
+    settings = options.setting or list(SETTINGS)
+    carry_out([run for setting in settings for run in tuning(setting)], options.data, options.state)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
