@@ -5,49 +5,16 @@ above the loaded model while a long prompt is summarized in all layers.
 """
 
 import argparse
-import statistics
-import threading
-import time
-from pathlib import Path
 
 import torch
 
 import bitune
+from benchmarks.measures import in_turn, peak_above
 from bitune.attention import attention_maps, recording, summarize
 from bitune.prefill import run_passes
 from bitune.variants import PromptPass
 
 PASSES = [(PromptPass(None, "causal"), 0), (PromptPass(None, "bidirectional"), 0)]
-
-
-def seconds(work) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-def peak_above(work) -> int:
-    """Most bytes above the start while `work` runs, looked at every 5 ms."""
-    start, most, done = resident(), 0, threading.Event()
-
-    def watch():
-        nonlocal most
-        while not done.wait(0.005):
-            most = max(most, resident() - start)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        work()
-    finally:
-        done.set()
-        watcher.join()
-    return most
 
 
 @torch.no_grad()
@@ -74,17 +41,12 @@ def main() -> None:
         "one layer": lambda: captured({15}, lambda layer, weights: weights.to(torch.float16).numpy()),
         "summary of all layers": lambda: captured(None, lambda layer, weights: [summarize(row) for row in weights]),
     }
-    times = {name: [] for name in works}
-    for work in works.values():
-        work()
-    for _ in range(options.rounds):
-        for name, work in works.items():
-            times[name].append(seconds(work))
-    median = {name: statistics.median(values) for name, values in times.items()}
-    print(f"{options.tokens} tokens, two passes, median of {options.rounds}: {median['plain'] * 1000:.0f} ms without capture")
+    ratios = in_turn(works, options.rounds)
+    print(
+        f"{options.tokens} tokens, two passes, median of {options.rounds}: {ratios['plain'].seconds * 1000:.0f} ms without capture"
+    )
     for name in ("one layer", "summary of all layers"):
-        ratios = [a / b for a, b in zip(times[name], times["plain"], strict=True)]
-        print(f"{name}: {median[name] / median['plain']:.2f} x ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"{name}: {ratios[name]}")
     variant = bitune.Variant(tuple(p for p, _ in PASSES), bitune.MixingRatios.constant(30, 0.5), None)
     long = torch.randint(3, 40_000, (options.memory_tokens,)).tolist()
     most = peak_above(lambda: attention_maps(host, variant, long, [], []))

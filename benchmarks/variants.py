@@ -6,30 +6,16 @@ against its causal pass alone, the floor being 2.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
 import bitune
+from benchmarks.measures import in_turn
 from bitune.prefill import run_passes
 
 PROMPT = "The old lighthouse keeper counted the ships, then the gulls, then the waves. " * 6
-
-
-def seconds(work) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def compare(first, second, rounds: int) -> tuple[float, float, float]:
-    """Median, least and most of first / second, run in turn."""
-    first(), second()
-    ratios = [seconds(first) / seconds(second) for _ in range(rounds)]
-    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def load(folder: Path) -> bitune.Engine:
@@ -57,8 +43,8 @@ def main() -> None:
         list(engine.stream(PROMPT, chosen, template="none", max_new_tokens=options.new_tokens))
 
     print(f"{torch.get_num_threads()} threads, {options.new_tokens} new tokens, {options.rounds} rounds; median (least to most)")
-    result = compare(lambda: answer(*names), lambda: [answer(name) for name in names], options.rounds)
-    print("three variants in one batch / one after the other: {:.2f} ({:.2f} to {:.2f})".format(*result))
+    works = {"in turn": lambda: [answer(name) for name in names], "together": lambda: answer(*names)}
+    print(f"three variants in one batch / one after the other: {in_turn(works, options.rounds)['together']}")
     ids = torch.tensor([engine.prompt_ids(PROMPT, "bitune", template="none")])
     passes = engine.variants["bitune"].passes
 
@@ -66,8 +52,8 @@ def main() -> None:
     def read(count: int) -> None:
         run_passes(engine.host, ids, torch.ones_like(ids), [(reading, 0) for reading in passes[:count]])
 
-    result = compare(lambda: read(2), lambda: read(1), options.rounds)
-    print(f"both passes of {ids.shape[1]} tokens / the causal pass alone: " + "{:.2f} ({:.2f} to {:.2f})".format(*result))
+    result = in_turn({"one": lambda: read(1), "both": lambda: read(2)}, options.rounds)["both"]
+    print(f"both passes of {ids.shape[1]} tokens / the causal pass alone: {result}")
 
 
 if __name__ == "__main__":

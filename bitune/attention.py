@@ -180,7 +180,7 @@ def _answer_maps(host: AdapterHost, variant: Variant, ids: Tensor, answer_ids: S
     placed = position_input(host.model, full, inputs.shape[1])
     with recording(host.model, take, layers), host.using(variant.answer_adapter):
         own = take_rows(cache, torch.tensor([0, 1]))
-        host.model(input_ids=inputs, attention_mask=full, **cache_input(own), **placed)
+        host.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed)
     return AnswerMaps(*maps), moved
 
 

@@ -154,7 +154,7 @@ def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, w
     placed = position_input(host.model, full, inputs.shape[1])
     rows = torch.tensor([row for row, _, _ in wanted])
     own = take_rows(cache, rows)
-    logits = host.model(input_ids=inputs, attention_mask=full, **cache_input(own), **placed).logits
+    logits = host.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed).logits
     chosen = logits.float().log_softmax(-1).gather(-1, answers[..., None])[..., 0]
     greedy = ((logits.argmax(-1) == answers) | (real == 0)).all(-1)
     return [Likelihood(*pair) for pair in zip((chosen * real).sum(-1).tolist(), greedy.tolist(), strict=True)]

@@ -197,7 +197,7 @@ class BituneModel(nn.Module):
         mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
         placed = position_input(self.base, mask, ids.shape[1])
         with self.host.using(self._method.answer_adapter):
-            output = self.base(input_ids=ids, attention_mask=mask, **cache_input(cache), **placed)
+            output = self.base(input_ids=ids, attention_mask=mask, use_cache=True, **cache_input(cache), **placed)
         labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)
         loss = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         return BituneOutput(loss=loss, logits=output.logits)
@@ -212,10 +212,11 @@ class BituneModel(nn.Module):
         prompt_mask = _prompt_mask(prompt_ids, prompt_mask)
         copies = copies_per_row(self.base.generation_config, arguments)
         cache = self._prefill(prompt_ids, prompt_mask)
+        arguments = {**arguments, "use_cache": True, **cache_input(cache)}
         if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
             cache.batch_repeat_interleave(copies)
         with self.host.using(self._method.answer_adapter):
-            return self.base.generate(prompt_ids, attention_mask=prompt_mask, **{**arguments, **cache_input(cache)})
+            return self.base.generate(prompt_ids, attention_mask=prompt_mask, **arguments)
 
     def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor):
         alphas = self.mixing() if self.mixing is not None else (None, None)

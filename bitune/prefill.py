@@ -65,7 +65,7 @@ def run_passes(
         masks = pass_masks(host.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, host.model.dtype)
         cache = DynamicCache(config=host.model.config)
         placed = position_input(host.model, row_mask, row_mask.shape[1])
-        decoder(input_ids=ids[prompts], attention_mask=masks, **cache_input(cache), **placed)
+        decoder(input_ids=ids[prompts], attention_mask=masks, use_cache=True, **cache_input(cache), **placed)
         return cache
 
     batches = host.run([pass_.adapter for pass_, _ in wanted], call)

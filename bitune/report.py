@@ -31,19 +31,23 @@ class Interval:
     high: float
 
 
-def bootstrap(values: Sequence[float], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Percentile bootstrap of the mean of `values`, one an item; a difference between two variants is paired by subtracting first.
+def bootstrap(*groups: Sequence[float], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """Percentile bootstrap of a mean of values, one an item; of several groups (tasks, say), of the average of their means.
 
-    ConfigError for no value.
+    For the difference between two variants subtract item by item first: then it is paired. ConfigError for a group without values.
     """
-    values = np.asarray(values, np.float64)
-    if values.size == 0:
+    if not groups or not all(map(len, groups)):
         raise ConfigError("There is no item, so there is no accuracy; give at least one.")
+    generator = np.random.default_rng(seed)
+    drawn = np.mean([_resampled(np.asarray(values, np.float64), generator, resamples) for values in groups], axis=0)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(np.mean([np.mean(values) for values in groups])), float(low), float(high))
+
+
+def _resampled(values: np.ndarray, generator: np.random.Generator, resamples: int) -> np.ndarray:
     # Few distinct values: how often each is drawn is all that counts, so a million items cost what ten do.
     levels, counts = np.unique(values, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(values.size, counts / values.size, size=resamples)
-    low, high = np.quantile(drawn @ levels / values.size, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
+    return generator.multinomial(values.size, counts / values.size, size=resamples) @ levels / values.size
 
 
 @dataclass(frozen=True)

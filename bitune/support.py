@@ -104,7 +104,7 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
 
     def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
         placed = {} if real is None else position_input(model, real, ids.shape[1])
-        output = model(input_ids=ids, attention_mask=mask, **cache_input(cache), **placed)
+        output = model(input_ids=ids, attention_mask=mask, use_cache=True, **cache_input(cache), **placed)
         return output.logits[0].float()
 
     def masks(attention: Attention, real: torch.Tensor):
@@ -122,8 +122,8 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
 
 
 def cache_input(cache: Cache) -> dict[str, object]:
-    """The arguments that make a model, or its `generate`, go on from `cache` and write into it."""
-    return {_CACHE: cache, "use_cache": True}
+    """The argument that makes a model, or its `generate`, go on from `cache` and write into it."""
+    return {_CACHE: cache}
 
 
 def position_input(model: PreTrainedModel, token_mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:

@@ -77,7 +77,7 @@ def train(
     if settings.evaluate_every and not validation:
         raise ConfigError("evaluate_every is set, but there are no validation pairs; hold some out.")
     last = last_checkpoint(output) if resume else None
-    arguments = _arguments(settings, output, on_cpu=model.device.type == "cpu")
+    arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
     try:
@@ -98,7 +98,8 @@ def last_checkpoint(output: Path) -> Path | None:
     return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-def _arguments(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:
+def arguments_of(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:
+    """The Trainer's arguments for these settings."""
     return TrainingArguments(
         output_dir=str(output),
         num_train_epochs=settings.epochs,

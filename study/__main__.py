@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bitune.errors import BituneError
-from study.plan import SETTINGS, tuning
+from study.plan import SETTINGS, runs
 
 
 def main() -> int:
@@ -15,9 +15,10 @@ def main() -> int:
     run = commands.add_parser("run", help="carry out what has no result yet; start it several times to use several cores")
     run.add_argument("--data", type=Path, required=True, help="folder with arc_easy.train.jsonl and the others")
     run.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what training keeps on the way")
-    run.add_argument("--stage", choices=("tune", "all"), default="all")
     run.add_argument("--setting", choices=sorted(SETTINGS), action="append")
     run.set_defaults(call=_run)
+    table = commands.add_parser("table", help="write assets/evidence from the results and print them as Markdown")
+    table.set_defaults(call=_table)
     options = parser.parse_args()
     try:
         options.call(options)
@@ -31,7 +32,13 @@ def _run(options: argparse.Namespace) -> None:
     from study.run import carry_out
 
     settings = options.setting or list(SETTINGS)
-    carry_out([run for setting in settings for run in tuning(setting)], options.data, options.state)
+    carry_out(runs(settings), options.data, options.state)
+
+
+def _table(options: argparse.Namespace) -> None:
+    from study.table import write_evidence
+
+    print(write_evidence())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What the study trains and measures, as data: settings, methods, and the list of runs in the order they are worth."""
+"""What the study trains and measures, as data: settings, tries of hyper-parameters, and runs in the order they are worth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 
@@ -7,15 +8,19 @@ from dataclasses import dataclass, replace
 class Setting:
     """Where a setting's records come from (file names in the data folder) and how long a run is.
 
-    `limits`: how many of the first records of each test file are measured. Prompts and answers longer than the limits are left
-    out of training and validation, so that a run on two cores takes minutes.
+    `limits`: how many of the first records of each test file are measured; `averaged`: those whose mean is the headline.
+    Prompts and answers longer than the limits are left out, so that a run on two cores takes minutes. `validation`: records held
+    out of the training part.
     """
 
     name: str
+    title: str
+    text: str
     train: tuple[str, ...]
     limits: dict[str, int]
+    averaged: tuple[str, ...]
     steps: int
-    tuning_steps: int
+    tuning_steps: int = 100
     batch_size: int = 8
     max_prompt_tokens: int = 128
     max_answer_tokens: int = 24
@@ -26,18 +31,41 @@ CHOICES = ("arc_challenge", "arc_easy", "openbookqa")
 SETTINGS = {
     setting.name: setting
     for setting in (
-        # Train on instructions that hold none of the tests, as in the paper's main table.
-        Setting("instruction", ("t0",), dict.fromkeys(CHOICES, 500) | {"t0": 250}, steps=300, tuning_steps=100),
-        # Train on the task itself, as in the paper's second table.
-        Setting("choices", CHOICES, dict.fromkeys(CHOICES, 500), steps=300, tuning_steps=100),
-        Setting("arithmetic", ("mawps",), {"mawps": 238}, steps=200, tuning_steps=100),
+        Setting(
+            "instruction",
+            "Tasks never trained on",
+            "Trained on instructions of the T0 mixture, which holds none of these questions; tested zero-shot on ARC and OpenBookQA, "
+            "and on instructions held out.",
+            ("t0",),
+            dict.fromkeys(CHOICES, 500) | {"t0": 250},
+            CHOICES,
+            steps=250,
+        ),
+        Setting(
+            "choices",
+            "The task itself",
+            "Trained on the training parts of ARC and OpenBookQA together, tested on their test parts.",
+            CHOICES,
+            dict.fromkeys(CHOICES, 500),
+            CHOICES,
+            steps=250,
+        ),
+        Setting(
+            "arithmetic",
+            "Arithmetic",
+            "Trained on the word problems of MAWPS, tested on its test part by the number generated.",
+            ("mawps",),
+            {"mawps": 238},
+            ("mawps",),
+            steps=200,
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training and its measurement. `tuning` runs are short and see the validation part only."""
+    """One training and its measurement; method `base` is measured only. `tuning` runs are short and see the validation part only."""
 
     setting: str
     method: str = "lora"
@@ -60,18 +88,35 @@ class Run:
         return "-".join([self.setting, "tune" if self.tuning else "run", *parts, f"s{self.seed}"])
 
 
-# The same number of tries for each: six. Theta's own rate and start are among Bitune's.
-LORA_TRIES = [Run("", rank=16, learning_rate=rate) for rate in (3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3)]
-BITUNE_TRIES = [
-    Run("", "bitune", learning_rate=1e-3),
-    Run("", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-4),
-    Run("", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-3, alpha_start=0.1),
-    Run("", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3),
-    Run("", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, alpha_start=0.1),
-    Run("", "bitune", learning_rate=4e-3, mixing_learning_rate=1e-3),
+# As many tries for each; theta's own rate and start are among Bitune's.
+TRIES = [
+    *(Run("choices", rank=16, learning_rate=rate, tuning=True) for rate in (3e-4, 6e-4, 1e-3, 2e-3, 4e-3)),
+    Run("choices", "bitune", learning_rate=1e-3, tuning=True),
+    Run("choices", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-4, tuning=True),
+    Run("choices", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-3, alpha_start=0.1, tuning=True),
+    Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, tuning=True),
+    Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, alpha_start=0.1, tuning=True),
 ]
+SEEDS = (0, 1, 2)
+LORA = Run("", "lora", rank=16)
+BITUNE = Run("", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3)
+ABLATIONS = [
+    replace(BITUNE, method=method)
+    for method in ("only_causal", "no_mixing", "naive_bidirectional", "shared_weights", "anticausal")
+]
+KINDS = [replace(run, peft=kind, rank=8) for kind in ("dora", "ia3") for run in (LORA, BITUNE)]
 
 
-def tuning(setting: str) -> list[Run]:
-    """The tries of one setting, dearest questions first."""
-    return [replace(run, setting=setting, tuning=True) for pair in zip(LORA_TRIES, BITUNE_TRIES, strict=True) for run in pair]
+def runs(settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:
+    """Every run of these settings: the tries, the main comparison seed by seed, then ablations and PEFT kinds."""
+    main = [replace(run, seed=seed) for seed in SEEDS for run in (LORA, BITUNE)]
+    small = [replace(run, rank=8, seed=seed) for seed in SEEDS for run in (LORA,)]
+    wanted = [*TRIES, *_in(["instruction", "choices"], [Run("", "base"), *main])]
+    wanted += [*_in(["instruction"], ABLATIONS), *_in(["instruction", "choices"], small)]
+    wanted += [*_in(["instruction"], KINDS), *_in(["arithmetic"], [Run("", "base"), *main])]
+    return [run for run in wanted if run.setting in settings]
+
+
+def _in(settings: Sequence[str], templates: Sequence[Run]) -> list[Run]:
+    """Each run in each setting, the settings taking turns."""
+    return [replace(run, setting=setting) for run in templates for setting in settings]

@@ -36,8 +36,18 @@ def test_bootstrap_of_differences_equals_drawing_items():
 def test_bootstrap_is_the_same_each_time_and_needs_items():
     assert bootstrap([0.0, 1.0, 1.0]) == bootstrap([0.0, 1.0, 1.0])
     assert bootstrap([1.0, 1.0]) == Interval(1.0, 1.0, 1.0)
-    with pytest.raises(ConfigError, match="no item"):
-        bootstrap([])
+    for groups in ([], [[]], [[1.0], []]):
+        with pytest.raises(ConfigError, match="no item"):
+            bootstrap(*groups)
+
+
+def test_bootstrap_of_groups_is_of_their_average():
+    """A group without spread adds none: half the width; two alike groups narrow it by the root of two."""
+    one = bootstrap([1.0, 0.0] * 200)
+    fixed, two = bootstrap([1.0, 0.0] * 200, [1.0]), bootstrap([1.0, 0.0] * 200, [1.0, 0.0] * 200)
+    assert (fixed.mean, two.mean) == (0.75, 0.5)
+    assert fixed.high - fixed.low == pytest.approx((one.high - one.low) / 2, rel=0.05)
+    assert two.high - two.low == pytest.approx((one.high - one.low) / 2**0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""Results of runs -> one evidence file a setting (what the app draws) and the tables of the README. Knows no model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitune.report import Interval, bootstrap
+from study.plan import SETTINGS, Run, Setting
+from study.run import RESULTS
+
+EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"
+REFERENCE = "LoRA r16"  # as many parameters as Bitune of rank 8
+_METHODS = {
+    "base": "Base",
+    "bitune": "Bitune",
+    "lora": "LoRA",
+    "naive_bidirectional": "Naive bidirectional",
+    "no_mixing": "No mixing",
+    "only_causal": "Only causal",
+    "shared_weights": "Shared weights",
+    "anticausal": "Anti-causal",
+}
+_KINDS = {"lora": "", "dora": " (DoRA)", "ia3": " (IA3)", "full": " (full)"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method, one a seed, by seed."""
+
+    name: str
+    results: tuple[dict, ...]
+
+    def hits(self, task: str, measure: str) -> np.ndarray:
+        """Right or not, [seeds, items]."""
+        measured = [next(iter(result["measured"][task]["measures"][measure].values())) for result in self.results]
+        return np.array([m["hits"] for m in measured], np.float64)
+
+    def predictions(self, task: str, measure: str) -> list[list]:
+        """What was predicted, [seed][item]."""
+        measured = [next(iter(result["measured"][task]["measures"][measure].values())) for result in self.results]
+        return [m["predictions"] for m in measured]
+
+
+def measure_of(task: dict) -> str:
+    """Which of a measurement's measures counts: `sum` for choices, `answer` for open answers."""
+    return "sum" if "sum" in task["measures"] else "answer"
+
+
+def name_of(run: Run) -> str:
+    """What a row is called; the rank is said where a method comes with several."""
+    if run.method == "lora" and run.peft == "lora":
+        return f"LoRA r{run.rank}"
+    return _METHODS[run.method] + _KINDS[run.peft]
+
+
+def rows_of(setting: Setting, results: Sequence[dict]) -> list[Row]:
+    """The finished runs of a setting, seeds of one method together, in the order of the table."""
+    by_name: dict[str, list[dict]] = {}
+    for result in results:
+        run = Run(**result["run"])
+        if run.setting == setting.name and not run.tuning:
+            by_name.setdefault(name_of(run), []).append(result)
+    first = ["Base", "LoRA r8", REFERENCE, "Bitune", *_METHODS.values()]
+    order = sorted(by_name, key=lambda name: (first.index(name) if name in first else len(first), name))
+    return [Row(name, tuple(sorted(by_name[name], key=lambda r: r["run"]["seed"]))) for name in order]
+
+
+def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
+    """The evidence file of a setting as plain JSON values; shares are 0 to 1."""
+    tasks = {name: rows[0].results[0]["measured"][name] for name in setting.limits}
+    measures = {name: measure_of(task) for name, task in tasks.items()}
+    reference = next((row for row in rows if row.name == REFERENCE), None)
+    return {
+        "setting": setting.name,
+        "title": setting.title,
+        "text": setting.text,
+        "base": "smollm2-135m-instruct",
+        "reference": REFERENCE,
+        "tasks": [
+            {
+                "name": name,
+                "title": _title(name),
+                "measure": measures[name],
+                "chance": 0.25 if measures[name] == "sum" else None,
+                "items": [{"id": item["id"], "right": item["right"]} for item in task["items"]],
+            }
+            for name, task in tasks.items()
+        ],
+        "rows": [_row(setting, row, reference, measures) for row in rows],
+    }
+
+
+def _row(setting: Setting, row: Row, reference: Row | None, measures: dict[str, str]) -> dict:
+    run, result = Run(**row.results[0]["run"]), row.results[0]
+    trained = run.method != "base"
+    return {
+        "name": row.name,
+        "method": run.method,
+        "peft": run.peft,
+        "rank": run.rank if trained and run.peft != "ia3" else None,
+        "parameters": result.get("trainable_parameters", 0),
+        "seeds": [r["run"]["seed"] for r in row.results] if trained else [],
+        "learning_rate": run.learning_rate if trained else None,
+        "steps": result["settings"]["max_steps"] if trained else None,
+        "minutes": round(float(np.mean([r["training_seconds"] for r in row.results])) / 60, 1) if trained else None,
+        "accuracy": {key: _accuracy(row, tasks, measures) for key, tasks in _columns(setting).items()},
+        "minus": None
+        if reference is None or row is reference
+        else {key: vars(_difference(row, reference, tasks, measures)) for key, tasks in _columns(setting).items()},
+        "predictions": {task: row.predictions(task, measure) for task, measure in measures.items()},
+    }
+
+
+def _columns(setting: Setting) -> dict[str, tuple[str, ...]]:
+    """Columns of the table: each task, and the average over those never trained on (or all)."""
+    return {name: (name,) for name in setting.limits} | {"average": setting.averaged}
+
+
+def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
+    """Mean over seeds with the interval over items, and the standard deviation over seeds."""
+    hits = [row.hits(task, measures[task]) for task in tasks]
+    by_seed = np.mean([h.mean(1) for h in hits], axis=0)
+    spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
+    return vars(bootstrap(*(h.mean(0) for h in hits))) | {"spread": spread}
+
+
+def _difference(row: Row, reference: Row, tasks: Sequence[str], measures: dict[str, str]) -> Interval:
+    """Row minus reference, paired by item, each the mean over its seeds."""
+    pairs = [(row.hits(task, measures[task]), reference.hits(task, measures[task])) for task in tasks]
+    return bootstrap(*(own.mean(0) - other.mean(0) for own, other in pairs))
+
+
+def _title(task: str) -> str:
+    return {"arc_challenge": "ARC-Challenge", "arc_easy": "ARC-Easy", "openbookqa": "OpenBookQA", "t0": "T0 held out"}.get(
+        task, task.upper()
+    )
+
+
+def markdown(found: dict) -> str:
+    """The table of one setting for the README."""
+    titles = {task["name"]: task["title"] for task in found["tasks"]} | {"average": "average"}
+    lines = [
+        f"| {found['title']} | parameters | seeds | {' | '.join(titles.values())} | minus {found['reference']} |",
+        "|---" * (len(titles) + 4) + "|",
+    ]
+    for row in found["rows"]:
+        cells = [_cell(row["accuracy"][key]) for key in titles]
+        minus = "" if row["minus"] is None else _interval(row["minus"]["average"])
+        lines.append(f"| {row['name']} | {row['parameters']:,} | {len(row['seeds']) or ''} | {' | '.join(cells)} | {minus} |")
+    return "\n".join(lines)
+
+
+def _cell(accuracy: dict) -> str:
+    spread = "" if accuracy["spread"] is None else f" ± {100 * accuracy['spread']:.1f}"
+    return f"{100 * accuracy['mean']:.1f}{spread}"
+
+
+def _interval(values: dict) -> str:
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * values[key] for key in ("mean", "low", "high")))
+
+
+def tuning_markdown(setting: Setting, results: Sequence[dict]) -> str:
+    """What the tries of one setting came to, best first within each method."""
+    tries = [
+        (Run(**r["run"]), r["validation_loss"]) for r in results if r["run"]["setting"] == setting.name and r["run"]["tuning"]
+    ]
+    lines = [f"| {setting.title}: tries | learning rate | theta's | alpha starts | validation loss |", "|---|---|---|---|---|"]
+    for run, loss in sorted(tries, key=lambda pair: (pair[0].method, pair[1])):
+        theta = "same" if run.mixing_learning_rate is None else f"{run.mixing_learning_rate:g}"
+        mixed = (theta, f"{run.alpha_start:g}") if run.method != "lora" else ("", "")
+        lines.append(f"| {name_of(run)} | {run.learning_rate:g} | {' | '.join(mixed)} | {loss:.4f} |")
+    return "\n".join(lines)
+
+
+def read_results() -> list[dict]:
+    """Every result there is, in the order of the file names."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
+
+
+def write_evidence() -> str:
+    """Write the evidence files of all settings that have results; returns the tables as Markdown."""
+    results, told = read_results(), []
+    EVIDENCE.mkdir(parents=True, exist_ok=True)
+    for setting in SETTINGS.values():
+        if any(r["run"]["setting"] == setting.name and r["run"]["tuning"] for r in results):
+            told.append(tuning_markdown(setting, results))
+        rows = rows_of(setting, results)
+        if rows:
+            found = evidence(setting, rows)
+            (EVIDENCE / f"{setting.name}.json").write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+            told.append(markdown(found))
+    return "\n\n".join(told)
