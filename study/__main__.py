@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bitune.errors import BituneError
-from study.plan import SETTINGS, runs
+from study.plan import SETTINGS, named, runs
 
 
 def main() -> int:
@@ -16,9 +16,15 @@ def main() -> int:
     run.add_argument("--data", type=Path, required=True, help="folder with arc_easy.train.jsonl and the others")
     run.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what training keeps on the way")
     run.add_argument("--setting", choices=sorted(SETTINGS), action="append")
+    run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results")
     run.set_defaults(call=_run)
     table = commands.add_parser("table", help="write assets/evidence from the results and print them as Markdown")
     table.set_defaults(call=_table)
+    ship = commands.add_parser("ship", help="make a checkpoint folder with its card of a finished run")
+    ship.add_argument("run", help="the run's name")
+    ship.add_argument("output", type=Path, help="the folder to write")
+    ship.add_argument("--state", type=Path, default=Path("runs/study"))
+    ship.set_defaults(call=_ship)
     options = parser.parse_args()
     try:
         options.call(options)
@@ -29,16 +35,25 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from study.run import carry_out
+    from bitune.base import load_base
+    from study.run import BASE_ID, Study, carry_out
 
-    settings = options.setting or list(SETTINGS)
-    carry_out(runs(settings), options.data, options.state)
+    study = Study(load_base(BASE_ID, dtype="bfloat16"), options.data, options.state)
+    wanted = [named(options.only)] if options.only else runs(options.setting or list(SETTINGS))
+    carry_out(study, wanted)
 
 
 def _table(options: argparse.Namespace) -> None:
     from study.table import write_evidence
 
     print(write_evidence())
+
+
+def _ship(options: argparse.Namespace) -> None:
+    from study.ship import ship
+
+    ship(named(options.run), options.state, options.output)
+    print(f"saved {options.output}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bitune.errors import UnknownNameError
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -10,7 +12,7 @@ class Setting:
 
     `limits`: how many of the first records of each test file are measured; `averaged`: those whose mean is the headline.
     Prompts and answers longer than the limits are left out, so that a run on two cores takes minutes. `validation`: records held
-    out of the training part.
+    out of the training part. `template`: what the checkpoints put around a visitor's prompt.
     """
 
     name: str
@@ -20,6 +22,7 @@ class Setting:
     limits: dict[str, int]
     averaged: tuple[str, ...]
     steps: int
+    template: str | None = None
     tuning_steps: int = 100
     batch_size: int = 8
     max_prompt_tokens: int = 128
@@ -49,6 +52,7 @@ SETTINGS = {
             dict.fromkeys(CHOICES, 500),
             CHOICES,
             steps=250,
+            template="Question: {prompt}\n\nAnswer:",
         ),
         Setting(
             "arithmetic",
@@ -58,6 +62,7 @@ SETTINGS = {
             {"mawps": 238},
             ("mawps",),
             steps=200,
+            template="Question: {prompt}\n\nAnswer:",
         ),
     )
 }
@@ -115,6 +120,14 @@ def runs(settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:
     wanted += [*_in(["instruction"], ABLATIONS), *_in(["instruction", "choices"], small)]
     wanted += [*_in(["instruction"], KINDS), *_in(["arithmetic"], [Run("", "base"), *main])]
     return [run for run in wanted if run.setting in settings]
+
+
+def named(name: str) -> Run:
+    """The run of that name; UnknownNameError lists the choices."""
+    known = {run.name: run for run in runs()}
+    if name not in known:
+        raise UnknownNameError("run", name, known)
+    return known[name]
 
 
 def _in(settings: Sequence[str], templates: Sequence[Run]) -> list[Run]:

@@ -4,8 +4,8 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import peft
@@ -13,7 +13,8 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 
-from bitune.base import Base, load_base
+from bitune.adapters import AdapterHost
+from bitune.base import Base
 from bitune.data import Example, TokenPair, load_examples, split_validation, tokenize_all
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
@@ -27,96 +28,127 @@ BASE_ID = "smollm2-135m-instruct"
 _SPLIT_SEED = 0  # the validation part is the same for every run
 
 
-def carry_out(runs: Sequence[Run], data: Path, state: Path) -> None:
-    """Every run that has no result yet and that no other process is at. `state`: folder for what training keeps on the way."""
-    base = load_base(BASE_ID, dtype="bfloat16")
-    state.mkdir(parents=True, exist_ok=True)
+@dataclass(frozen=True)
+class Study:
+    """Where everything lies. `data`: folder of NAME.train.jsonl and NAME.test.jsonl; `state`: what training keeps on the way, and
+    the finished checkpoints; `results`: one file a run."""
+
+    base: Base
+    data: Path
+    state: Path
+    results: Path = RESULTS
+    settings: Mapping[str, Setting] = field(default_factory=lambda: SETTINGS)
+
+    def file(self, run: Run) -> Path:
+        """The result of a run."""
+        return self.results / f"{run.name}.json"
+
+    def checkpoint(self, run: Run) -> Path:
+        """The checkpoint a run left."""
+        return self.state / f"{run.name}.checkpoint"
+
+
+def carry_out(study: Study, runs: Sequence[Run]) -> None:
+    """Every run that has no result yet and that no other process is at."""
+    study.state.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        if (RESULTS / f"{run.name}.json").is_file():
+        if study.file(run).is_file():
             continue
         try:
-            with FileLock(state / f"{run.name}.lock", timeout=0):
-                if not (RESULTS / f"{run.name}.json").is_file():
-                    _carry_out(run, base, data, state / run.name)
+            with FileLock(study.state / f"{run.name}.lock", timeout=0):
+                if not study.file(run).is_file():
+                    _carry_out(study, run)
         except Timeout:
             continue
 
 
-def _carry_out(run: Run, base: Base, data: Path, state: Path) -> None:
-    setting, started = SETTINGS[run.setting], time.monotonic()
+def _carry_out(study: Study, run: Run) -> None:
+    setting, started = study.settings[run.setting], time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {run.name}", flush=True)
     if run.method == "base":
-        result = {"measured": measure(run, setting, base, BASE.with_mixing(None), data)}
+        result = {"measured": measure(study, setting, BASE.with_mixing(None))}
     else:
         torch.manual_seed(run.seed)
-        config = new_peft_config(base.model, run.peft, run.rank)
-        model = BituneModel.create(base, run.method, config, alpha_start=run.alpha_start)
+        config = new_peft_config(study.base.model, run.peft, run.rank)
+        model = BituneModel.create(study.base, run.method, config, alpha_start=run.alpha_start)
         try:
-            pairs, held_out = pairs_of(setting, base, data)
-            settings = TrainingSettings(
-                max_steps=setting.tuning_steps if run.tuning else setting.steps,
-                batch_size=setting.batch_size,
-                learning_rate=run.learning_rate,
-                mixing_learning_rate=run.mixing_learning_rate,
-                bf16=True,
-                seed=run.seed,
-                save_every=50,
-            )
-            figures = train(model, pairs, settings, state, held_out, resume=True)
-            trained = time.monotonic() - started
-            result = {
-                "settings": asdict(settings),
-                "trainable_parameters": model.trainable_parameters(),
-                "examples": len(pairs),
-                "train_loss": figures["train_loss"],
-                "validation_loss": figures["eval_loss"],
-                "training_seconds": round(trained, 1),
-                "log": [json.loads(line) for line in model.log.splitlines()],
-            }
+            result = _train(study, run, model)
             if not run.tuning:
-                result["measured"] = measure(run, setting, base, model.variant, data)
-                model.save_pretrained(state.with_name(f"{run.name}.checkpoint"), dtype=torch.bfloat16)
+                result["measured"] = measure(study, setting, model.variant)
+                model.save_pretrained(study.checkpoint(run), dtype=torch.bfloat16)
         finally:
             model.release()
-    write(run, result | {"seconds": round(time.monotonic() - started, 1)})
-    shutil.rmtree(state, ignore_errors=True)
+    _write(study, run, result | {"seconds": round(time.monotonic() - started, 1)})
+    shutil.rmtree(study.state / run.name, ignore_errors=True)
 
 
-def pairs_of(setting: Setting, base: Base, data: Path) -> tuple[list[TokenPair], list[TokenPair]]:
+def _train(study: Study, run: Run, model: BituneModel) -> dict:
+    setting, started = study.settings[run.setting], time.monotonic()
+    pairs, held_out = pairs_of(study, setting)
+    settings = TrainingSettings(
+        max_steps=setting.tuning_steps if run.tuning else setting.steps,
+        batch_size=setting.batch_size,
+        learning_rate=run.learning_rate,
+        mixing_learning_rate=run.mixing_learning_rate,
+        bf16=True,
+        seed=run.seed,
+        save_every=50,
+    )
+    figures = train(model, pairs, settings, study.state / run.name, held_out, resume=True)
+    return {
+        "settings": asdict(settings),
+        "trainable_parameters": model.trainable_parameters(),
+        "examples": len(pairs),
+        "validation": len(held_out),
+        "train_loss": figures["train_loss"],
+        "validation_loss": figures["eval_loss"],
+        "training_seconds": round(time.monotonic() - started, 1),
+        "log": [json.loads(line) for line in model.log.splitlines()],
+    }
+
+
+def pairs_of(study: Study, setting: Setting) -> tuple[list[TokenPair], list[TokenPair]]:
     """Token pairs to train on and to validate with: records within the setting's limits, in the same order for every run."""
-    examples = [e for name in setting.train for e in load_examples(data / f"{name}.train.jsonl")]
-    fitting = [e for e in examples if _fits(e, setting, base)]
-    parts = split_validation(fitting, setting.validation, _SPLIT_SEED)
+    examples = [e for name in setting.train for e in load_examples(study.data / f"{name}.train.jsonl")]
+    parts = split_validation([e for e in examples if _fits(study, setting, e)], setting.validation, _SPLIT_SEED)
     train_pairs, held_out = (
-        tokenize_all(part, base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens).pairs for part in parts
+        tokenize_all(part, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens).pairs for part in parts
     )
     random.Random(_SPLIT_SEED).shuffle(train_pairs)
     return train_pairs, held_out
 
 
-def _fits(example: Example, setting: Setting, base: Base) -> bool:
-    return len(base.tokenizer(example.prompt).input_ids) <= setting.max_prompt_tokens
+def _fits(study: Study, setting: Setting, example: Example) -> bool:
+    return len(study.base.tokenizer(example.prompt).input_ids) <= setting.max_prompt_tokens
 
 
-def measure(run: Run, setting: Setting, base: Base, variant: Variant, data: Path) -> dict[str, dict]:
-    """Predictions of one variant on the first records of each test file: {task: Report.to_dict()}."""
-    from bitune.adapters import AdapterHost
+def measure(study: Study, setting: Setting, variant: Variant) -> dict[str, dict]:
+    """Predictions of one variant on the first fitting records of each test file.
 
+    {task: {"ids": [item], "right": [item], "measures": {measure: {"predictions": [item], "hits": [item]}}}}
+    """
     measured = {}
+    host = AdapterHost.of(study.base.model)
     for task, limit in setting.limits.items():
-        examples = [e for e in load_examples(data / f"{task}.test.jsonl") if _fits(e, setting, base)][:limit]
+        fitting = [e for e in load_examples(study.data / f"{task}.test.jsonl") if _fits(study, setting, e)][:limit]
         report = evaluate(
-            AdapterHost.of(base.model), {run.method: variant}, examples, base.tokenizer, batch_size=16, max_new_tokens=24
+            host, {"": variant}, fitting, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )
-        measured[task] = report.to_dict()
+        measured[task] = {
+            "ids": [item.id for item in report.items],
+            "right": [item.right for item in report.items],
+            "measures": {
+                measure: {"predictions": list(predictions[""]), "hits": [int(hit) for hit in report.hits[measure][""]]}
+                for measure, predictions in report.predictions.items()
+            },
+        }
     return measured
 
 
-def write(run: Run, result: dict) -> None:
+def _write(study: Study, run: Run, result: dict) -> None:
     """One JSON file, whole or not at all."""
-    RESULTS.mkdir(exist_ok=True)
+    study.results.mkdir(parents=True, exist_ok=True)
     about = {"run": asdict(run), "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft)}}
-    file = RESULTS / f"{run.name}.json"
-    beside = file.with_suffix(".part")
+    beside = study.file(run).with_suffix(".part")
     beside.write_text(json.dumps(about | result, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(file)
+    beside.replace(study.file(run))

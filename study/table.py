@@ -35,13 +35,11 @@ class Row:
 
     def hits(self, task: str, measure: str) -> np.ndarray:
         """Right or not, [seeds, items]."""
-        measured = [next(iter(result["measured"][task]["measures"][measure].values())) for result in self.results]
-        return np.array([m["hits"] for m in measured], np.float64)
+        return np.array([result["measured"][task]["measures"][measure]["hits"] for result in self.results], np.float64)
 
     def predictions(self, task: str, measure: str) -> list[list]:
         """What was predicted, [seed][item]."""
-        measured = [next(iter(result["measured"][task]["measures"][measure].values())) for result in self.results]
-        return [m["predictions"] for m in measured]
+        return [result["measured"][task]["measures"][measure]["predictions"] for result in self.results]
 
 
 def measure_of(task: dict) -> str:
@@ -85,7 +83,7 @@ def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
                 "title": _title(name),
                 "measure": measures[name],
                 "chance": 0.25 if measures[name] == "sum" else None,
-                "items": [{"id": item["id"], "right": item["right"]} for item in task["items"]],
+                "items": [{"id": key, "right": right} for key, right in zip(task["ids"], task["right"], strict=True)],
             }
             for name, task in tasks.items()
         ],
@@ -175,9 +173,9 @@ def tuning_markdown(setting: Setting, results: Sequence[dict]) -> str:
     return "\n".join(lines)
 
 
-def read_results() -> list[dict]:
+def read_results(folder: Path = RESULTS) -> list[dict]:
     """Every result there is, in the order of the file names."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("*.json"))]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
 
 
 def write_evidence() -> str:

@@ -1,0 +1,114 @@
+"""A finished run -> a checkpoint folder for visitors: prompt template, facts about its training, and a card that says it all."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from bitune.checkpoint import read, write
+from study.plan import SETTINGS, Run, Setting
+from study.run import RESULTS
+from study.table import REFERENCE, Row, evidence, name_of, read_results, rows_of
+
+
+def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
+    """Write the checkpoint that `run` left in `state` to `output`, with the accuracies of its whole row in the card."""
+    setting = SETTINGS[run.setting]
+    result = json.loads((results / f"{run.name}.json").read_text(encoding="utf-8"))
+    checkpoint = read(state / f"{run.name}.checkpoint")
+    training = {
+        "data": {"sources": [f"{name}.train.jsonl" for name in setting.train], "examples": result["examples"]},
+        "settings": result["settings"],
+        "trainable_parameters": result["trainable_parameters"],
+        "alpha_start": run.alpha_start,
+        "train_loss": round(result["train_loss"], 6),
+        "validation_loss": round(result["validation_loss"], 6),
+        "run": run.name,
+    }
+    config = replace(checkpoint.config, prompt_template=setting.template, training=training)
+    rows = rows_of(setting, read_results(results))
+    write(replace(checkpoint, config=config, card=card(run, setting, result, rows)), output)
+
+
+def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
+    """The model card, every number from the results."""
+    found = {row["name"]: row for row in evidence(setting, rows)["rows"]}
+    here, kind = found[name_of(run)], "mixing coefficients and two adapters" if run.method != "lora" else "one adapter"
+    others = [name for name in ("Base", REFERENCE, "Bitune") if name in found]
+    return _CARD.format(
+        title=f"{name_of(run)}, {setting.title.lower()}",
+        kind=f"{name_of(run)} of rank {run.rank} ({kind}; {result['trainable_parameters']:,} trained numbers, kept in bfloat16)",
+        text=setting.text,
+        examples=result["examples"],
+        sources=", ".join(f"{name}.train.jsonl" for name in setting.train),
+        prompt=setting.max_prompt_tokens,
+        answer=setting.max_answer_tokens,
+        validation=setting.validation,
+        name=run.name,
+        steps=result["settings"]["max_steps"],
+        batch=setting.batch_size,
+        rates=_rates(run),
+        seed=run.seed,
+        loss=result["validation_loss"],
+        table=_table(setting, result, run, found, others),
+        paired="" if here["minus"] is None else _PAIRED.format(reference=REFERENCE, **_percent(here["minus"]["average"])),
+    )
+
+
+def _rates(run: Run) -> str:
+    theta = f", theta's {run.mixing_learning_rate:g}" if run.mixing_learning_rate is not None and run.method != "lora" else ""
+    return f"learning rate {run.learning_rate:g}{theta}"
+
+
+def _table(setting: Setting, result: dict, run: Run, found: dict, others: list[str]) -> str:
+    tasks = [*setting.limits, "average"]
+    own = rows_of(setting, [result])[0]
+    this = evidence(setting, [own])["rows"][0]
+    lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+    for name, row in [("this checkpoint", this), *((f"{n}, {_seeds(found[n])}", found[n]) for n in others)]:
+        cells = ["{mean:.1f} ({low:.1f} to {high:.1f})".format(**_percent(row["accuracy"][task])) for task in tasks]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _seeds(row: dict) -> str:
+    return f"{len(row['seeds'])} seeds" if row["seeds"] else "untrained"
+
+
+def _percent(values: dict) -> dict[str, float]:
+    return {key: 100 * values[key] for key in ("mean", "low", "high")}
+
+
+_PAIRED = """
+{reference} subtracted item by item, averaged over seeds: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
+"""
+_CARD = """---
+license: apache-2.0
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+language: en
+tags: [bitune, peft]
+---
+
+# {title}
+
+{kind} for the Q4_1 GGUF of SmolLM2-135M-Instruct, dequantized: the default base of this project.
+
+## Data
+
+{text} {examples:,} examples of {sources}: those with prompts of at most {prompt} and answers of at most {answer} tokens, {validation} held out
+for validation. ARC is by the Allen Institute for AI (CC BY-SA 4.0), OpenBookQA likewise (Apache-2.0), the T0 mixture by BigScience (Apache-2.0).
+
+## Training
+
+    python -m study run --data DATA --only {name}
+    python -m study ship {name} OUTPUT
+
+{steps} updates of {batch} examples, {rates}, linear decay after 10 % warm-up, LoRA alpha 2 x rank, seed {seed}, bfloat16 on one CPU core.
+Validation loss at the end: {loss:.4f}. `training_log.jsonl` has the course.
+
+## Held-out accuracy
+
+In percent with 95 % intervals (bootstrap over items), in bfloat16 on a CPU; choices by summed log-likelihood, open answers by greedy
+generation. The first fitting items of each test file, as in `study/plan.py`.
+
+{table}
+{paired}"""

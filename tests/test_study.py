@@ -1,0 +1,158 @@
+"""The study on a tiny base and made-up data: runs, goes on where it was cut, and its tables say what the results hold."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bitune import BituneModel
+from bitune.data import load_examples
+from bitune.errors import UnknownNameError
+from bitune.report import bootstrap, item_id
+from study import table
+from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
+from study.run import Study, carry_out, pairs_of
+from study.ship import ship
+from study.table import Row, evidence, markdown, rows_of
+from tests.tiny import tiny_base
+
+SMALL = Setting(
+    "choices", "Small", "A text.", ("a",), {"a": 5, "t": 4}, ("a",), steps=4, tuning_steps=2, batch_size=2, validation=3
+)
+METHODS = [replace(run, setting="choices", rank=rank) for run, rank in ((LORA, 4), (BITUNE, 2))]
+BASELINE = Run("choices", "base")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    asked = [{"question": f"{i}?", "choices": ["yes", "no", f"{i}"], "label": i % 3} for i in range(14)]
+    too_long = {"question": "x" * 300, "choices": ["yes", "no"], "label": 0}
+    said = [{"prompt": f"say {i}", "answer": str(i)} for i in range(6)]
+    for name, records in (("a.train", [too_long, *asked]), ("a.test", [too_long, *asked]), ("t.test", said)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    study = Study(tiny_base(), folder, folder / "state", folder / "results", {"choices": SMALL})
+    carry_out(study, [BASELINE, *METHODS, replace(METHODS[1], seed=1), replace(METHODS[0], tuning=True)])
+    return study
+
+
+def result(study: Study, run: Run) -> dict:
+    return json.loads(study.file(run).read_text())
+
+
+def test_every_run_has_a_name_of_its_own():
+    names = [run.name for run in runs()]
+    assert len(set(names)) == len(names)
+    assert named(names[3]).name == names[3]
+    with pytest.raises(UnknownNameError, match="choices-run-base"):
+        named("choices-run-bse")
+
+
+def test_the_main_comparison_is_matched_and_has_three_seeds():
+    """Two adapters of rank 8 and 2 x layers coefficients against one adapter of rank 16, with as many tries."""
+    for setting in ("instruction", "choices"):
+        main = [run for run in runs([setting]) if not run.tuning and run.peft == "lora"]
+        for method, rank in (("bitune", 8), ("lora", 16)):
+            assert {run.seed for run in main if (run.method, run.rank) == (method, rank)} == {0, 1, 2}
+    tries = [run.method for run in runs() if run.tuning]
+    assert tries.count("lora") == tries.count("bitune") > 1
+    assert {run.method for run in runs(["instruction"])} >= {"only_causal", "no_mixing", "shared_weights", "anticausal", "base"}
+
+
+def test_parameters_match(study):
+    lora, tuned = (result(study, run)["trainable_parameters"] for run in METHODS)
+    assert tuned - lora == 2 * 4  # theta for keys and values of four layers
+
+
+def test_measured_items_are_the_first_that_fit(study):
+    measured = result(study, METHODS[1])["measured"]
+    examples = load_examples(study.data / "a.test.jsonl")[1:6]  # the first is too long
+    assert measured["a"]["ids"] == [item_id(e.prompt) for e in examples]
+    assert measured["a"]["right"] == [e.label for e in examples]
+    predicted, hits = (measured["a"]["measures"]["sum"][key] for key in ("predictions", "hits"))
+    assert hits == [int(p == e.label) for p, e in zip(predicted, examples, strict=True)]
+    assert len(measured["t"]["measures"]["answer"]["hits"]) == 4
+
+
+def test_validation_is_held_out_and_the_same_for_all(study):
+    train, held_out = pairs_of(study, SMALL)
+    assert (len(train), len(held_out)) == (11, 3)
+    assert not {tuple(p.prompt_ids) for p in train} & {tuple(p.prompt_ids) for p in held_out}
+    assert pairs_of(study, SMALL) == (train, held_out)
+
+
+def test_a_finished_run_is_not_repeated_and_tuning_sees_no_test(study):
+    before = {file.name: file.stat().st_mtime_ns for file in study.results.iterdir()}
+    carry_out(study, [BASELINE, *METHODS])
+    assert {file.name: file.stat().st_mtime_ns for file in study.results.iterdir()} == before
+    assert "measured" not in result(study, replace(METHODS[0], tuning=True))
+
+
+def test_a_run_can_be_had_again(study, tmp_path):
+    again = replace(study, results=tmp_path / "results", state=tmp_path / "state")
+    carry_out(again, [METHODS[1]])
+    first, second = result(study, METHODS[1]), result(again, METHODS[1])
+    assert first["measured"] == second["measured"] and first["log"] == second["log"]
+
+
+def test_rows_gather_seeds_and_say_what_the_results_hold(study):
+    results = [json.loads(file.read_text()) for file in study.results.glob("*.json")]
+    rows = {row.name: row for row in rows_of(SMALL, results)}
+    assert list(rows) == ["Base", "Bitune", "LoRA r4"]
+    found = {row["name"]: row for row in evidence(SMALL, list(rows.values()))["rows"]}
+    hits = np.array([r["measured"]["a"]["measures"]["sum"]["hits"] for r in rows["Bitune"].results])
+    accuracy = found["Bitune"]["accuracy"]["average"]
+    assert accuracy["mean"] == pytest.approx(hits.mean())
+    assert accuracy["spread"] == pytest.approx(hits.mean(1).std(ddof=1))
+    assert (
+        found["Bitune"]["seeds"] == [0, 1]
+        and found["Base"]["seeds"] == []
+        and found["LoRA r4"]["accuracy"]["a"]["spread"] is None
+    )
+    assert f"{100 * hits.mean():.1f}" in markdown(evidence(SMALL, list(rows.values())))
+
+
+def test_differences_are_paired_over_the_mean_of_seeds(monkeypatch):
+    """Same accuracy, other items: the paired interval is wide; same items: it has no width."""
+    setting = replace(SMALL, limits={"a": 4}, averaged=("a",))
+
+    def one(method: str, seed: int, hits: list[int]) -> dict:
+        run = vars(replace(LORA if method == "lora" else BITUNE, setting="choices", seed=seed))
+        measured = {"a": {"ids": list("abcd"), "right": [0] * 4, "measures": {"sum": {"predictions": hits, "hits": hits}}}}
+        return {"run": run, "measured": measured, "settings": {"max_steps": 1}, "training_seconds": 60}
+
+    apart = [one("lora", 0, [1, 1, 0, 0]), one("bitune", 0, [0, 0, 1, 1]), one("bitune", 1, [0, 0, 1, 0])]
+    (reference, tuned) = evidence(setting, rows_of(setting, apart))["rows"]
+    assert reference["minus"] is None
+    assert tuned["minus"]["a"] == vars(bootstrap([-1.0, -1.0, 1.0, 0.5]))
+    alike = [one("lora", 0, [1, 0, 1, 0]), one("bitune", 0, [1, 0, 1, 0])]
+    (_, tuned) = evidence(setting, rows_of(setting, alike))["rows"]
+    assert tuned["minus"]["average"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "choices", SMALL)
+    ship(METHODS[1], study.state, tmp_path / "shipped", study.results)
+    model = BituneModel.from_pretrained(tmp_path / "shipped", study.base)
+    assert model.bitune_config.training["run"] == METHODS[1].name
+    assert METHODS[1].name in model.card and "2 seeds" in model.card
+    assert len(model.log.splitlines()) == len(result(study, METHODS[1])["log"])
+    model.release()
+
+
+def test_evidence_files_are_what_the_results_say():
+    """assets/evidence is written by `python -m study table`; nobody edits it."""
+    results = table.read_results()
+    for setting in SETTINGS.values():
+        rows = rows_of(setting, results)
+        file = table.EVIDENCE / f"{setting.name}.json"
+        assert file.is_file() == bool(rows)
+        if rows:
+            assert json.loads(file.read_text()) == json.loads(json.dumps(evidence(setting, rows)))
+
+
+def test_row_reads_by_seed():
+    hits = {"a": {"measures": {"sum": {"hits": [1, 0], "predictions": [2, 1]}}}}
+    row = Row("x", ({"measured": hits}, {"measured": hits}))
+    assert row.hits("a", "sum").tolist() == [[1, 0], [1, 0]] and row.predictions("a", "sum") == [[2, 1], [2, 1]]
