@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from peft.helpers import disable_input_dtype_casting
 
 import bitune
 from benchmarks.measures import Work, in_turn, peak_above
@@ -39,7 +38,7 @@ def update_of(base: bitune.Base, method: str, options: argparse.Namespace) -> Wo
     weights = [p for group in optimizer.param_groups for p in group["params"]]
 
     def update() -> None:
-        with disable_input_dtype_casting(base.model):
+        with model.host.under_autocast():
             trainer.compute_loss(prepared, batch).backward()
         torch.nn.utils.clip_grad_norm_(weights, settings.clip)
         optimizer.step()

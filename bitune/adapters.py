@@ -7,10 +7,11 @@ import copy
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
@@ -171,6 +172,14 @@ class AdapterHost:
             with self._rows([adapters[row] for row in rows]):
                 results.append((rows, call(rows)))
         return results
+
+    def under_autocast(self) -> AbstractContextManager[None]:
+        """Spare PEFT's casts of every layer's input to float32, which autocast undoes at once: same numbers, an eighth of the time.
+
+        For plain LoRA only: DoRA computes with what was cast, and IA3 casts nothing.
+        """
+        plain = all(isinstance(layer, LoraLayer) and not layer.lora_variant for layer in self._switchable)
+        return disable_input_dtype_casting(self.model, active=plain)
 
     def can_mix(self, adapters: Sequence[str | None]) -> bool:
         """Whether PEFT can run these adapters, one a row, in one forward: plain LoRA on linear layers, in eval mode."""

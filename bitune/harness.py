@@ -1,12 +1,11 @@
 """lm-evaluation-harness runs Bitune: `--model bitune`, where a request's context is the prompt and its continuation the answer.
 
-Importing this module registers the class in lm-eval's own registry. lm-eval after 0.4.13 finds it by itself, by the entry point
-`lm_eval.models` of an installed bitune; 0.4.13 looks for no entry points, so there `python -m bitune.harness` is its command line,
-all of its arguments included.
+Importing this module registers the class in lm-eval's own registry. Releases of lm-eval after 0.4.13 find it by the entry point
+`lm_eval.models` of an installed bitune; 0.4.13 reads no entry points, so `python -m bitune.harness` is its command line with it.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -39,9 +38,9 @@ except ImportError as missing:
     ) from missing
 
 ARGUMENTS = ("base", "batch_size", "device", "dtype", "max_length", "pretrained")
-SAMPLING = ("min_p", "temperature", "top_k", "top_p")
+SETTINGS = ("do_sample", "max_gen_toks", "min_p", "temperature", "top_k", "top_p", "until")
+_UNSAID = "cuda:0"  # the device of lm-eval's command line when nobody said one, also where there is no GPU, or one a process
 _TOGETHER = 16  # choices scored after one reading of their context: a context that all documents share has thousands
-_PORTION = 32  # batches between two savings in lm-eval's cache
 
 
 @register_model("bitune")
@@ -70,40 +69,31 @@ class BituneLM(TemplateLM):
         if others:
             raise UnknownNameError("model argument", min(others), ARGUMENTS)
         self.batch_size = _count("batch_size", batch_size)
-        processes.gather([])  # from here on "cuda" is this process's own device
+        processes.share([])  # the processes meet; from here on "cuda" is this one's own device
         if not base:
             base = source_of(read(locate(pretrained)).config.base) if pretrained else EMBEDDED.name
-        self._engine = Engine(load_base(base, device=device, dtype=dtype))
+        engine = Engine(load_base(base, device="auto" if device == _UNSAID else device, dtype=dtype))
         if pretrained:
-            self._engine.add_checkpoint(pretrained, name="checkpoint")
-        *_, self._variant = self._engine.variants.values()
-        self.tokenizer: PreTrainedTokenizerBase = self._engine.base.tokenizer
-        facts = self._engine.base_facts
-        self._device = self._engine.base.model.get_input_embeddings().weight.device
-        self.max_length = facts.context if max_length is None else _count("max_length", max_length)
-        if self.max_length > facts.context:
-            raise ConfigError(f"max_length is {self.max_length}, and {facts.name!r} reads {facts.context} tokens; give less.")
+            engine.add_checkpoint(pretrained, name="checkpoint")
+        *_, self._variant = engine.variants.values()
+        self._host, self._name, context = engine.host, engine.base_facts.name, engine.base_facts.context
+        self.tokenizer: PreTrainedTokenizerBase = engine.base.tokenizer
+        self._device = self._host.model.get_input_embeddings().weight.device
+        self.max_length = context if max_length is None else _count("max_length", max_length)
+        if self.max_length > context:
+            raise ConfigError(f"max_length is {self.max_length}, and {self._name!r} reads {context} tokens; give less.")
 
-    def get_model_info(self) -> dict[str, object]:
-        """What lm-eval writes into its results."""
-        facts = self._engine.base_facts
-        methods = [checkpoint.method for checkpoint in self._engine.checkpoints.values()]
-        return {
-            "base": facts.name,
-            "method": methods[0] if methods else None,
-            "model_dtype": facts.dtype,
-            "model_num_parameters": facts.parameters,
-        }
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "BituneLM":
+        """Model arguments win over the flags of lm-eval's command line, which always says a device and a batch size."""
+        flags = {key: value for key, value in (additional_config or {}).items() if value is not None}
+        return cls(**(flags | arg_dict))
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """For `--use_cache`. ConfigError over several processes: their caches could part, and with them the requests they share."""
         if processes.count() > 1:
-            raise ConfigError(
-                f"--use_cache cannot be shared by {processes.count()} processes; leave it out, or start one process."
-            )
+            raise ConfigError(f"{processes.count()} processes cannot share --use_cache; leave it out, or start one process.")
         super().set_cache_hook(cache_hook)
-
-    # --- text and tokens ---------------------------------------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int | None:
@@ -115,9 +105,7 @@ class BituneLM(TemplateLM):
         """What stands for an empty context: the BOS token, or the end token without one."""
         ids = [i for i in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if i is not None]
         if not ids:
-            raise ConfigError(
-                f"The tokenizer of {self._engine.base.id!r} has neither BOS nor end token to stand for an empty context."
-            )
+            raise ConfigError(f"{self._name!r} has neither BOS nor end token to stand for an empty context; set its bos_token.")
         return ids[0]
 
     @property
@@ -128,13 +116,9 @@ class BituneLM(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The base's chat template; without `add_generation_prompt` the last message is left open, to be continued."""
         if not self.tokenizer.chat_template:
-            raise ConfigError(f"The base {self._engine.base.id!r} has no chat template; leave out --apply_chat_template.")
-        return self.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
+            raise ConfigError(f"The base {self._name!r} has no chat template; leave out --apply_chat_template.")
+        ending = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+        return self.tokenizer.apply_chat_template(chat_history, tokenize=False, **ending)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
         """Token ids; by default with the special tokens in front, unless the text brings its BOS, as a chat template's does."""
@@ -155,47 +139,29 @@ class BituneLM(TemplateLM):
         (answer,) = continuation_ids(stem, [context[len(stem) :] + continuation], tokenizer)
         return self.tok_encode(stem) or [self.prefix_token_id], answer
 
-    def _cut(self, context: Sequence[int], room: int, what: str) -> list[int]:
-        """The context without its beginning where it is too long for `room`; unlike lm-eval's own models it keeps its BOS token."""
+    def _cut(self, context: list[int], room: int, what: str) -> list[int]:
+        """The end of a context that is longer than `room`; unlike lm-eval's own models this keeps the BOS token."""
         if room < 1:
             raise ConfigError(f"{what} leaves no room for a context in {self.max_length} tokens; shorten it.")
-        return cut_left(list(context), room, self.tokenizer.bos_token_id)
-
-    # --- log-likelihood ----------------------------------------------------------------------------------------------
+        return cut_left(context, room, self.tokenizer.bos_token_id)
 
     def _loglikelihood_tokens(
-        self,
-        requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]],
-        disable_tqdm: bool = False,
-        **kwargs: object,
+        self, requests: Sequence[tuple[object, list[int], list[int]]], disable_tqdm: bool = False, **kwargs: object
     ) -> list[tuple[float, bool]]:
-        """(log-likelihood, whether greedy) of each (texts, context, continuation); continuations share their context's readings."""
-        groups = sorted(self._groups(requests), key=lambda group: len(group[0].prompt_ids))
-        found: list = [None] * len(requests)
-        step = self.batch_size * _PORTION
-        with tqdm(total=len(groups), desc="contexts", disable=disable_tqdm or not processes.is_main()) as bar:
-            for part in (groups[start : start + step] for start in range(0, len(groups), step)):
-                questions = [question for question, _ in part]
-                (rows,) = score(self._engine.host, {"": self._variant}, questions, self.batch_size, bar.update).values()
-                for (_, indices), row in zip(part, rows, strict=True):
-                    for index, value in zip(indices, row, strict=True):
-                        found[index] = (value.sum, value.greedy)
-                        if (texts := requests[index][0]) is not None:
-                            self.cache_hook.add_partial("loglikelihood", texts, found[index])
-        return found
-
-    def _groups(self, requests: Sequence[tuple]) -> list[tuple[Question, list[int]]]:
-        """Requests of the same context as one question, with their places; a context of one token is not worth sharing."""
+        """(log-likelihood, greedy) of each (texts, context, continuation); continuations share the readings of their context."""
         places: dict[tuple[int, ...], list[int]] = {}
         for index, (_, context, continuation) in enumerate(requests):
-            room = self.max_length + 1 - len(continuation)
-            places.setdefault(tuple(self._cut(context, room, f"A continuation of {len(continuation)} tokens")), []).append(index)
+            room, what = self.max_length + 1 - len(continuation), f"A continuation of {len(continuation)} tokens"
+            places.setdefault(tuple(self._cut(context, room, what)), []).append(index)
         groups = []
         for context, indices in places.items():
-            size = _TOGETHER if len(context) > 1 else 1
-            for part in (indices[start : start + size] for start in range(0, len(indices), size)):
-                groups.append((Question(context, [requests[index][2] for index in part]), part))
-        return groups
+            size = _TOGETHER if len(context) > 1 else 1  # one token is quickly read, and may be followed by a whole document
+            groups += [(context, indices[start : start + size]) for start in range(0, len(indices), size)]
+        questions = [Question(context, [requests[index][2] for index in indices]) for context, indices in groups]
+        with tqdm(total=len(groups), desc="contexts", disable=disable_tqdm or not processes.is_main()) as bar:
+            (rows,) = score(self._host, {"": self._variant}, questions, self.batch_size, bar.update).values()
+        pairs = (pair for (_, indices), row in zip(groups, rows, strict=True) for pair in zip(indices, row, strict=True))
+        return [(value.sum, value.greedy) for _, value in sorted(pairs)]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts in lm-eval's windows: the first follows the prefix token, so there is no prompt to read."""
@@ -210,70 +176,49 @@ class BituneLM(TemplateLM):
             totals[owner] += value
         return totals
 
-    # --- generation --------------------------------------------------------------------------------------------------
-
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers up to the first stop string or the end token; greedy, or sampled where a task asks for `do_sample`."""
-        batches = list(self._batches(requests))
-        done = []
-        with tqdm(total=len(requests), desc="answers", disable=disable_tqdm or not processes.is_main()) as bar:
-            for indices, prompts, settings in processes.share(batches):
-                texts = self._answers(prompts, **settings)
-                done.append((indices, texts))
-                for index, text in zip(indices, texts, strict=True):
-                    self.cache_hook.add_partial("generate_until", requests[index].args, text)
-                bar.update(len(indices))
-        found = [""] * len(requests)
-        for indices, texts in processes.gather(done):
-            for index, text in zip(indices, texts, strict=True):
-                found[index] = text
-        return found
-
-    def _batches(self, requests: list[Instance]) -> Iterable[tuple[list[int], list[list[int]], dict]]:
-        """(places, prompts, settings): requests that ask for the same settings, by length."""
         kinds: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
-            kinds.setdefault(repr(sorted(request.args[1].items())), []).append(index)
+            kinds.setdefault(repr(request.args[1]), []).append(index)
+        batches = []
         for indices in kinds.values():
             settings = self._settings(requests[indices[0]].args[1])
             room, what = self.max_length - settings["max_new_tokens"], f"An answer of {settings['max_new_tokens']} tokens"
-            prompts = {}
-            for index in indices:
-                prompts[index] = self._cut(self.tok_encode(requests[index].args[0]) or [self.prefix_token_id], room, what)
-            indices.sort(key=lambda index: len(prompts[index]))
-            for start in range(0, len(indices), self.batch_size):
-                places = indices[start : start + self.batch_size]
-                yield places, [prompts[index] for index in places], settings
+            encoded = [self.tok_encode(requests[index].args[0]) or [self.prefix_token_id] for index in indices]
+            rows = sorted(zip(encoded, indices, strict=True), key=lambda row: len(row[0]))
+            for start in range(0, len(rows), self.batch_size):
+                prompts, part = zip(*rows[start : start + self.batch_size], strict=True)
+                batches.append((part, [self._cut(prompt, room, what) for prompt in prompts], settings))
+        bar = tqdm(processes.share(batches), desc="batches", disable=disable_tqdm or not processes.is_main())
+        done = [pair for part, prompts, how in bar for pair in zip(part, self._answers(prompts, **how), strict=True)]
+        return [text for _, text in sorted(processes.gather(done))]
 
     def _settings(self, asked: dict) -> dict[str, object]:
         """A task's generation settings as arguments of `_answers`; UnknownNameError or ConfigError for what is not done here."""
-        known = normalize_gen_kwargs(asked)
-        eos = None if self.eot_token_id is None else self.tokenizer.decode(self.eot_token_id)
-        until = [text for text in handle_stop_sequences(known.pop("until"), eos) if text]
-        settings = {"until": until, "max_new_tokens": known.pop("max_gen_toks"), "do_sample": known.pop("do_sample")}
-        if known.pop("num_beams", 1) != 1:
+        if strange := sorted(asked.keys() - {*SETTINGS, "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams"}):
+            raise UnknownNameError("generation setting", strange[0], SETTINGS)
+        if asked.get("num_beams", 1) != 1:
             raise ConfigError(f"num_beams is {asked['num_beams']!r}; answers are greedy or sampled here, so leave it out.")
-        for name in known:
-            if name not in SAMPLING:
-                names = ("do_sample", "max_gen_toks", "num_beams", "until", *SAMPLING)
-                raise UnknownNameError("generation argument", name, names)
-        if settings["do_sample"] and known.get("temperature") == 0:
+        known = normalize_gen_kwargs(asked)
+        if known["do_sample"] and known.get("temperature") == 0:
             raise ConfigError("temperature is 0 with do_sample; leave do_sample out for greedy answers, or give a temperature.")
-        return settings | (known if settings["do_sample"] else {})
+        eos = None if self.eot_token_id is None else self.tokenizer.decode(self.eot_token_id)
+        until = [text for text in handle_stop_sequences(known["until"], eos) if text]
+        names = ("do_sample", "min_p", "temperature", "top_k", "top_p") if known["do_sample"] else ("do_sample",)
+        chosen = {name: known[name] for name in names if name in known}
+        return chosen | {"until": until, "max_new_tokens": known["max_gen_toks"]}
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[Sequence[int]], until: list[str], **settings: object) -> list[str]:
-        host, variant = self._engine.host, self._variant
+    def _answers(self, prompts: Sequence[list[int]], until: list[str], **settings: object) -> list[str]:
         ids, mask = pad_left(prompts, 0, self._device)
-        cache = prefill(host, ids, mask, [Row.of(variant, row) for row in range(len(prompts))])
-        ends = host.model.generation_config.eos_token_id
+        cache = prefill(self._host, ids, mask, [Row.of(self._variant, row) for row in range(len(prompts))])
+        ends = self._host.model.generation_config.eos_token_id
         ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        config = GenerationConfig(**settings, eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
-        stops = [_Until(self.tokenizer, until, ids.shape[1])] if until else []
-        with host.using(variant.answer_adapter):
-            whole = host.model.generate(
-                ids, attention_mask=mask, generation_config=config, stopping_criteria=stops, **cache_input(cache)
-            )
+        config = GenerationConfig(**settings, num_beams=1, eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
+        how = {"generation_config": config, "stopping_criteria": [_Until(self.tokenizer, until, ids.shape[1])] if until else []}
+        with self._host.using(self._variant.answer_adapter):
+            whole = self._host.model.generate(ids, attention_mask=mask, **how, **cache_input(cache))
         texts = []
         for tokens in whole[:, ids.shape[1] :].tolist():
             end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
@@ -296,7 +241,7 @@ class _Until(StoppingCriteria):
 
 def _count(name: str, value: int | str) -> int:
     if not str(value).isdecimal() or int(value) < 1:
-        raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1, as nothing is searched for here.")
+        raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1, as none is searched for here.")
     return int(value)
 
 

@@ -30,6 +30,7 @@ class Setting:
     validation: int = 320
 
 
+FULL = "full"  # in the place of a PEFT kind: every linear weight of the decoder
 CHOICES = ("arc_challenge", "arc_easy", "openbookqa")
 SETTINGS = {
     setting.name: setting
@@ -111,6 +112,8 @@ ABLATIONS = [
 ]
 KINDS = [replace(run, peft=kind, rank=8) for kind in ("dora", "ia3") for run in (LORA, BITUNE)]
 
+FULLY = [replace(run, peft=FULL, learning_rate=1e-4, mixing_learning_rate=theta) for run, theta in ((LORA, None), (BITUNE, 1e-3))]
+
 
 def runs(settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:
     """Every run of these settings: the tries, the main comparison seed by seed, then ablations and PEFT kinds."""
@@ -118,7 +121,7 @@ def runs(settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:
     small = [replace(run, rank=8, seed=seed) for seed in SEEDS for run in (LORA,)]
     wanted = [*TRIES, *_in(["instruction", "choices"], [Run("", "base"), *main])]
     wanted += [*_in(["instruction"], ABLATIONS), *_in(["instruction", "choices"], small)]
-    wanted += [*_in(["instruction"], KINDS), *_in(["arithmetic"], [Run("", "base"), *main])]
+    wanted += [*_in(["instruction"], [*KINDS, *FULLY]), *_in(["arithmetic"], [Run("", "base"), *main])]
     return [run for run in wanted if run.setting in settings]
 
 

@@ -21,7 +21,8 @@ from bitune.peft_kinds import new_peft_config
 from bitune.report import evaluate
 from bitune.training import TrainingSettings, train
 from bitune.variants import BASE, Variant
-from study.plan import SETTINGS, Run, Setting
+from study.full import WeightSets
+from study.plan import FULL, SETTINGS, Run, Setting
 
 RESULTS = Path(__file__).parent / "results"
 BASE_ID = "smollm2-135m-instruct"
@@ -66,20 +67,27 @@ def _carry_out(study: Study, run: Run) -> None:
     setting, started = study.settings[run.setting], time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {run.name}", flush=True)
     if run.method == "base":
-        result = {"measured": measure(study, setting, BASE.with_mixing(None))}
+        result = {"measured": measure(study, setting, BASE.with_mixing(None), AdapterHost.of(study.base.model))}
     else:
-        torch.manual_seed(run.seed)
-        config = new_peft_config(study.base.model, run.peft, run.rank)
-        model = BituneModel.create(study.base, run.method, config, alpha_start=run.alpha_start)
+        model = _fresh(study, run)
         try:
             result = _train(study, run, model)
             if not run.tuning:
-                result["measured"] = measure(study, setting, model.variant)
-                model.save_pretrained(study.checkpoint(run), dtype=torch.bfloat16)
+                result["measured"] = measure(study, setting, model.variant, model.host)
+                if run.peft != FULL:
+                    model.save_pretrained(study.checkpoint(run), dtype=torch.bfloat16)
         finally:
             model.release()
     _write(study, run, result | {"seconds": round(time.monotonic() - started, 1)})
     shutil.rmtree(study.state / run.name, ignore_errors=True)
+
+
+def _fresh(study: Study, run: Run) -> BituneModel:
+    torch.manual_seed(run.seed)
+    if run.peft == FULL:
+        return BituneModel.create(WeightSets.on_copy(study.base), run.method, alpha_start=run.alpha_start)
+    config = new_peft_config(study.base.model, run.peft, run.rank)
+    return BituneModel.create(study.base, run.method, config, alpha_start=run.alpha_start)
 
 
 def _train(study: Study, run: Run, model: BituneModel) -> dict:
@@ -92,7 +100,7 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
         mixing_learning_rate=run.mixing_learning_rate,
         bf16=True,
         seed=run.seed,
-        save_every=50,
+        save_every=setting.steps if run.peft == FULL else 50,  # gigabytes each
     )
     figures = train(model, pairs, settings, study.state / run.name, held_out, resume=True)
     return {
@@ -122,13 +130,12 @@ def _fits(study: Study, setting: Setting, example: Example) -> bool:
     return len(study.base.tokenizer(example.prompt).input_ids) <= setting.max_prompt_tokens
 
 
-def measure(study: Study, setting: Setting, variant: Variant) -> dict[str, dict]:
+def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost) -> dict[str, dict]:
     """Predictions of one variant on the first fitting records of each test file.
 
     {task: {"ids": [item], "right": [item], "measures": {measure: {"predictions": [item], "hits": [item]}}}}
     """
     measured = {}
-    host = AdapterHost.of(study.base.model)
     for task, limit in setting.limits.items():
         fitting = [e for e in load_examples(study.data / f"{task}.test.jsonl") if _fits(study, setting, e)][:limit]
         report = evaluate(

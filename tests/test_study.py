@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from bitune import BituneModel
 from bitune.data import load_examples
@@ -94,6 +95,16 @@ def test_a_run_can_be_had_again(study, tmp_path):
     carry_out(again, [METHODS[1]])
     first, second = result(study, METHODS[1]), result(again, METHODS[1])
     assert first["measured"] == second["measured"] and first["log"] == second["log"]
+
+
+@pytest.mark.parametrize("peft", ["dora", "ia3", "full"])
+def test_other_kinds_run_beside(study, tmp_path, peft):
+    """DoRA and IA3 on the study's base, full fine-tuning on a copy of it."""
+    before = study.base.model(torch.tensor([[5, 6]])).logits
+    run = replace(METHODS[1], peft=peft)
+    carry_out(replace(study, results=tmp_path / "results", state=tmp_path / "state"), [run])
+    assert json.loads((tmp_path / "results" / f"{run.name}.json").read_text())["trainable_parameters"] > 0
+    assert torch.equal(study.base.model(torch.tensor([[5, 6]])).logits, before)
 
 
 def test_rows_gather_seeds_and_say_what_the_results_hold(study):

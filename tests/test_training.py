@@ -1,15 +1,17 @@
 """Training on tiny models: it learns, resumes to the same bits, keeps two processes in step, and says what it did."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from bitune import BituneModel, ConfigError
-from bitune.data import TokenPair
+from bitune.data import Collator, TokenPair
 from bitune.peft_kinds import new_peft_config
-from bitune.training import BituneTrainer, TrainingSettings, last_checkpoint, train
+from bitune.training import BituneTrainer, TrainingSettings, arguments_of, last_checkpoint, train
 from tests.launch import launched
 from tests.tiny import tiny_base
 
@@ -148,6 +150,43 @@ def test_bfloat16_keeps_what_is_trained_in_float32(tmp_path):
     train(model, pairs(), TrainingSettings(**FAST | {"bf16": True}), tmp_path)
     assert {value.dtype for value in state(model).values()} == {torch.float32}
     assert base.model.lm_head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+def test_sparing_casts_under_autocast_changes_no_bit(kind):
+    """Same gradients with PEFT's casts to float32 and without them; the casts are back afterwards."""
+    gradients = []
+    for spared in (False, True):
+        base = tiny_base()
+        base.model.to(torch.bfloat16)
+        torch.manual_seed(0)
+        model = BituneModel.create(base, peft_config=new_peft_config(base.model, kind, rank=4)).train()
+        batch = Collator(0)(pairs(4))
+        with model.host.under_autocast() if spared else nullcontext(), torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch).loss
+        loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        assert all(layer.cast_input_dtype_enabled for layer in layers)
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+
+
+def test_the_kernel_for_short_prompts_gives_the_same_loss(tmp_path):
+    model = fresh()
+    settings = TrainingSettings(max_steps=1)
+    trainer = BituneTrainer(model, settings, arguments_of(settings, tmp_path, on_cpu=True), pairs(), [])
+    batch = Collator(0)(pairs(4))
+    torch.testing.assert_close(trainer.compute_loss(model, batch), model(**batch).loss)
+
+
+def test_alpha_starts_where_it_is_told():
+    for alpha in (0.1, 0.5, 0.9):
+        keys, values = BituneModel.create(tiny_base(), alpha_start=alpha).mixing_ratios()
+        torch.testing.assert_close(torch.cat([keys, values]), torch.full((8,), alpha))
+    for alpha in (0.0, 1.0, -1.0):
+        with pytest.raises(ConfigError, match=f"start at {alpha}"):
+            BituneModel.create(tiny_base(), alpha_start=alpha)
 
 
 @pytest.mark.parametrize(
