@@ -306,6 +306,7 @@ def _engine(options: argparse.Namespace):
     from bitune.base import load_base
     from bitune.engine import Engine
 
+    processes.meet()
     engine = Engine(load_base(options.base, device=options.device, dtype=options.dtype))
     for source in options.checkpoint:
         engine.add_checkpoint(source)

@@ -69,7 +69,7 @@ class BituneLM(TemplateLM):
         if others:
             raise UnknownNameError("model argument", min(others), ARGUMENTS)
         self.batch_size = _count("batch_size", batch_size)
-        processes.share([])  # the processes meet; from here on "cuda" is this one's own device
+        processes.meet()
         if not base:
             base = source_of(read(locate(pretrained)).config.base) if pretrained else EMBEDDED.name
         engine = Engine(load_base(base, device="auto" if device == _UNSAID else device, dtype=dtype))

@@ -21,6 +21,12 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def meet() -> None:
+    """Let the processes find each other, before weights are loaded: from here on "cuda" is this one's own device."""
+    if count() > 1:
+        _state()
+
+
 def _state() -> PartialState:
     # Asked for nothing, accelerate looks for accelerators only, and processes without one would not know of each other.
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
@@ -33,6 +39,7 @@ def share(items: Sequence[T]) -> Sequence[T]:
 
 def gather(values: list[T]) -> list[T]:
     """The values of all processes, in every one of them."""
+    meet()
     return values if count() == 1 else gather_object(values)
 
 
