@@ -13,7 +13,7 @@ def main() -> None:
     """Parse, build, launch."""
     try:
         settings = Settings.from_command_line()
-        serve(build_page(load_engine(settings), load_all()), settings)
+        serve(build_page(load_engine(settings), load_all(), settings.data), settings)
     except BituneError as error:
         sys.exit(f"bitune: {error}")
 

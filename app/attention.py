@@ -1,6 +1,7 @@
 """The tab Attention: components and wiring only. What the browser does with a reading is in attention_view/."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -20,8 +21,29 @@ INTRODUCTION = (
 )
 
 
-def build(tab: gr.Tab, handlers: AttentionHandlers, latest: gr.State, what_ifs: gr.State) -> None:
-    """Put the tab's components here and wire them; `latest` holds Compare's latest Screen, `what_ifs` this visitor's."""
+@dataclass(frozen=True)
+class Fields:
+    """What a person fills in. `taken`: the Offer that came from Compare last, so that each comes once."""
+
+    prompt: gr.Textbox
+    variant: gr.Radio
+    template: gr.Radio
+    answer: gr.Textbox
+    taken: gr.State
+
+    def all(self) -> list:
+        return [self.prompt, self.variant, self.template, self.answer]
+
+    def fill(self, prompt: str, template: str, taken: Offer | None) -> dict:
+        """The component updates for a prompt from another tab, which then is not replaced by what Compare offers."""
+        return {self.prompt: prompt, self.template: template, self.answer: "", self.taken: taken}
+
+
+def build(tab: gr.Tab, handlers: AttentionHandlers, latest: gr.State, what_ifs: gr.State) -> Fields:
+    """Put the tab's components here and wire them; `latest` holds Compare's latest Screen, `what_ifs` this visitor's.
+
+    Returned for the other tabs: the fields.
+    """
     gr.HTML(f'<p class="bt-introduction">{INTRODUCTION}</p>', apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
         with gr.Column(scale=5, min_width=300):
@@ -39,10 +61,11 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, latest: gr.State, what_ifs: 
             )
             with gr.Row(elem_classes="bt-actions"):
                 read = gr.Button("Read", variant="primary", elem_id="bt-read-attention", scale=0, min_width=120)
-    fields = [prompt, variant, template, answer]
-    wire_read(handlers, fields, what_ifs, read, view(handlers))
+    fields = Fields(prompt, variant, template, answer, taken=gr.State(None))
+    wire_read(handlers, fields.all(), what_ifs, read, view(handlers))
     wire_offer(tab, handlers, fields, latest, what_ifs)
     gr.api(api_of(handlers), api_name="attention", concurrency_id=MODEL_QUEUE, concurrency_limit=1)
+    return fields
 
 
 def text_box(label: str, name: str, lines: int, **options) -> gr.Textbox:
@@ -86,10 +109,9 @@ def wire_read(handlers: AttentionHandlers, fields: list, what_ifs: gr.State, rea
     announced.then(run, [*fields, what_ifs], [view, read], concurrency_id=MODEL_QUEUE, concurrency_limit=1, **quiet)
 
 
-def wire_offer(tab: gr.Tab, handlers: AttentionHandlers, fields: list, latest: gr.State, what_ifs: gr.State) -> None:
+def wire_offer(tab: gr.Tab, handlers: AttentionHandlers, fields: Fields, latest: gr.State, what_ifs: gr.State) -> None:
     """Coming from Compare brings its latest run along, once; then another variant brings its own answer."""
-    prompt, variant, template, answer = fields
-    taken = gr.State(None)
+    variant = fields.variant
 
     def come(screen: Screen, before: object, questions: dict, chosen: str) -> dict:
         choices = [*handlers.engine.variants, *questions]
@@ -98,19 +120,19 @@ def wire_offer(tab: gr.Tab, handlers: AttentionHandlers, fields: list, latest: g
         if offer is None or offer == before:
             return kept
         return {
-            prompt: offer.prompt,
-            answer: offer.answer,
-            template: offer.template,
+            fields.prompt: offer.prompt,
+            fields.answer: offer.answer,
+            fields.template: offer.template,
             variant: gr.update(choices=choices, value=offer.variant if offer.variant in choices else handlers.first_choice()),
-            taken: offer,
+            fields.taken: offer,
         }
 
     def choose(offer: Offer | None, chosen: str, asked: str, answered: str) -> str:
         return handlers.answer_of(offer, chosen, asked, answered)
 
     quiet = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
-    tab.select(come, [latest, taken, what_ifs, variant], [*fields, taken], **quiet)
-    variant.input(choose, [taken, variant, prompt, answer], answer, **quiet)
+    tab.select(come, [latest, fields.taken, what_ifs, variant], [*fields.all(), fields.taken], **quiet)
+    variant.input(choose, [fields.taken, variant, fields.prompt, fields.answer], fields.answer, **quiet)
 
 
 def api_of(handlers: AttentionHandlers) -> Callable:

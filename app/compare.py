@@ -77,10 +77,10 @@ class Outputs:
         }
 
 
-def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State) -> tuple[Fields, gr.State]:
+def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State) -> tuple[Fields, Outputs]:
     """Put the tab's components here and wire them. `what_ifs`: this visitor's, as in app.what_ifs.
 
-    Returned for the other tabs: the fields, and the state that holds the latest Screen.
+    Returned for the other tabs: the fields, and what a Screen is shown on.
     """
     gr.HTML(f'<p class="bt-introduction">{INTRODUCTION}</p>', apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
@@ -95,7 +95,7 @@ def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State) -> tup
     wire_link(page, handlers, fields, outputs)
     link.click(None, fields.all(), link, js=COPY_LINK, api_visibility="private")
     gr.api(api_of(handlers), api_name="compare", concurrency_id=MODEL_QUEUE, concurrency_limit=1)
-    return fields, outputs.latest
+    return fields, outputs
 
 
 def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:

@@ -93,6 +93,10 @@ class CompareHandlers:
         """After a shared link has filled in the fields."""
         return Screen(render.empty("Prompt and settings come from the link. Press Run to see the answers."))
 
+    def from_evidence(self) -> Screen:
+        """After a question of the study was put into the prompt."""
+        return Screen(render.empty("The question comes from Evidence. Press Run to see the answers."))
+
     def refused(self, error: Exception) -> Screen:
         """Instead of answers."""
         return Screen(render.problem(sentence(error)))

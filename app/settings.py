@@ -18,7 +18,7 @@ class Settings:
     """One start of the app.
 
     `checkpoints`: folders or Hub ids. `chosen`: a person named them; otherwise they are what lies in assets/checkpoints, and
-    those that belong to another base are left out instead of ending the start.
+    those that belong to another base are left out instead of ending the start. `data`: where the study's questions are read from.
     """
 
     base: str = DEFAULT_BASE
@@ -27,6 +27,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     mcp: bool = False
+    data: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
@@ -44,6 +45,7 @@ class Settings:
             host=flags.host,
             port=flags.port,
             mcp=flags.mcp,
+            data=tuple(flags.data or [name for name in environment.get("BITUNE_DATA", "").split(",") if name]),
         )
 
 
@@ -69,6 +71,13 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         action="store_true",
         default=environment.get("GRADIO_MCP_SERVER", "").lower() in TRUE,
         help="also serve the API as tools for the Model Context Protocol (needs the package gradio[mcp])",
+    )
+    flags.add_argument(
+        "--data",
+        action="append",
+        metavar="DIR_FILE_OR_ID",
+        help="questions of the study, to read their texts in the tab Evidence: a folder of *.test.jsonl, a JSON Lines file or a Hub "
+        "data set id[:config], may be repeated (environment: BITUNE_DATA, separated by commas)",
     )
     return flags
 

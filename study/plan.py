@@ -119,7 +119,7 @@ def runs(settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:
     """Every run of these settings: the tries, the main comparison seed by seed, then ablations and PEFT kinds."""
     main = [replace(run, seed=seed) for seed in SEEDS for run in (LORA, BITUNE)]
     small = [replace(run, rank=8, seed=seed) for seed in SEEDS for run in (LORA,)]
-    wanted = [*TRIES, *_in(["instruction", "choices"], [Run("", "base"), *main])]
+    wanted = [*TRIES, *_in(["choices"], [Run("", "base"), *main]), *_in(["instruction"], [Run("", "base"), *main])]
     wanted += [*_in(["instruction"], ABLATIONS), *_in(["instruction", "choices"], small)]
     wanted += [*_in(["instruction"], [*KINDS, *FULLY]), *_in(["arithmetic"], [Run("", "base"), *main])]
     return [run for run in wanted if run.setting in settings]

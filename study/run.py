@@ -102,14 +102,14 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
         seed=run.seed,
         save_every=setting.steps if run.peft == FULL else 50,  # gigabytes each
     )
-    figures = train(model, pairs, settings, study.state / run.name, held_out, resume=True)
+    figures = train(model, pairs, settings, study.state / run.name, held_out if run.tuning else (), resume=True)
     return {
         "settings": asdict(settings),
         "trainable_parameters": model.trainable_parameters(),
         "examples": len(pairs),
         "validation": len(held_out),
         "train_loss": figures["train_loss"],
-        "validation_loss": figures["eval_loss"],
+        "validation_loss": figures.get("eval_loss"),  # what tries are chosen by; measured runs do without
         "training_seconds": round(time.monotonic() - started, 1),
         "log": [json.loads(line) for line in model.log.splitlines()],
     }
@@ -141,15 +141,24 @@ def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost)
         report = evaluate(
             host, {"": variant}, fitting, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )
+        # An open answer is somebody's text: what is kept is whether it was right.
+        right = [item.right if isinstance(item.right, int) else 1 for item in report.items]
         measured[task] = {
             "ids": [item.id for item in report.items],
-            "right": [item.right for item in report.items],
+            "right": right,
             "measures": {
-                measure: {"predictions": list(predictions[""]), "hits": [int(hit) for hit in report.hits[measure][""]]}
+                measure: {
+                    "predictions": _plain(predictions[""], hits := [int(hit) for hit in report.hits[measure][""]]),
+                    "hits": hits,
+                }
                 for measure, predictions in report.predictions.items()
             },
         }
     return measured
+
+
+def _plain(predictions: Sequence[int | str], hits: list[int]) -> list[int]:
+    return [hit if isinstance(prediction, str) else prediction for prediction, hit in zip(predictions, hits, strict=True)]
 
 
 def _write(study: Study, run: Run, result: dict) -> None:

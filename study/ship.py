@@ -21,7 +21,6 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
         "trainable_parameters": result["trainable_parameters"],
         "alpha_start": run.alpha_start,
         "train_loss": round(result["train_loss"], 6),
-        "validation_loss": round(result["validation_loss"], 6),
         "run": run.name,
     }
     config = replace(checkpoint.config, prompt_template=setting.template, training=training)
@@ -48,7 +47,7 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
         batch=setting.batch_size,
         rates=_rates(run),
         seed=run.seed,
-        loss=result["validation_loss"],
+        loss=result["train_loss"],
         table=_table(setting, result, run, found, others),
         paired="" if here["minus"] is None else _PAIRED.format(reference=REFERENCE, **_percent(here["minus"]["average"])),
     )
@@ -103,7 +102,7 @@ for validation. ARC is by the Allen Institute for AI (CC BY-SA 4.0), OpenBookQA 
     python -m study ship {name} OUTPUT
 
 {steps} updates of {batch} examples, {rates}, linear decay after 10 % warm-up, LoRA alpha 2 x rank, seed {seed}, bfloat16 on one CPU core.
-Validation loss at the end: {loss:.4f}. `training_log.jsonl` has the course.
+Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 
 ## Held-out accuracy
 

@@ -38,10 +38,10 @@ def tiny_engine(folder: Path) -> Engine:
 
 
 @contextmanager
-def served(engine: Engine) -> Iterator[str]:
-    """The address of the page on this engine, with the first example recorded."""
+def served(engine: Engine, **study: object) -> Iterator[str]:
+    """The address of the page on this engine, with the first example recorded; `study`: build_page's data and results."""
     first = EXAMPLES[0]
-    page = build_page(engine, {first.key: record(engine, first)})
+    page = build_page(engine, {first.key: record(engine, first)}, **study)
     try:
         yield serve(page, Settings(port=0), wait=False)
     finally:
