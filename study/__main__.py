@@ -1,4 +1,4 @@
-"""python -m study run | table: the command line of the study."""
+"""python -m study run | table | ship: the command line of the study."""
 
 import argparse
 import sys
