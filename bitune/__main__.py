@@ -138,6 +138,7 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
     command.add_argument("--data", action="append", required=True)
     command.add_argument("--limit", type=_number(int, 1), help="score only the first so many records of each file")
+    command.add_argument("--max-prompt-tokens", type=_number(int, 1), help="leave out records with a longer prompt")
     command.add_argument("--batch-size", type=_number(int, 1), default=8)
     command.add_argument("--max-new-tokens", type=_number(int, 1), default=128, help="of an open answer")
     command.add_argument("--output", help="JSON file for every item's prediction, the accuracies and their differences")
@@ -223,16 +224,17 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print accuracy and paired differences of every variant on every file."""
     from tqdm import tqdm
 
-    from bitune.data import load_examples
+    from bitune.data import fitting, load_examples
     from bitune.errors import ConfigError
     from bitune.report import evaluate as run
 
     if options.output and not Path(options.output).parent.is_dir():  # now, not after hours
         raise ConfigError(f"There is no folder {str(Path(options.output).parent)!r} for the report; make it, or choose another.")
-    sets = {source: load_examples(source)[: options.limit] for source in options.data}
+    sets = {source: load_examples(source) for source in options.data}
     engine, reports = _engine(options), {}
     for source, examples in sets.items():
         name = Path(source).name
+        examples = fitting(examples, engine.base.tokenizer, options.max_prompt_tokens)[: options.limit]
         with tqdm(total=len(examples), desc=name, disable=not processes.is_main()) as bar:
             report = run(
                 engine.host,

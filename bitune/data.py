@@ -122,6 +122,14 @@ def tokenize_all(
     return Tokenized(kept, pairs, dropped=len(examples) - len(kept))
 
 
+def fitting(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int | None) -> list[Example]:
+    """The examples whose prompts have at most so many tokens, in order; all of them for None."""
+    if max_prompt_tokens is None or not examples:
+        return list(examples)
+    lengths = map(len, tokenizer([example.prompt for example in examples]).input_ids)
+    return [example for example, length in zip(examples, lengths, strict=True) if length <= max_prompt_tokens]
+
+
 def continuation_ids(prompt: str, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of several answers to one prompt, as in training but without the end token: to score choices."""
     examples = [Example("", prompt, answer) for answer in answers]

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from bitune.adapters import AdapterHost
 from bitune.base import Base
-from bitune.data import Example, TokenPair, load_examples, split_validation, tokenize_all
+from bitune.data import TokenPair, fitting, load_examples, split_validation, tokenize_all
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
 from bitune.report import evaluate
@@ -118,16 +118,13 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
 def pairs_of(study: Study, setting: Setting) -> tuple[list[TokenPair], list[TokenPair]]:
     """Token pairs to train on and to validate with: records within the setting's limits, in the same order for every run."""
     examples = [e for name in setting.train for e in load_examples(study.data / f"{name}.train.jsonl")]
-    parts = split_validation([e for e in examples if _fits(study, setting, e)], setting.validation, _SPLIT_SEED)
+    fits = fitting(examples, study.base.tokenizer, setting.max_prompt_tokens)
+    parts = split_validation(fits, setting.validation, _SPLIT_SEED)
     train_pairs, held_out = (
         tokenize_all(part, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens).pairs for part in parts
     )
     random.Random(_SPLIT_SEED).shuffle(train_pairs)
     return train_pairs, held_out
-
-
-def _fits(study: Study, setting: Setting, example: Example) -> bool:
-    return len(study.base.tokenizer(example.prompt).input_ids) <= setting.max_prompt_tokens
 
 
 def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost) -> dict[str, dict]:
@@ -137,9 +134,10 @@ def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost)
     """
     measured = {}
     for task, limit in setting.limits.items():
-        fitting = [e for e in load_examples(study.data / f"{task}.test.jsonl") if _fits(study, setting, e)][:limit]
+        examples = load_examples(study.data / f"{task}.test.jsonl")
+        examples = fitting(examples, study.base.tokenizer, setting.max_prompt_tokens)[:limit]
         report = evaluate(
-            host, {"": variant}, fitting, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
+            host, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )
         # An open answer is somebody's text: what is kept is whether it was right.
         right = [item.right if isinstance(item.right, int) else 1 for item in report.items]

@@ -48,9 +48,15 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
         rates=_rates(run),
         seed=run.seed,
         loss=result["train_loss"],
+        commands="\n".join(_command(task, limit, setting) for task, limit in setting.limits.items()),
         table=_table(setting, result, run, found, others),
         paired="" if here["minus"] is None else _PAIRED.format(reference=REFERENCE, **_percent(here["minus"]["average"])),
     )
+
+
+def _command(task: str, limit: int, setting: Setting) -> str:
+    options = f"--dtype bfloat16 --batch-size 16 --max-prompt-tokens {setting.max_prompt_tokens} --max-new-tokens {setting.max_answer_tokens}"
+    return f"    python -m bitune evaluate --checkpoint HERE --data {task}.test.jsonl --limit {limit} {options}"
 
 
 def _rates(run: Run) -> str:
@@ -107,7 +113,9 @@ Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 ## Held-out accuracy
 
 In percent with 95 % intervals (bootstrap over items), in bfloat16 on a CPU; choices by summed log-likelihood, open answers by greedy
-generation. The first fitting items of each test file, as in `study/plan.py`.
+generation; the first items of each test file whose prompt has at most {prompt} tokens. This checkpoint's line again:
+
+{commands}
 
 {table}
 {paired}"""

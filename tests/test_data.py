@@ -15,6 +15,7 @@ from bitune.data import (
     continuation_ids,
     cut_left,
     example_of,
+    fitting,
     joined,
     load_examples,
     split_validation,
@@ -23,6 +24,7 @@ from bitune.data import (
 )
 from bitune.errors import ConfigError, DataError
 from bitune.records import load_records, normalized
+from tests.tiny import tiny_base
 
 ARC = {"question": "Why?", "choices": ["because", "no reason"], "label": 1}
 HUB_ARC = {"id": "x", "question": "Why?", "choices": {"text": ["because", "no reason"], "label": ["1", "2"]}, "answerKey": "2"}
@@ -201,3 +203,11 @@ def test_the_validation_part_is_the_same_for_the_same_seed():
 def test_example_of_keeps_label_and_choices_together():
     example = example_of({"task": "arc_easy", **ARC})
     assert example.choices[example.label] == example.answer
+
+
+def test_fitting_leaves_out_long_prompts_and_keeps_the_order():
+    tokenizer = tiny_base().tokenizer
+    examples = [Example("t", "x" * n, " y") for n in (3, 9, 1, 4)]
+    kept = fitting(examples, tokenizer, len(tokenizer("xxxx").input_ids))
+    assert [len(e.prompt) for e in kept] == [3, 1, 4]
+    assert fitting(examples, tokenizer, None) == examples and fitting([], tokenizer, 1) == []
