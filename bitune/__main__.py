@@ -1,7 +1,6 @@
 """python -m bitune generate | train | evaluate | convert | inspect: the command line, and the only file that prints."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,7 +135,8 @@ def _add_evaluate(commands) -> None:
     command = _command(commands, "evaluate", evaluate, EVALUATE)
     _add_base(command)
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
-    command.add_argument("--data", action="append", required=True)
+    command.add_argument("--data", action="append", required=True, help="JSON Lines file, or Hub id[:config]; may be given again")
+    command.add_argument("--split", default="test", help="of Hub data sets")
     command.add_argument("--limit", type=_number(int, 1), help="score only the first so many records of each file")
     command.add_argument("--max-prompt-tokens", type=_number(int, 1), help="leave out records with a longer prompt")
     command.add_argument("--batch-size", type=_number(int, 1), default=8)
@@ -221,22 +221,23 @@ def _pairs(options: argparse.Namespace, tokenizer):
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Print accuracy and paired differences of every variant on every file."""
+    """Print accuracy and paired differences of every variant on every set; the report is written after each."""
     from tqdm import tqdm
 
-    from bitune.data import fitting, load_examples
     from bitune.errors import ConfigError
+    from bitune.report import average_lines, lines_of, write_reports
     from bitune.report import evaluate as run
 
-    if options.output and not Path(options.output).parent.is_dir():  # now, not after hours
-        raise ConfigError(f"There is no folder {str(Path(options.output).parent)!r} for the report; make it, or choose another.")
-    sets = {source: load_examples(source) for source in options.data}
+    output = Path(options.output) if options.output else None
+    if output and (output.is_dir() or not output.parent.is_dir()):  # now, not after hours
+        raise ConfigError(
+            f"{str(output)!r} cannot be a report: it is a folder, or lies in none; name a file in a folder there is."
+        )
+    sets = _sets(options)
     engine, reports = _engine(options), {}
-    for source, examples in sets.items():
-        name = Path(source).name
-        examples = fitting(examples, engine.base.tokenizer, options.max_prompt_tokens)[: options.limit]
-        with tqdm(total=len(examples), desc=name, disable=not processes.is_main()) as bar:
-            report = run(
+    for source, examples in _fitting(sets, engine.base.tokenizer, options).items():
+        with tqdm(total=len(examples), desc=Path(source).name, disable=not processes.is_main()) as bar:
+            reports[source] = run(
                 engine.host,
                 engine.variants,
                 examples,
@@ -245,29 +246,52 @@ def evaluate(options: argparse.Namespace) -> None:
                 max_new_tokens=options.max_new_tokens,
                 progress=bar.update,
             )
-        reports[name] = report.to_dict()
         if processes.is_main():
-            print("\n".join(_lines(name, report)))
-    if options.output and processes.is_main():
-        Path(options.output).write_text(json.dumps(reports, ensure_ascii=False) + "\n", encoding="utf-8")
+            print("\n".join(lines_of(Path(source).name, reports[source])))
+            if output:
+                write_reports(output, _settings(options, engine), reports)
+    if processes.is_main() and len(reports) > 1:
+        print("\n".join(average_lines(list(reports.values()))))
 
 
-def _lines(name: str, report) -> list[str]:
-    """The report as a table: one line a measure and variant, with the 95 % interval, and the difference to the first variant."""
-    lines = []
-    for measure, by_variant in report.hits.items():
-        first, *_ = by_variant
-        for variant in by_variant:
-            line = f"{name:28} {measure:6} {variant:24} {_percent(report.accuracy(measure, variant))}"
-            if variant != first:
-                line += f"   minus {first}: {_percent(report.difference(measure, variant, first), sign='+')}"
-            lines.append(line)
-    return lines
+def _sets(options: argparse.Namespace) -> dict[str, list]:
+    """The examples of each --data: a file's, or those of a split of a Hub data set."""
+    from bitune.data import load_examples
+    from bitune.errors import ConfigError
+
+    twice = next((source for source in options.data if options.data.count(source) > 1), None)
+    if twice:
+        raise ConfigError(f"--data {twice} is given twice; give it once.")
+    return {s: load_examples(s, None if Path(s).expanduser().is_file() else options.split) for s in options.data}
 
 
-def _percent(interval, sign: str = "") -> str:
-    values = (100 * value for value in (interval.mean, interval.low, interval.high))
-    return "{:{s}5.1f} ({:{s}.1f} to {:{s}.1f})".format(*values, s=sign)
+def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace) -> dict[str, list]:
+    """What of each set is scored; DataError, before anything is, where nothing is left or kinds are mixed."""
+    from bitune.data import fitting
+    from bitune.errors import DataError
+
+    kept = {s: fitting(examples, tokenizer, options.max_prompt_tokens)[: options.limit] for s, examples in sets.items()}
+    for source, examples in kept.items():
+        if not examples:
+            raise DataError(
+                f"{source} holds {len(sets[source])} records, but none with a prompt of at most {options.max_prompt_tokens} tokens; "
+                "raise --max-prompt-tokens."
+            )
+        if len({example.choices is not None for example in examples}) > 1:
+            raise DataError(f"{source} holds questions with choices and open ones; split it in two files.")
+    return kept
+
+
+def _settings(options: argparse.Namespace, engine) -> dict[str, object]:
+    """What a report says of how it was made."""
+    import torch
+    import transformers
+
+    names = ("checkpoint", "split", "limit", "max_prompt_tokens", "max_new_tokens", "batch_size")
+    facts = engine.base_facts
+    versions = {module.__name__: module.__version__ for module in (torch, transformers)}
+    chosen = {name: getattr(options, name) for name in names}
+    return {"base": facts.name, "device": facts.device, "dtype": facts.dtype, **chosen, "versions": versions}
 
 
 def convert(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from bitune.attention import attention_maps
 from bitune.base import Base, load_base
 from bitune.checkpoint import locate, read
 from bitune.errors import ConfigError, PromptError, UnknownNameError
-from bitune.generation import Answer, Cancelled, GenerationSettings, RowStreamer, Worker, interruptible, sampling
+from bitune.generation import Answer, Cancelled, GenerationSettings, RowStreamer, Worker, end_tokens, interruptible, sampling
 from bitune.mixing import take_rows
 from bitune.model import BituneModel
 from bitune.peft_kinds import kind_of
@@ -222,7 +222,7 @@ class Engine:
         return [json.loads(line) for line in (self._models[name].log or "").splitlines()]
 
     def _updates(self, request: _Request) -> Iterator[Update]:
-        ends = _end_tokens(self.base.model.generation_config)
+        ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
         answers = [Answer(name, self.base.tokenizer, request.settings, ends) for name in request.variants]
         limit = self._limit(request)
         worker = Worker(lambda receive, cancel: self._work(request, limit, receive, cancel))
@@ -270,6 +270,7 @@ class Engine:
             do_sample=False,
             num_beams=1,
             use_cache=True,
+            eos_token_id=list(end_tokens(self.base.model, self.base.tokenizer)) or None,
             pad_token_id=self.base.tokenizer.pad_token_id,
             **_stop(settings),
         )
@@ -287,11 +288,6 @@ class Engine:
 
 def _stop(settings: GenerationSettings) -> dict[str, list[str]]:
     return {"stop_strings": list(settings.stop)} if settings.stop else {}
-
-
-def _end_tokens(config: GenerationConfig) -> frozenset[int]:
-    ends = config.eos_token_id
-    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
 
 def _update(request: _Request, answers: Sequence[Answer], *, done: bool) -> Update:

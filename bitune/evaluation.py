@@ -9,11 +9,13 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import Cache, GenerationConfig, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedTokenizerBase
 
 from bitune import processes
 from bitune.adapters import AdapterHost
 from bitune.data import Example, continuation_ids
+from bitune.errors import DataError
+from bitune.generation import measured_decoding
 from bitune.mixing import take_rows
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
@@ -56,9 +58,11 @@ def score(
     """Log-likelihood of every choice: {variant: [question][choice]}, in float32 from the model's logits.
 
     All variants share the passes they have in common, all choices of a question its cache. Questions are taken in order of
-    length, `batch_size` at a time; the batches, and so the numbers, are the same over any number of processes.
+    length, the longest first, `batch_size` at a time; the batches, and so the numbers, are the same over any number of processes.
+    DataError for a question that does not fit into the model's context.
     """
     rows = list(variants.values())
+    _check_room(host, [len(q.prompt_ids) + max(map(len, q.choices)) - 1 for q in questions])
     return _in_batches(
         variants,
         [q.prompt_ids for q in questions],
@@ -75,16 +79,31 @@ def answer(
     max_new_tokens: int,
     batch_size: int = 8,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    ends: Sequence[int],
 ) -> dict[str, list[list[int]]]:
-    """Greedy answers as token ids, up to and without the end token: {variant: [prompt]}. Batches as in `score`."""
+    """Greedy answers as token ids, up to and without the end token: {variant: [prompt]}. Batches and errors as in `score`.
+
+    `ends`: the tokens that end an answer, as generation.end_tokens tells.
+    """
     rows = list(variants.values())
+    _check_room(host, [len(prompt) + max_new_tokens for prompt in prompts])
     return _in_batches(
         variants,
         prompts,
         batch_size,
-        lambda batch: _answer_batch(host, rows, [prompts[i] for i in batch], max_new_tokens),
+        lambda batch: _answer_batch(host, rows, [prompts[i] for i in batch], ends, max_new_tokens),
         progress,
     )
+
+
+def _check_room(host: AdapterHost, lengths: Sequence[int]) -> None:
+    context = host.model.config.get_text_config(decoder=True).max_position_embeddings
+    for place, length in enumerate(lengths, 1):
+        if length > context:
+            raise DataError(
+                f"Item {place} needs {length:,} tokens and the model reads {context:,}; leave out or shorten long prompts."
+            )
 
 
 def _in_batches(
@@ -95,13 +114,13 @@ def _in_batches(
     progress: Callable[[int], None],
 ) -> dict[str, list[Result]]:
     """{name: [prompt]} from `work(indices)`, which returns [name][index]; processes take turns in the batches."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # what does not fit into memory is seen at once
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     done = []
     for batch in processes.share(batches):
         with torch.no_grad():
             done.append((batch, work(batch)))
-        progress(len(batch))
+        progress(len(batch) * processes.count())
     result: dict[str, list] = {name: [None] * len(prompts) for name in names}
     for batch, by_name in processes.gather(done):
         for name, values in zip(names, by_name, strict=True):
@@ -161,19 +180,10 @@ def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, w
 
 
 def _answer_batch(
-    host: AdapterHost, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], max_new_tokens: int
+    host: AdapterHost, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], ends: Sequence[int], max_new_tokens: int
 ) -> list[list[list[int]]]:
     ids, mask, cache, rows = _read(host, variants, prompts)
-    default = host.model.generation_config
-    ends = default.eos_token_id
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        eos_token_id=ends or None,
-        pad_token_id=ends[0] if ends else 0,
-    )
+    config = measured_decoding(ends, max_new_tokens=max_new_tokens)
     answers: list[list[int]] = [[] for _ in rows]
 
     def decode(batch: list[int]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import (
+    GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
@@ -131,6 +132,21 @@ class RowStreamer(BaseStreamer):
 
     def end(self) -> None:
         """Nothing is held back."""
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
+    """Tokens that end an answer: the model's own, then the tokenizer's, which training puts behind every answer."""
+    own = model.generation_config.eos_token_id
+    ends = [] if own is None else [own] if isinstance(own, int) else list(own)
+    trained = None if tokenizer is None else tokenizer.eos_token_id
+    return tuple(dict.fromkeys([*ends, *([] if trained is None else [trained])]))
+
+
+def measured_decoding(ends: Sequence[int], **settings: object) -> GenerationConfig:
+    """Settings of transformers' generate for measuring: greedy unless told otherwise, with no penalty that the base comes with."""
+    plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    pad = ends[0] if ends else 0
+    return GenerationConfig(**{**plain, **settings}, eos_token_id=list(ends) or None, pad_token_id=pad)
 
 
 class Answer:

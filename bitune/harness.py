@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 from bitune import processes
 from bitune.base import load_base
@@ -21,6 +21,7 @@ from bitune.embedded import EMBEDDED
 from bitune.engine import Engine
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.evaluation import Question, score
+from bitune.generation import end_tokens, measured_decoding
 from bitune.identity import source_of
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
@@ -213,9 +214,8 @@ class BituneLM(TemplateLM):
     def _answers(self, prompts: Sequence[list[int]], until: list[str], **settings: object) -> list[str]:
         ids, mask = pad_left(prompts, 0, self._device)
         cache = prefill(self._host, ids, mask, [Row.of(self._variant, row) for row in range(len(prompts))])
-        ends = self._host.model.generation_config.eos_token_id
-        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        config = GenerationConfig(**settings, num_beams=1, eos_token_id=ends or None, pad_token_id=ends[0] if ends else 0)
+        ends = end_tokens(self._host.model, self.tokenizer)
+        config = measured_decoding(ends, **settings)
         how = {"generation_config": config, "stopping_criteria": [_Until(self.tokenizer, until, ids.shape[1])] if until else []}
         with self._host.using(self._variant.answer_adapter):
             whole = self._host.model.generate(ids, attention_mask=mask, **how, **cache_input(cache))

@@ -1,12 +1,15 @@
 """What an evaluation found: a prediction for every item and variant, accuracy with its interval, paired differences.
 
-Knows examples and the scores of evaluation.py; knows no file and no page.
+Knows examples and the scores of evaluation.py; knows no page.
 """
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -15,6 +18,7 @@ from bitune.adapters import AdapterHost
 from bitune.data import Example
 from bitune.errors import ConfigError, DataError
 from bitune.evaluation import answer, by_mean, by_sum, question, score
+from bitune.generation import end_tokens
 from bitune.variants import Variant
 
 RESAMPLES = 10_000
@@ -97,6 +101,47 @@ class Report:
         return {"items": [vars(item) for item in self.items], "measures": measures}
 
 
+def lines_of(name: str, report: Report) -> list[str]:
+    """The report as text: a line a measure and variant, in percent with intervals, and the difference to the first variant."""
+    return [line for measure in report.hits for line in _lines(name, measure, [report])]
+
+
+def average_lines(reports: Sequence[Report]) -> list[str]:
+    """Likewise the average over sets that share a measure, sets weighing alike; nothing for a measure of one set alone."""
+    lines = []
+    for measure in dict.fromkeys(measure for report in reports for measure in report.hits):
+        shared = [report for report in reports if measure in report.hits]
+        if len(shared) > 1:
+            lines += _lines(f"average of {len(shared)}", measure, shared)
+    return lines
+
+
+def _lines(name: str, measure: str, reports: Sequence[Report]) -> list[str]:
+    hits = [report.hits[measure] for report in reports]
+    first, *_ = hits[0]
+    lines = []
+    for variant in hits[0]:
+        line = f"{name:28} {measure:6} {variant:24} {_percent(bootstrap(*(h[variant] for h in hits)))}"
+        if variant != first:
+            pairs = [[a - b for a, b in zip(h[variant], h[first], strict=True)] for h in hits]
+            line += f"   minus {first}: {_percent(bootstrap(*pairs), sign='+')}"
+        lines.append(line)
+    return lines
+
+
+def _percent(interval: Interval, sign: str = "") -> str:
+    values = (100 * value for value in (interval.mean, interval.low, interval.high))
+    return "{:{s}5.1f} ({:{s}.1f} to {:{s}.1f})".format(*values, s=sign)
+
+
+def write_reports(file: str | os.PathLike, settings: Mapping[str, object], reports: Mapping[str, Report]) -> None:
+    """One JSON file {"settings", "sets": {source: Report.to_dict()}}, whole or not at all."""
+    content = {"settings": settings, "sets": {source: report.to_dict() for source, report in reports.items()}}
+    beside = Path(f"{os.fspath(file)}.part")
+    beside.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(file)
+
+
 def item_id(prompt: str) -> str:
     """The first 12 hex digits of the SHA-256 of a prompt: names an item where its text may not be passed on."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:12]
@@ -117,8 +162,10 @@ def evaluate(
     Examples must be of one kind; DataError if some have choices and some have not. Processes share the work, see evaluation.
     """
     kinds = {example.choices is not None for example in examples}
-    if len(kinds) != 1:
-        raise DataError("A set must hold questions with choices or open ones, and at least one; split a mixed one in two files.")
+    if not kinds:
+        raise DataError("The set holds no item to evaluate on; name another, or allow longer prompts.")
+    if len(kinds) > 1:
+        raise DataError("The set holds questions with choices and open ones; split it in two files.")
     if kinds == {True}:
         return _by_choice(host, variants, examples, tokenizer, batch_size, progress)
     return _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress)
@@ -137,7 +184,8 @@ def _by_choice(host, variants, examples, tokenizer, batch_size, progress) -> Rep
 
 def _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress) -> Report:
     prompts = [tokenizer(example.prompt).input_ids for example in examples]
-    answers = answer(host, variants, prompts, max_new_tokens, batch_size, progress)
+    ends = end_tokens(host.model, tokenizer)
+    answers = answer(host, variants, prompts, max_new_tokens, batch_size, progress, ends=ends)
     items = tuple(Item(e.task, item_id(e.prompt), e.answer.strip()) for e in examples)
     texts = {name: tuple(tokenizer.decode(ids).strip() for ids in rows) for name, rows in answers.items()}
     return _report(items, {"answer": texts}, lambda item, predicted: same_answer(predicted, item.right))

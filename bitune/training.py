@@ -51,6 +51,8 @@ class TrainingSettings:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.mixing_learning_rate is not None and self.mixing_learning_rate < 0:
+            raise ConfigError(f"mixing_learning_rate is {self.mixing_learning_rate}; it must be 0 or more.")
         if self.max_steps <= 0 and self.epochs <= 0:
             raise ConfigError(f"epochs is {self.epochs}; give some, or max_steps.")
         if not 0 <= self.warmup < 1:
@@ -76,15 +78,21 @@ def train(
     if settings.evaluate_every and not validation:
         raise ConfigError("evaluate_every is set, but there are no validation pairs; hold some out.")
     last = last_checkpoint(output) if resume else None
+    done = last is not None and _is_done(last)
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
     try:
         with model.host.under_autocast() if settings.bf16 else nullcontext():
-            figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
+            if done:  # the Trainer would take one more step before it looks
+                trainer._load_from_checkpoint(str(last))
+                figures = {}
+            else:
+                figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
     finally:
         model.eval()
     model.log = trainer.log_text()
+    figures["train_loss"] = trainer.mean_loss()  # the Trainer's own is of the steps since the last start
     if validation:
         figures |= trainer.evaluate()
     return figures
@@ -94,6 +102,12 @@ def last_checkpoint(output: Path) -> Path | None:
     """The newest complete checkpoint-N of a run; the Trainer writes trainer_state.json last."""
     done = [folder for folder in output.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
     return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _is_done(checkpoint: Path) -> bool:
+    """Whether a run had taken its last update when it wrote this."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state["global_step"] >= state["max_steps"]
 
 
 def arguments_of(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:
@@ -161,7 +175,8 @@ class BituneTrainer(Trainer):
             rest = [p for name, p in named if "mixing.theta" not in name]
             groups = [{"params": rest, "weight_decay": self.args.weight_decay}]
             if theta:
-                rate = self._settings.mixing_learning_rate or self._settings.learning_rate
+                own = self._settings.mixing_learning_rate
+                rate = self._settings.learning_rate if own is None else own
                 groups.append({"params": theta, "weight_decay": 0.0, "lr": rate})
             self.optimizer = kind(groups, **options)
         return self.optimizer
@@ -184,6 +199,12 @@ class BituneTrainer(Trainer):
                 entry |= {"alpha_k": [round(x, 5) for x in keys], "alpha_v": [round(x, 5) for x in values]}
             self._entries.append(entry)
         super().log(logs, start_time)
+
+    def mean_loss(self) -> float:
+        """Mean training loss over all updates that were logged, resumed ones included; each entry stands for those since the last."""
+        entries = [entry for entry in self._entries if "loss" in entry]
+        steps = [entry["step"] - before for entry, before in zip(entries, [0, *(e["step"] for e in entries)], strict=False)]
+        return sum(entry["loss"] * count for entry, count in zip(entries, steps, strict=True)) / max(1, sum(steps))
 
     def log_text(self) -> str:
         """training_log.jsonl so far."""

@@ -173,7 +173,9 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
     lines = run(capsys, "evaluate", *options, *data).splitlines()
     shown = [("sum", "base"), ("sum", "qa"), ("mean", "base"), ("mean", "qa")]
     assert [tuple(line.split()[:3]) for line in lines] == [("choices.jsonl", *pair) for pair in shown]
-    report = json.loads((tmp_path / "report.json").read_text())["choices.jsonl"]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["settings"]["limit"] == 5 and written["settings"]["dtype"] == "float32"
+    report = written["sets"][str(work / "choices.jsonl")]
     assert [item["right"] for item in report["items"]] == [0] * 5
     for (measure, name), line in zip(shown, lines, strict=True):
         found = report["measures"][measure][name]
@@ -189,12 +191,24 @@ def test_evaluate_generates_open_answers(work, capsys):
     assert line.split()[:3] == ["open.jsonl", "answer", "base"]
 
 
+def test_evaluate_averages_over_sets(work, capsys, tmp_path):
+    records = (work / "choices.jsonl").read_text().splitlines()
+    (tmp_path / "other.jsonl").write_text("\n".join(records[:2]))
+    data = ["--data", work / "choices.jsonl", "--data", tmp_path / "other.jsonl", "--output", tmp_path / "report.json"]
+    lines = run(capsys, "evaluate", "--base", work / "base", *data).splitlines()
+    sets = json.loads((tmp_path / "report.json").read_text())["sets"].values()
+    accuracies = [found["measures"]["sum"]["base"]["accuracy"]["mean"] for found in sets]
+    (average,) = [line for line in lines if line.startswith("average of 2") and " sum " in line]
+    assert f" {100 * sum(accuracies) / 2:.1f} (" in average
+
+
 def test_evaluate_says_what_is_wrong(work, capsys, tmp_path):
     base = ["evaluate", "--base", work / "base", "--device", "cpu", "--data"]
     mixed = (work / "open.jsonl").read_text() + (work / "choices.jsonl").read_text()
     (tmp_path / "mixed.jsonl").write_text(mixed)
-    assert main([*map(str, base), str(tmp_path / "mixed.jsonl")]) == 1
-    assert "split a mixed one" in capsys.readouterr().err
+    assert "mixed.jsonl holds questions with choices and open ones" in refused(capsys, *base, tmp_path / "mixed.jsonl")
+    assert "none with a prompt of at most 2 tokens" in refused(capsys, *base, work / "choices.jsonl", "--max-prompt-tokens", 2)
+    assert "given twice" in refused(capsys, *base, work / "choices.jsonl", "--data", work / "choices.jsonl")
     assert "There is no file" in refused(capsys, *base, work / "nothing.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"question": "x"\n')
     assert "broken.jsonl, line 1" in refused(capsys, *base, tmp_path / "broken.jsonl")
@@ -210,7 +224,7 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_runs(work, caps
         "--output",
         tmp_path / "no" / "report.json",
     ]
-    assert "There is no folder" in refused(capsys, *arguments)
+    assert "lies in none" in refused(capsys, *arguments)
 
 
 # --- train ------------------------------------------------------------------------------------------------------------

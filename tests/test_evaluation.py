@@ -67,8 +67,9 @@ def test_answers_are_those_of_generate(setting):
     """Batched, padded and beside other variants as each model alone; the end token and what follows are not in them."""
     host, variants, models, questions = setting
     prompts = [q.prompt_ids for q in questions]
-    found = answer(host, variants, prompts, max_new_tokens=6, batch_size=3)
+    found = answer(host, variants, prompts, max_new_tokens=6, batch_size=3, ends=[257])
     end = host.model.generation_config.eos_token_id
+    assert end == 257
     for name in variants:
         for prompt, said in zip(prompts, found[name], strict=True):
             generate = models[name].generate if name in models else host.model.generate

@@ -250,7 +250,7 @@ def test_two_processes_evaluate_as_one(folder, tmp_path):
         assert launched(folder, ["evaluate", *files, *options], processes).stdout.count("choices.jsonl  ") == 2
         reports.append(json.loads(report.read_text()))
     assert reports[0] == reports[1]
-    assert len(reports[0]["choices.jsonl"]["items"]) == 11
+    assert len(reports[0]["sets"][str(tmp_path / "choices.jsonl")]["items"]) == 11
 
 
 def test_a_gathered_state_dict_saves_the_same(folder):
