@@ -16,7 +16,8 @@ from bitune.variants import BASE, METHODS
 
 WIDTH, HEIGHT, EDGE = 170, 24, 7  # of a whisker; `EDGE` leaves room for the arrow of one that lies outside
 NOTE = (
-    "Accuracy in percent; below it the 95 % interval over the questions, and ± the standard deviation over seeds. Differences are in "
+    "Accuracy in percent; below it the 95 % interval over questions and seeds drawn anew, and ± the standard deviation over seeds. "
+    "Differences are in "
     "points of the average, paired over the same questions. A filled dot: the interval does not touch zero."
 )
 

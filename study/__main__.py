@@ -40,7 +40,9 @@ def _run(options: argparse.Namespace) -> None:
 
     study = Study(load_base(BASE_ID, dtype="bfloat16"), options.data, options.state)
     wanted = [named(options.only)] if options.only else runs(options.setting or list(SETTINGS))
-    carry_out(study, wanted)
+    failed = carry_out(study, wanted)
+    if failed:
+        raise BituneError("These runs failed, and are tried again at the next start:\n" + "\n".join(failed))
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -11,8 +11,8 @@ class Setting:
     """Where a setting's records come from (file names in the data folder) and how long a run is.
 
     `limits`: how many of the first records of each test file are measured; `averaged`: those whose mean is the headline.
-    Prompts and answers longer than the limits are left out, so that a run on two cores takes minutes. `validation`: records held
-    out of the training part. `template`: what the checkpoints put around a visitor's prompt.
+    Records whose prompt or answer is longer than the limits are left out of training and measuring, so that a run on two cores
+    takes minutes. `validation`: records held out of the training part. `template`: what the checkpoints put around a visitor's prompt.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Setting:
     train: tuple[str, ...]
     limits: dict[str, int]
     averaged: tuple[str, ...]
+    licence: str
     steps: int
     template: str | None = None
     tuning_steps: int = 100
@@ -43,6 +44,7 @@ SETTINGS = {
             ("t0",),
             dict.fromkeys(CHOICES, 500) | {"t0": 250},
             CHOICES,
+            "The T0 mixture is by BigScience (Apache-2.0).",
             steps=250,
         ),
         Setting(
@@ -52,6 +54,7 @@ SETTINGS = {
             CHOICES,
             dict.fromkeys(CHOICES, 500),
             CHOICES,
+            "ARC and OpenBookQA are by the Allen Institute for AI (CC BY-SA 4.0 and Apache-2.0).",
             steps=250,
             template="Question: {prompt}\n\nAnswer:",
         ),
@@ -62,6 +65,7 @@ SETTINGS = {
             ("mawps",),
             {"mawps": 238},
             ("mawps",),
+            "MAWPS is by Koncel-Kedziorski and others (MIT).",
             steps=200,
             template="Question: {prompt}\n\nAnswer:",
         ),
@@ -94,7 +98,8 @@ class Run:
         return "-".join([self.setting, "tune" if self.tuning else "run", *parts, f"s{self.seed}"])
 
 
-# As many tries for each; theta's own rate and start are among Bitune's.
+# As many tries for LoRA of rank 16 as for Bitune, whose theta's rate and start are among them. What comes out is taken for the
+# other settings, for the ablations and for the other kinds.
 TRIES = [
     *(Run("choices", rank=16, learning_rate=rate, tuning=True) for rate in (3e-4, 6e-4, 1e-3, 2e-3, 4e-3)),
     Run("choices", "bitune", learning_rate=1e-3, tuning=True),

@@ -16,16 +16,18 @@ from filelock import FileLock, Timeout
 from bitune.adapters import AdapterHost
 from bitune.base import Base
 from bitune.data import TokenPair, fitting, load_examples, split_validation, tokenize_all
+from bitune.errors import BituneError
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
 from bitune.report import evaluate
-from bitune.training import TrainingSettings, train
+from bitune.training import TrainingSettings, last_checkpoint, train
 from bitune.variants import BASE, Variant
 from study.full import WeightSets
 from study.plan import FULL, SETTINGS, Run, Setting
 
 RESULTS = Path(__file__).parent / "results"
 BASE_ID = "smollm2-135m-instruct"
+SAVE_EVERY = 50
 _SPLIT_SEED = 0  # the validation part is the same for every run
 
 
@@ -49,8 +51,9 @@ class Study:
         return self.state / f"{run.name}.checkpoint"
 
 
-def carry_out(study: Study, runs: Sequence[Run]) -> None:
-    """Every run that has no result yet and that no other process is at."""
+def carry_out(study: Study, runs: Sequence[Run]) -> list[str]:
+    """Every run that has no result yet and that no other process is at. Returns what failed, a line each; the others go on."""
+    failed = []
     study.state.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if study.file(run).is_file():
@@ -61,6 +64,9 @@ def carry_out(study: Study, runs: Sequence[Run]) -> None:
                     _carry_out(study, run)
         except Timeout:
             continue
+        except (RuntimeError, BituneError) as error:  # of torch: out of memory, say
+            failed.append(f"{run.name}: {error}")
+    return failed
 
 
 def _carry_out(study: Study, run: Run) -> None:
@@ -72,14 +78,26 @@ def _carry_out(study: Study, run: Run) -> None:
         model = _fresh(study, run)
         try:
             result = _train(study, run, model)
-            if not run.tuning:
-                result["measured"] = measure(study, setting, model.variant, model.host)
-                if run.peft != FULL:
-                    model.save_pretrained(study.checkpoint(run), dtype=torch.bfloat16)
+            if run.peft == FULL and not run.tuning:
+                with torch.autocast(model.device.type, torch.bfloat16):  # its weights are kept in float32, the base's in bfloat16
+                    result["measured"] = measure(study, setting, model.variant, model.host)
+            elif not run.tuning:
+                model.save_pretrained(study.checkpoint(run), dtype=torch.bfloat16)
         finally:
             model.release()
+        if not run.tuning and run.peft != FULL:
+            result["measured"] = _measure_saved(study, run)
     _write(study, run, result | {"seconds": round(time.monotonic() - started, 1)})
     shutil.rmtree(study.state / run.name, ignore_errors=True)
+
+
+def _measure_saved(study: Study, run: Run) -> dict[str, dict]:
+    """What is measured is what can be shipped: the checkpoint as it was saved, adapters in bfloat16."""
+    model = BituneModel.from_pretrained(study.checkpoint(run), study.base, trainable=False)
+    try:
+        return measure(study, study.settings[run.setting], model.variant, model.host)
+    finally:
+        model.release()
 
 
 def _fresh(study: Study, run: Run) -> BituneModel:
@@ -93,6 +111,7 @@ def _fresh(study: Study, run: Run) -> BituneModel:
 def _train(study: Study, run: Run, model: BituneModel) -> dict:
     setting, started = study.settings[run.setting], time.monotonic()
     pairs, held_out = pairs_of(study, setting)
+    resumed = last_checkpoint(study.state / run.name) is not None
     settings = TrainingSettings(
         max_steps=setting.tuning_steps if run.tuning else setting.steps,
         batch_size=setting.batch_size,
@@ -100,7 +119,7 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
         mixing_learning_rate=run.mixing_learning_rate,
         bf16=True,
         seed=run.seed,
-        save_every=setting.steps if run.peft == FULL else 50,  # gigabytes each
+        save_every=setting.steps if run.peft == FULL else SAVE_EVERY,  # gigabytes each
     )
     figures = train(model, pairs, settings, study.state / run.name, held_out if run.tuning else (), resume=True)
     return {
@@ -110,7 +129,7 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
         "validation": len(held_out),
         "train_loss": figures["train_loss"],
         "validation_loss": figures.get("eval_loss"),  # what tries are chosen by; measured runs do without
-        "training_seconds": round(time.monotonic() - started, 1),
+        "training_seconds": None if resumed else round(time.monotonic() - started, 1),  # of one start
         "log": [json.loads(line) for line in model.log.splitlines()],
     }
 
@@ -128,7 +147,7 @@ def pairs_of(study: Study, setting: Setting) -> tuple[list[TokenPair], list[Toke
 
 
 def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost) -> dict[str, dict]:
-    """Predictions of one variant on the first fitting records of each test file.
+    """Predictions of one variant on the first records of each test file whose prompts fit, those left out whose answers do not.
 
     {task: {"ids": [item], "right": [item], "measures": {measure: {"predictions": [item], "hits": [item]}}}}
     """
@@ -136,6 +155,7 @@ def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost)
     for task, limit in setting.limits.items():
         examples = load_examples(study.data / f"{task}.test.jsonl")
         examples = fitting(examples, study.base.tokenizer, setting.max_prompt_tokens)[:limit]
+        examples = tokenize_all(examples, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens).examples
         report = evaluate(
             host, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )

@@ -37,6 +37,7 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
         title=f"{name_of(run)}, {setting.title.lower()}",
         kind=f"{name_of(run)} of rank {run.rank} ({kind}; {result['trainable_parameters']:,} trained numbers, kept in bfloat16)",
         text=setting.text,
+        licence=setting.licence,
         examples=result["examples"],
         sources=", ".join(f"{name}.train.jsonl" for name in setting.train),
         prompt=setting.max_prompt_tokens,
@@ -50,7 +51,9 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
         loss=result["train_loss"],
         commands="\n".join(_command(task, limit, setting) for task, limit in setting.limits.items()),
         table=_table(setting, result, run, found, others),
-        paired="" if here["minus"] is None else _PAIRED.format(reference=REFERENCE, **_percent(here["minus"]["average"])),
+        paired=""
+        if here["minus"] is None
+        else _PAIRED.format(name=here["name"], reference=REFERENCE, **_percent(here["minus"]["average"])),
     )
 
 
@@ -84,7 +87,7 @@ def _percent(values: dict) -> dict[str, float]:
 
 
 _PAIRED = """
-{reference} subtracted item by item, averaged over seeds: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
+{name} minus {reference}, over all seeds and paired by item: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
 """
 _CARD = """---
 license: apache-2.0
@@ -100,19 +103,19 @@ tags: [bitune, peft]
 ## Data
 
 {text} {examples:,} examples of {sources}: those with prompts of at most {prompt} and answers of at most {answer} tokens, {validation} held out
-for validation. ARC is by the Allen Institute for AI (CC BY-SA 4.0), OpenBookQA likewise (Apache-2.0), the T0 mixture by BigScience (Apache-2.0).
+for validation. {licence}
 
 ## Training
 
     python -m study run --data DATA --only {name}
     python -m study ship {name} OUTPUT
 
-{steps} updates of {batch} examples, {rates}, linear decay after 10 % warm-up, LoRA alpha 2 x rank, seed {seed}, bfloat16 on one CPU core.
+{steps} updates of {batch} examples, {rates}, linear decay after 10 % warm-up, LoRA alpha 2 x rank, seed {seed}, bfloat16.
 Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 
 ## Held-out accuracy
 
-In percent with 95 % intervals (bootstrap over items), in bfloat16 on a CPU; choices by summed log-likelihood, open answers by greedy
+In percent with 95 % intervals (bootstrap over items and seeds), in bfloat16; choices by summed log-likelihood, open answers by greedy
 generation; the first items of each test file whose prompt has at most {prompt} tokens. This checkpoint's line again:
 
 {commands}

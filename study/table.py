@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bitune.report import Interval, bootstrap
-from study.plan import SETTINGS, Run, Setting
+from bitune.errors import ConfigError
+from bitune.report import Interval
+from study.plan import FULL, SETTINGS, Run, Setting
 from study.run import RESULTS
 
 EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"
 REFERENCE = "LoRA r16"  # as many parameters as Bitune of rank 8
+RESAMPLES = 2_000
 _METHODS = {
     "base": "Base",
     "bitune": "Bitune",
@@ -23,7 +25,7 @@ _METHODS = {
     "shared_weights": "Shared weights",
     "anticausal": "Anti-causal",
 }
-_KINDS = {"lora": "", "dora": " (DoRA)", "ia3": " (IA3)", "full": " (full)"}
+_KINDS = {"dora": "DoRA", "ia3": "IA3", FULL: "Full fine-tuning"}
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,43 @@ def measure_of(task: dict) -> str:
 
 def name_of(run: Run) -> str:
     """What a row is called; the rank is said where a method comes with several."""
-    if run.method == "lora" and run.peft == "lora":
-        return f"LoRA r{run.rank}"
-    return _METHODS[run.method] + _KINDS[run.peft]
+    if run.method == "lora":
+        return _KINDS.get(run.peft, f"LoRA r{run.rank}")
+    return _METHODS[run.method] + (f" ({_KINDS[run.peft]})" if run.peft in _KINDS else "")
 
 
 def rows_of(setting: Setting, results: Sequence[dict]) -> list[Row]:
-    """The finished runs of a setting, seeds of one method together, in the order of the table."""
+    """The finished runs of a setting, seeds of one method together, in the order of the table.
+
+    ConfigError where results do not belong together: other items, other lengths of training, or a seed twice in one row.
+    """
     by_name: dict[str, list[dict]] = {}
     for result in results:
         run = Run(**result["run"])
         if run.setting == setting.name and not run.tuning:
             by_name.setdefault(name_of(run), []).append(result)
+    _check(by_name)
     first = ["Base", "LoRA r8", REFERENCE, "Bitune", *_METHODS.values()]
     order = sorted(by_name, key=lambda name: (first.index(name) if name in first else len(first), name))
     return [Row(name, tuple(sorted(by_name[name], key=lambda r: r["run"]["seed"]))) for name in order]
+
+
+def _check(by_name: dict[str, list[dict]]) -> None:
+    asked = None
+    for name, results in by_name.items():
+        seeds = [result["run"]["seed"] for result in results]
+        alike = [{k: v for k, v in result["run"].items() if k != "seed"} for result in results]
+        if len(set(seeds)) < len(seeds) or any(run != alike[0] for run in alike):
+            raise ConfigError(
+                f"The results for {name!r} come from different settings or repeat a seed; remove those of an older plan."
+            )
+        for result in results:
+            items = {task: (found["ids"], found["right"]) for task, found in result["measured"].items()}
+            asked = asked or items
+            if items != asked:
+                raise ConfigError(
+                    f"A result for {name!r} was measured on other items than the others; remove it and run it again."
+                )
 
 
 def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
@@ -98,12 +122,12 @@ def _row(setting: Setting, row: Row, reference: Row | None, measures: dict[str, 
         "name": row.name,
         "method": run.method,
         "peft": run.peft,
-        "rank": run.rank if trained and run.peft != "ia3" else None,
+        "rank": run.rank if trained and run.peft in ("lora", "dora") else None,
         "parameters": result.get("trainable_parameters", 0),
         "seeds": [r["run"]["seed"] for r in row.results] if trained else [],
         "learning_rate": run.learning_rate if trained else None,
         "steps": result["settings"]["max_steps"] if trained else None,
-        "minutes": round(float(np.mean([r["training_seconds"] for r in row.results])) / 60, 1) if trained else None,
+        "minutes": _minutes(row) if trained else None,
         "accuracy": {key: _accuracy(row, tasks, measures) for key, tasks in _columns(setting).items()},
         "minus": None
         if reference is None or row is reference
@@ -112,23 +136,52 @@ def _row(setting: Setting, row: Row, reference: Row | None, measures: dict[str, 
     }
 
 
+def _minutes(row: Row) -> float | None:
+    """Mean time of the trainings that ran in one go."""
+    known = [result["training_seconds"] for result in row.results if result["training_seconds"] is not None]
+    return round(float(np.mean(known)) / 60, 1) if known else None
+
+
 def _columns(setting: Setting) -> dict[str, tuple[str, ...]]:
     """Columns of the table: each task, and the average over those never trained on (or all)."""
     return {name: (name,) for name in setting.limits} | {"average": setting.averaged}
 
 
 def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
-    """Mean over seeds with the interval over items, and the standard deviation over seeds."""
+    """Mean over seeds with the interval over seeds and items, and the standard deviation over seeds."""
     hits = [row.hits(task, measures[task]) for task in tasks]
     by_seed = np.mean([h.mean(1) for h in hits], axis=0)
     spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
-    return vars(bootstrap(*(h.mean(0) for h in hits))) | {"spread": spread}
+    return vars(resampled(hits)) | {"spread": spread}
 
 
 def _difference(row: Row, reference: Row, tasks: Sequence[str], measures: dict[str, str]) -> Interval:
-    """Row minus reference, paired by item, each the mean over its seeds."""
-    pairs = [(row.hits(task, measures[task]), reference.hits(task, measures[task])) for task in tasks]
-    return bootstrap(*(own.mean(0) - other.mean(0) for own, other in pairs))
+    """Row minus reference, paired by item; see `resampled`."""
+    return resampled(*([r.hits(task, measures[task]) for task in tasks] for r in (row, reference)))
+
+
+def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None) -> Interval:
+    """Average over tasks of the mean of `hits` ([seeds, items] each), less that of `minus` on the same items, with a 95 % interval.
+
+    The interval is of a bootstrap that draws items and, for each side by itself, seeds: another training moves a result
+    as other questions do. With one seed only the items vary.
+    """
+    generator = np.random.default_rng(0)
+    sides = [hits] if minus is None else [hits, minus]
+    weights = [_draws(generator, len(side[0])) for side in sides]  # a seed is drawn for all tasks at once
+    total, mean = np.zeros(RESAMPLES), 0.0
+    for task in range(len(hits)):
+        items = _draws(generator, hits[task].shape[1])
+        values = [np.einsum("rs,sn,rn->r", w, side[task], items, optimize=True) for w, side in zip(weights, sides, strict=True)]
+        total += values[0] - (values[1] if minus is not None else 0)
+        mean += hits[task].mean() - (minus[task].mean() if minus is not None else 0)
+    low, high = np.quantile(total / len(hits), [0.025, 0.975])
+    return Interval(float(mean / len(hits)), float(low), float(high))
+
+
+def _draws(generator: np.random.Generator, count: int) -> np.ndarray:
+    """How often each of `count` things is drawn, as shares, [resamples, count]."""
+    return generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
 
 
 def _title(task: str) -> str:

@@ -6,20 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from bitune import BituneModel
 from bitune.data import load_examples
-from bitune.errors import UnknownNameError
+from bitune.errors import ConfigError, UnknownNameError
 from bitune.report import bootstrap, item_id
+from bitune.training import BituneTrainer
+from study import run as run_module
 from study import table
 from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
-from study.run import Study, carry_out, pairs_of
+from study.run import Study, carry_out, measure, pairs_of
 from study.ship import ship
-from study.table import Row, evidence, markdown, rows_of
+from study.table import Row, evidence, markdown, resampled, rows_of
 from tests.tiny import tiny_base
 
 SMALL = Setting(
-    "choices", "Small", "A text.", ("a",), {"a": 5, "t": 4}, ("a",), steps=4, tuning_steps=2, batch_size=2, validation=3
+    "choices", "Small", "A text.", ("a",), {"a": 5, "t": 4}, ("a",), "Ours.", steps=4, tuning_steps=2, batch_size=2, validation=3
 )
 METHODS = [replace(run, setting="choices", rank=rank) for run, rank in ((LORA, 4), (BITUNE, 2))]
 BASELINE = Run("choices", "base")
@@ -83,6 +86,55 @@ def test_validation_is_held_out_and_the_same_for_all(study):
     assert pairs_of(study, SMALL) == (train, held_out)
 
 
+def test_a_run_cut_short_goes_on(study, tmp_path, monkeypatch):
+    """Cut in its training and once more while it is measured: the same result as in one go but for the times."""
+    again = replace(study, results=tmp_path / "results", state=tmp_path / "state")
+    save, seen = BituneTrainer._save, []
+
+    def cut(trainer, *arguments, **named):
+        save(trainer, *arguments, **named)
+        seen.append(trainer.state.global_step)
+        if trainer.state.global_step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("study.run.SAVE_EVERY", 2)
+    monkeypatch.setattr(BituneTrainer, "_save", cut)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(again, [METHODS[1]])
+    monkeypatch.setattr(BituneTrainer, "_save", save)
+    monkeypatch.setattr("study.run.measure", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        carry_out(again, [METHODS[1]])
+    monkeypatch.undo()
+    carry_out(again, [METHODS[1]])
+    first, second = result(study, METHODS[1]), result(again, METHODS[1])
+    assert second.pop("training_seconds") is None and first.pop("training_seconds") > 0
+    assert seen == [2]
+    assert {k: v for k, v in first.items() if k not in ("seconds", "settings")} == {
+        k: v for k, v in second.items() if k not in ("seconds", "settings")
+    }
+
+
+def test_what_another_process_is_at_is_left_to_it(study, tmp_path):
+    again = replace(study, results=tmp_path / "results", state=tmp_path / "state")
+    again.state.mkdir()
+    with FileLock(again.state / f"{BASELINE.name}.lock"):
+        carry_out(again, [BASELINE])
+    assert not again.file(BASELINE).exists()
+    carry_out(again, [BASELINE])
+    assert again.file(BASELINE).exists()
+
+
+def test_a_run_that_fails_does_not_stop_the_others(study, tmp_path, monkeypatch):
+    again = replace(study, results=tmp_path / "results", state=tmp_path / "state")
+    train = run_module._train
+    broken = lambda *a: train(*a) if a[1].method == "lora" else (_ for _ in ()).throw(RuntimeError("no memory"))  # noqa: E731
+    monkeypatch.setattr(run_module, "_train", broken)
+    (told,) = carry_out(again, METHODS[::-1])
+    assert told == f"{METHODS[1].name}: no memory"
+    assert again.file(METHODS[0]).exists() and not again.file(METHODS[1]).exists()
+
+
 def test_a_finished_run_is_not_repeated_and_tuning_sees_no_test(study):
     before = {file.name: file.stat().st_mtime_ns for file in study.results.iterdir()}
     carry_out(study, [BASELINE, *METHODS])
@@ -100,11 +152,13 @@ def test_a_run_can_be_had_again(study, tmp_path):
 @pytest.mark.parametrize("peft", ["dora", "ia3", "full"])
 def test_other_kinds_run_beside(study, tmp_path, peft):
     """DoRA and IA3 on the study's base, full fine-tuning on a copy of it."""
-    before = study.base.model(torch.tensor([[5, 6]])).logits
+    base = tiny_base()
+    base.model.to(torch.bfloat16)  # as the study's own
+    before = base.model(torch.tensor([[5, 6]])).logits
     run = replace(METHODS[1], peft=peft)
-    carry_out(replace(study, results=tmp_path / "results", state=tmp_path / "state"), [run])
+    assert carry_out(replace(study, base=base, results=tmp_path / "results", state=tmp_path / "state"), [run]) == []
     assert json.loads((tmp_path / "results" / f"{run.name}.json").read_text())["trainable_parameters"] > 0
-    assert torch.equal(study.base.model(torch.tensor([[5, 6]])).logits, before)
+    assert torch.equal(base.model(torch.tensor([[5, 6]])).logits, before)
 
 
 def test_rows_gather_seeds_and_say_what_the_results_hold(study):
@@ -124,19 +178,26 @@ def test_rows_gather_seeds_and_say_what_the_results_hold(study):
     assert f"{100 * hits.mean():.1f}" in markdown(evidence(SMALL, list(rows.values())))
 
 
-def test_differences_are_paired_over_the_mean_of_seeds(monkeypatch):
+def one(method: str, seed: int, hits: list[int]) -> dict:
+    """A result on a few items."""
+    run = vars(replace(LORA if method == "lora" else BITUNE, setting="choices", seed=seed))
+    found = {
+        "ids": list(map(str, range(len(hits)))),
+        "right": [0] * len(hits),
+        "measures": {"sum": {"predictions": hits, "hits": hits}},
+    }
+    return {"run": run, "measured": {"a": found}, "settings": {"max_steps": 1}, "training_seconds": 60}
+
+
+def test_differences_are_paired_by_item():
     """Same accuracy, other items: the paired interval is wide; same items: it has no width."""
     setting = replace(SMALL, limits={"a": 4}, averaged=("a",))
-
-    def one(method: str, seed: int, hits: list[int]) -> dict:
-        run = vars(replace(LORA if method == "lora" else BITUNE, setting="choices", seed=seed))
-        measured = {"a": {"ids": list("abcd"), "right": [0] * 4, "measures": {"sum": {"predictions": hits, "hits": hits}}}}
-        return {"run": run, "measured": measured, "settings": {"max_steps": 1}, "training_seconds": 60}
 
     apart = [one("lora", 0, [1, 1, 0, 0]), one("bitune", 0, [0, 0, 1, 1]), one("bitune", 1, [0, 0, 1, 0])]
     (reference, tuned) = evidence(setting, rows_of(setting, apart))["rows"]
     assert reference["minus"] is None
-    assert tuned["minus"]["a"] == vars(bootstrap([-1.0, -1.0, 1.0, 0.5]))
+    assert tuned["minus"]["a"]["mean"] == pytest.approx(-0.125)
+    assert tuned["minus"]["a"]["low"] == -1.0 and tuned["minus"]["a"]["high"] >= 0.5
     alike = [one("lora", 0, [1, 0, 1, 0]), one("bitune", 0, [1, 0, 1, 0])]
     (_, tuned) = evidence(setting, rows_of(setting, alike))["rows"]
     assert tuned["minus"]["average"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
@@ -146,6 +207,7 @@ def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatc
     monkeypatch.setitem(SETTINGS, "choices", SMALL)
     ship(METHODS[1], study.state, tmp_path / "shipped", study.results)
     model = BituneModel.from_pretrained(tmp_path / "shipped", study.base)
+    assert measure(study, SMALL, model.variant, model.host) == result(study, METHODS[1])["measured"]
     assert model.bitune_config.training["run"] == METHODS[1].name
     assert METHODS[1].name in model.card and "2 seeds" in model.card
     assert len(model.log.splitlines()) == len(result(study, METHODS[1])["log"])
@@ -160,7 +222,43 @@ def test_evidence_files_are_what_the_results_say():
         file = table.EVIDENCE / f"{setting.name}.json"
         assert file.is_file() == bool(rows)
         if rows:
-            assert json.loads(file.read_text()) == json.loads(json.dumps(evidence(setting, rows)))
+            for found, made in zip(json.loads(file.read_text())["rows"], evidence(setting, rows)["rows"], strict=True):
+                assert found["predictions"] == made["predictions"] and found["seeds"] == made["seeds"]
+                for column, accuracy in made["accuracy"].items():  # numpy may draw otherwise in another version
+                    assert found["accuracy"][column] == pytest.approx(accuracy, abs=0.01)
+
+
+def test_one_seed_alone_is_a_bootstrap_of_items():
+    hits = [np.array([[1.0] * 60 + [0.0] * 140]), np.array([[1.0, 0.0] * 100])]
+    found, expected = resampled(hits), bootstrap(*(h[0] for h in hits))
+    assert found.mean == pytest.approx(expected.mean)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.006)
+    same = resampled(hits, hits)
+    assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    """Every item alike within a seed, so that items add nothing: the interval is that of drawing three seeds anew."""
+    apart = np.array([[1.0] * 50, [0.0] * 50, [0.0] * 50])
+    found = resampled([apart])
+    assert found.mean == pytest.approx(1 / 3)
+    assert (found.low, found.high) == pytest.approx((0.0, 1.0))  # all three draws the same: (2/3)^3 and (1/3)^3 = 3.7 %
+    difference = resampled([apart], [np.full((3, 50), 1 / 3)])
+    assert difference.low == pytest.approx(-1 / 3) and difference.high == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        one("bitune", 0, [0, 1]),
+        one("bitune", 1, [0, 1, 1]),
+        {**one("bitune", 1, [0, 1]), "run": vars(replace(BITUNE, setting="choices", seed=1, learning_rate=1e-5))},
+    ],
+    ids=["a seed twice", "other items", "another rate"],
+)
+def test_results_that_do_not_belong_together_are_refused(second):
+    with pytest.raises(ConfigError, match="'Bitune'"):
+        rows_of(SMALL, [one("bitune", 0, [1, 0]), second])
 
 
 def test_row_reads_by_seed():
