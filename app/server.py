@@ -16,19 +16,13 @@ def load_engine(settings: Settings) -> bitune.Engine:
     engine = bitune.Engine(bitune.load_base(settings.base))
     for source in settings.checkpoints:
         try:
-            facts = engine.add_checkpoint(source, name=free_name(source, engine.variants))
+            facts = engine.add_checkpoint(source)
             print(f"Loaded checkpoint {facts.name} from {source}", flush=True)
         except WrongBaseError as error:
             if settings.chosen:
                 raise
             print(f"Left out {source}: {error}", flush=True)
     return engine
-
-
-def free_name(source: str, taken) -> str:
-    """What a checkpoint is called on the page: the last part of its folder or Hub id, or all of it where that is taken."""
-    last = source.rstrip("/").rsplit("/", 1)[-1]
-    return source if last in taken else last
 
 
 def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:

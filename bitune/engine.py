@@ -81,11 +81,12 @@ class Engine:
     def add_checkpoint(
         self, source: str | os.PathLike, name: str | None = None, *, allow_other_base: bool = False
     ) -> CheckpointFacts:
-        """Load a checkpoint (folder or Hub id) beside the others; it becomes a variant called `name`, by default its folder's name.
+        """Load a checkpoint (folder or Hub id) beside the others; it becomes a variant called `name`.
 
-        Raises CheckpointError or WrongBaseError, with nothing loaded, and ConfigError if the name is taken.
+        The name is by default the last part of the folder or Hub id, or all of it where another's ends alike. Raises CheckpointError
+        or WrongBaseError, with nothing loaded, and ConfigError if the name is taken.
         """
-        name = name or Path(str(source).partition("@")[0]).resolve().name
+        name = name or self._name_of(source)
         if name in self.variants:
             raise ConfigError(f"A variant called {name!r} is already there; give this checkpoint another name.")
         checkpoint = read(locate(source))
@@ -104,6 +105,11 @@ class Engine:
             training=config.training,
         )
         return self.checkpoints[name]
+
+    def _name_of(self, source: str | os.PathLike) -> str:
+        last = Path(str(source).partition("@")[0]).resolve().name
+        others = [facts.source for facts in self.checkpoints.values()]
+        return str(source) if last in self.variants and str(source) not in others else last
 
     def remove_checkpoint(self, name: str) -> None:
         """Take a checkpoint and its variant away; UnknownNameError if it is not there."""

@@ -78,7 +78,7 @@ def train(
     if settings.evaluate_every and not validation:
         raise ConfigError("evaluate_every is set, but there are no validation pairs; hold some out.")
     last = last_checkpoint(output) if resume else None
-    done = last is not None and _is_done(last)
+    done = last is not None and _is_done(last, settings)
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
@@ -104,10 +104,10 @@ def last_checkpoint(output: Path) -> Path | None:
     return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-def _is_done(checkpoint: Path) -> bool:
-    """Whether a run had taken its last update when it wrote this."""
+def _is_done(checkpoint: Path, settings: TrainingSettings) -> bool:
+    """Whether a run had taken the last update that is asked for when it wrote this."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= state["max_steps"]
+    return state["global_step"] >= settings.max_steps if settings.max_steps > 0 else state["epoch"] >= settings.epochs
 
 
 def arguments_of(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:

@@ -161,11 +161,6 @@ def test_shipped_checkpoints_of_another_base_are_left_out_and_chosen_ones_refuse
         server.load_engine(Settings("other", here.checkpoints, chosen=True))
 
 
-def test_checkpoints_of_one_name_are_told_apart():
-    assert server.free_name("user/qa", {"base"}) == "qa"
-    assert server.free_name("other/qa/", {"base", "qa"}) == "other/qa/"
-
-
 def start(*flags: str) -> subprocess.Popen:
     command = [sys.executable, "app.py", "--host", "127.0.0.1", *flags]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,6 +1,7 @@
 """python -m bitune: real commands on a tiny base in a folder; what is wrong is one sentence on stderr."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,13 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
 def test_evaluate_generates_open_answers(work, capsys):
     (line,) = run(capsys, "evaluate", "--base", work / "base", "--data", work / "open.jsonl", "--max-new-tokens", 2).splitlines()
     assert line.split()[:3] == ["open.jsonl", "answer", "base"]
+
+
+def test_checkpoints_whose_folders_end_alike_are_told_apart(work, capsys, tmp_path):
+    shutil.copytree(work / "qa", tmp_path / "qa")
+    both = ["--checkpoint", work / "qa", "--checkpoint", tmp_path / "qa"]
+    out = run(capsys, "generate", "--base", work / "base", *both, "--max-new-tokens", 1, "Hi")
+    assert "--- qa (" in out and f"--- {tmp_path / 'qa'} (" in out
 
 
 def test_evaluate_averages_over_sets(work, capsys, tmp_path):

@@ -172,6 +172,27 @@ def test_sparing_casts_under_autocast_changes_no_bit(kind):
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
 
 
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "epochs": 1.0}])
+def test_a_finished_run_resumes_without_one_more_update(length, tmp_path):
+    """Also where the rate would not be 0 by then; its loss is the mean over all of it."""
+    settings = TrainingSettings(**FAST | length | {"schedule": "constant"})
+    first, second = fresh(), fresh()
+    figures = train(first, pairs(16), settings, tmp_path)
+    again = train(second, pairs(16), settings, tmp_path, resume=True)
+    assert_same(first, second)
+    assert first.log == second.log and len(second.log.splitlines()) == 4
+    losses = [json.loads(line)["loss"] for line in first.log.splitlines()]
+    assert figures["train_loss"] == again["train_loss"] == pytest.approx(sum(losses) / 4)
+
+
+def test_a_rate_of_zero_freezes_the_ratios(tmp_path):
+    model = fresh()
+    train(model, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 0.0}), tmp_path)
+    assert torch.equal(state(model)["theta_k"], torch.full((4,), 0.01))
+    with pytest.raises(ConfigError, match="mixing_learning_rate"):
+        TrainingSettings(mixing_learning_rate=-1.0)
+
+
 def test_the_kernel_for_short_prompts_gives_the_same_loss(tmp_path):
     model = fresh()
     settings = TrainingSettings(max_steps=1)
