@@ -156,19 +156,22 @@ def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
 
 
 def _difference(row: Row, reference: Row, tasks: Sequence[str], measures: dict[str, str]) -> Interval:
-    """Row minus reference, paired by item; see `resampled`."""
-    return resampled(*([r.hits(task, measures[task]) for task in tasks] for r in (row, reference)))
+    """Row minus reference, paired by item, and by seed where both have the same: a seed fixes the order of the data for both."""
+    same = [r["run"]["seed"] for r in row.results] == [r["run"]["seed"] for r in reference.results]
+    return resampled(*([r.hits(task, measures[task]) for task in tasks] for r in (row, reference)), same_seeds=same)
 
 
-def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None) -> Interval:
+def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None, same_seeds: bool = False) -> Interval:
     """Average over tasks of the mean of `hits` ([seeds, items] each), less that of `minus` on the same items, with a 95 % interval.
 
-    The interval is of a bootstrap that draws items and, for each side by itself, seeds: another training moves a result
-    as other questions do. With one seed only the items vary.
+    The interval is of a bootstrap that draws items and seeds: another training moves a result as other questions do. Each side
+    draws seeds of its own unless they have the same. With one seed only the items vary.
     """
     generator = np.random.default_rng(0)
     sides = [hits] if minus is None else [hits, minus]
     weights = [_draws(generator, len(side[0])) for side in sides]  # a seed is drawn for all tasks at once
+    if same_seeds:
+        weights = weights[:1] * len(sides)
     total, mean = np.zeros(RESAMPLES), 0.0
     for task in range(len(hits)):
         items = _draws(generator, hits[task].shape[1])

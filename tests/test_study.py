@@ -243,6 +243,9 @@ def test_seeds_that_differ_widen_the_interval():
     found = resampled([apart])
     assert found.mean == pytest.approx(1 / 3)
     assert (found.low, found.high) == pytest.approx((0.0, 1.0))  # all three draws the same: (2/3)^3 and (1/3)^3 = 3.7 %
+    assert resampled([apart], [apart]).high > 0.5
+    together = resampled([apart], [apart], same_seeds=True)  # both fall and rise with the seed: nothing is left
+    assert (together.low, together.high) == (0.0, 0.0)
     difference = resampled([apart], [np.full((3, 50), 1 / 3)])
     assert difference.low == pytest.approx(-1 / 3) and difference.high == pytest.approx(2 / 3)
 
