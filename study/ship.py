@@ -79,7 +79,8 @@ def _table(setting: Setting, result: dict, run: Run, found: dict, others: list[s
 
 
 def _seeds(row: dict) -> str:
-    return f"{len(row['seeds'])} seeds" if row["seeds"] else "untrained"
+    count = len(row["seeds"])
+    return "untrained" if not count else f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _percent(values: dict) -> dict[str, float]:
@@ -116,7 +117,8 @@ Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 ## Held-out accuracy
 
 In percent with 95 % intervals (bootstrap over items and seeds), in bfloat16; choices by summed log-likelihood, open answers by greedy
-generation; the first items of each test file whose prompt has at most {prompt} tokens. This checkpoint's line again:
+generation; the first items of each test file whose prompt has at most {prompt} tokens. Items whose answer has
+more than {answer} tokens are left out here, as it could not be generated; the commands, which give this checkpoint's line again, count them as wrong.
 
 {commands}
 
