@@ -9,7 +9,7 @@ from threading import Lock
 
 from app.evidence_items import ItemText
 from bitune.config import CHAT, PLACEHOLDER
-from bitune.data import Example, load_examples
+from bitune.data import Example, load_examples, split_of
 from bitune.errors import DataError
 from bitune.report import item_id
 
@@ -59,8 +59,7 @@ def files_of(source: str) -> list[tuple[str | Path, str | None]]:
         if not files:
             raise DataError(f"The folder {source} has no file *.test.jsonl, so no question of the study is read from it.")
         return [(file, None) for file in files]
-    # A path that does not exist is refused by name where it looks like a file; else it is a data set of the Hub.
-    return [(source, None if path.is_file() or path.suffix in (".jsonl", ".json") else HUB_SPLIT)]
+    return [(source, split_of(source, HUB_SPLIT))]
 
 
 def by_id(examples: Iterable[Example]) -> dict[str, ItemText]:

@@ -256,19 +256,20 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _sets(options: argparse.Namespace) -> dict[str, list]:
     """The examples of each --data: a file's, or those of a split of a Hub data set."""
-    from bitune.data import load_examples
+    from bitune.data import load_examples, split_of
     from bitune.errors import ConfigError
 
     twice = next((source for source in options.data if options.data.count(source) > 1), None)
     if twice:
         raise ConfigError(f"--data {twice} is given twice; give it once.")
-    return {s: load_examples(s, None if Path(s).expanduser().is_file() else options.split) for s in options.data}
+    return {s: load_examples(s, split_of(s, options.split)) for s in options.data}
 
 
 def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace) -> dict[str, list]:
     """What of each set is scored; DataError, before anything is, where nothing is left or kinds are mixed."""
     from bitune.data import fitting
     from bitune.errors import DataError
+    from bitune.report import have_choices
 
     kept = {s: fitting(examples, tokenizer, options.max_prompt_tokens)[: options.limit] for s, examples in sets.items()}
     for source, examples in kept.items():
@@ -277,8 +278,7 @@ def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace) -> d
                 f"{source} holds {len(sets[source])} records, but none with a prompt of at most {options.max_prompt_tokens} tokens; "
                 "raise --max-prompt-tokens."
             )
-        if len({example.choices is not None for example in examples}) > 1:
-            raise DataError(f"{source} holds questions with choices and open ones; split it in two files.")
+        have_choices(examples, source)
     return kept
 
 

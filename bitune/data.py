@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -61,6 +62,11 @@ class Tokenized:
 def load_examples(source: str | os.PathLike, split: str | None = None) -> list[Example]:
     """The examples of a JSON Lines file or of a Hub data set `id` or `id:config`; see `bitune.records.load_records`."""
     return [example_of(record) for record in load_records(source, split)]
+
+
+def split_of(source: str | os.PathLike, hub_split: str) -> str | None:
+    """Which split to ask `load_examples` for where only one part is wanted: a file is that part, a Hub data set has it by name."""
+    return None if Path(source).expanduser().is_file() else hub_split
 
 
 def example_of(record: dict) -> Example:

@@ -15,7 +15,7 @@ from bitune import processes
 from bitune.adapters import AdapterHost
 from bitune.data import Example, continuation_ids
 from bitune.errors import DataError
-from bitune.generation import measured_decoding
+from bitune.generation import before_end, measured_decoding
 from bitune.mixing import take_rows
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
@@ -191,8 +191,7 @@ def _answer_batch(
         own = take_rows(cache, torch.tensor(batch))
         whole = host.model.generate(ids[here], attention_mask=mask[here], generation_config=config, **cache_input(own))
         for i, tokens in zip(batch, whole[:, ids.shape[1] :].tolist(), strict=True):
-            place = next((p for p, token in enumerate(tokens) if token in ends), len(tokens))
-            answers[i] = tokens[:place]
+            answers[i] = before_end(tokens, ends)
 
     host.run([variants[i // len(prompts)].answer_adapter for i in range(len(rows))], decode)
     return _by_variant(answers, len(variants))

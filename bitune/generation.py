@@ -149,6 +149,11 @@ def measured_decoding(ends: Sequence[int], **settings: object) -> GenerationConf
     return GenerationConfig(**{**plain, **settings}, eos_token_id=list(ends) or None, pad_token_id=pad)
 
 
+def before_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
+    """The tokens of an answer up to and without the first that ends it: what follows is padding."""
+    return tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))]
+
+
 class Answer:
     """What one row has said so far, from its token ids and when they came."""
 

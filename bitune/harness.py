@@ -21,7 +21,7 @@ from bitune.embedded import EMBEDDED
 from bitune.engine import Engine
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.evaluation import Question, score
-from bitune.generation import end_tokens, measured_decoding
+from bitune.generation import before_end, end_tokens, measured_decoding
 from bitune.identity import source_of
 from bitune.prefill import Row, prefill
 from bitune.prompts import pad_left
@@ -219,11 +219,8 @@ class BituneLM(TemplateLM):
         how = {"generation_config": config, "stopping_criteria": [_Until(self.tokenizer, until, ids.shape[1])] if until else []}
         with self._host.using(self._variant.answer_adapter):
             whole = self._host.model.generate(ids, attention_mask=mask, **how, **cache_input(cache))
-        texts = []
-        for tokens in whole[:, ids.shape[1] :].tolist():
-            end = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
-            texts.append(postprocess_generated_text(self.tokenizer.decode(tokens[:end]), until, None))
-        return texts
+        said = (self.tokenizer.decode(before_end(tokens, ends)) for tokens in whole[:, ids.shape[1] :].tolist())
+        return [postprocess_generated_text(text, until, None) for text in said]
 
 
 class _Until(StoppingCriteria):

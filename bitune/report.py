@@ -81,8 +81,12 @@ class Report:
 
     def difference(self, measure: str, variant: str, other: str) -> Interval:
         """Accuracy of `variant` minus that of `other`, paired by item."""
+        return bootstrap(self.paired(measure, variant, other))
+
+    def paired(self, measure: str, variant: str, other: str) -> list[float]:
+        """For each item 1 where only `variant` is right, -1 where only `other` is, else 0."""
         pairs = zip(self.hits[measure][variant], self.hits[measure][other], strict=True)
-        return bootstrap([float(a) - float(b) for a, b in pairs])
+        return [float(a) - float(b) for a, b in pairs]
 
     def to_dict(self) -> dict:
         """Plain JSON values: items, and by measure and variant the predictions, hits, accuracy and paired differences."""
@@ -117,14 +121,13 @@ def average_lines(reports: Sequence[Report]) -> list[str]:
 
 
 def _lines(name: str, measure: str, reports: Sequence[Report]) -> list[str]:
-    hits = [report.hits[measure] for report in reports]
-    first, *_ = hits[0]
+    first, *_ = variants = list(reports[0].hits[measure])
     lines = []
-    for variant in hits[0]:
-        line = f"{name:28} {measure:6} {variant:24} {_percent(bootstrap(*(h[variant] for h in hits)))}"
+    for variant in variants:
+        line = f"{name:28} {measure:6} {variant:24} {_percent(bootstrap(*(r.hits[measure][variant] for r in reports)))}"
         if variant != first:
-            pairs = [[a - b for a, b in zip(h[variant], h[first], strict=True)] for h in hits]
-            line += f"   minus {first}: {_percent(bootstrap(*pairs), sign='+')}"
+            difference = bootstrap(*(r.paired(measure, variant, first) for r in reports))
+            line += f"   minus {first}: {_percent(difference, sign='+')}"
         lines.append(line)
     return lines
 
@@ -136,7 +139,11 @@ def _percent(interval: Interval, sign: str = "") -> str:
 
 def write_reports(file: str | os.PathLike, settings: Mapping[str, object], reports: Mapping[str, Report]) -> None:
     """One JSON file {"settings", "sets": {source: Report.to_dict()}}, whole or not at all."""
-    content = {"settings": settings, "sets": {source: report.to_dict() for source, report in reports.items()}}
+    write_json(file, {"settings": settings, "sets": {source: report.to_dict() for source, report in reports.items()}})
+
+
+def write_json(file: str | os.PathLike, content: Mapping[str, object]) -> None:
+    """One line of JSON, whole or not at all."""
     beside = Path(f"{os.fspath(file)}.part")
     beside.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     beside.replace(file)
@@ -145,6 +152,16 @@ def write_reports(file: str | os.PathLike, settings: Mapping[str, object], repor
 def item_id(prompt: str) -> str:
     """The first 12 hex digits of the SHA-256 of a prompt: names an item where its text may not be passed on."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:12]
+
+
+def have_choices(examples: Sequence[Example], where: str = "The set") -> bool:
+    """Whether they are all questions with choices, or all open ones; DataError, which names `where`, for both kinds or none."""
+    kinds = {example.choices is not None for example in examples}
+    if not kinds:
+        raise DataError(f"{where} holds no item to evaluate on; name another, or allow longer prompts.")
+    if len(kinds) > 1:
+        raise DataError(f"{where} holds questions with choices and open ones; split it in two files.")
+    return kinds.pop()
 
 
 def evaluate(
@@ -161,12 +178,7 @@ def evaluate(
 
     Examples must be of one kind; DataError if some have choices and some have not. Processes share the work, see evaluation.
     """
-    kinds = {example.choices is not None for example in examples}
-    if not kinds:
-        raise DataError("The set holds no item to evaluate on; name another, or allow longer prompts.")
-    if len(kinds) > 1:
-        raise DataError("The set holds questions with choices and open ones; split it in two files.")
-    if kinds == {True}:
+    if have_choices(examples):
         return _by_choice(host, variants, examples, tokenizer, batch_size, progress)
     return _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress)
 

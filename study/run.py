@@ -19,7 +19,7 @@ from bitune.data import TokenPair, fitting, load_examples, split_validation, tok
 from bitune.errors import BituneError
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
-from bitune.report import evaluate
+from bitune.report import evaluate, write_json
 from bitune.training import TrainingSettings, last_checkpoint, train
 from bitune.variants import BASE, Variant
 from study.full import WeightSets
@@ -48,7 +48,12 @@ class Study:
 
     def checkpoint(self, run: Run) -> Path:
         """The checkpoint a run left."""
-        return self.state / f"{run.name}.checkpoint"
+        return checkpoint_of(run, self.state)
+
+
+def checkpoint_of(run: Run, state: Path) -> Path:
+    """Where a run leaves its checkpoint."""
+    return state / f"{run.name}.checkpoint"
 
 
 def carry_out(study: Study, runs: Sequence[Run]) -> list[str]:
@@ -180,9 +185,6 @@ def _plain(predictions: Sequence[int | str], hits: list[int]) -> list[int]:
 
 
 def _write(study: Study, run: Run, result: dict) -> None:
-    """One JSON file, whole or not at all."""
     study.results.mkdir(parents=True, exist_ok=True)
     about = {"run": asdict(run), "versions": {m.__name__: m.__version__ for m in (torch, transformers, peft)}}
-    beside = study.file(run).with_suffix(".part")
-    beside.write_text(json.dumps(about | result, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(study.file(run))
+    write_json(study.file(run), about | result)

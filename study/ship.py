@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bitune.checkpoint import read, write
 from study.plan import SETTINGS, Run, Setting
-from study.run import RESULTS
+from study.run import RESULTS, checkpoint_of
 from study.table import REFERENCE, Row, evidence, name_of, read_results, rows_of
 
 
@@ -14,7 +14,7 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
     """Write the checkpoint that `run` left in `state` to `output`, with the accuracies of its whole row in the card."""
     setting = SETTINGS[run.setting]
     result = json.loads((results / f"{run.name}.json").read_text(encoding="utf-8"))
-    checkpoint = read(state / f"{run.name}.checkpoint")
+    checkpoint = read(checkpoint_of(run, state))
     training = {
         "data": {"sources": [f"{name}.train.jsonl" for name in setting.train], "examples": result["examples"]},
         "settings": result["settings"],

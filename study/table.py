@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bitune.errors import ConfigError
-from bitune.report import Interval
+from bitune.report import Interval, write_json
 from study.plan import FULL, SETTINGS, Run, Setting
 from study.run import RESULTS
 
@@ -244,6 +244,6 @@ def write_evidence() -> str:
         rows = rows_of(setting, results)
         if rows:
             found = evidence(setting, rows)
-            (EVIDENCE / f"{setting.name}.json").write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(EVIDENCE / f"{setting.name}.json", found)
             told.append(markdown(found))
     return "\n\n".join(told)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from bitune import BituneModel, load_base
 from bitune.__main__ import main
 from tests.authors import write_reference
-from tests.tiny import bitune_on, tiny_base, tiny_model
+from tests.tiny import bitune_on, saved_base, tiny_model
 
 COMMANDS = ["generate", "train", "evaluate", "convert", "inspect"]
 QUESTIONS = [
@@ -25,9 +25,7 @@ QUESTIONS = [
 def work(tmp_path_factory) -> Path:
     """A folder with a base, two checkpoints of it, one of the authors' folders, and data."""
     work = tmp_path_factory.mktemp("cli")
-    base = tiny_base()
-    base.model.save_pretrained(work / "base")
-    base.tokenizer.save_pretrained(work / "base")
+    saved_base(work / "base")
     bitune_on(load_base(work / "base", device="cpu")).save_pretrained(work / "qa")
     bitune_on(load_base(work / "base", device="cpu"), "lora", kind="dora").save_pretrained(work / "plain")
     write_reference(work / "reference", tiny_model(), "ia3")

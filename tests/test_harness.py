@@ -15,7 +15,7 @@ from bitune import Engine, load_base, processes
 from bitune.data import cut_left, example_of
 from bitune.errors import BituneError, ConfigError
 from bitune.report import evaluate
-from tests.tiny import bitune_on, tiny_base
+from tests.tiny import bitune_on, saved_base
 
 pytest.importorskip("lm_eval")
 
@@ -41,9 +41,7 @@ END = "</s>"
 def work(tmp_path_factory) -> Path:
     """A folder with a base, a checkpoint on it, and items as JSON Lines."""
     work = tmp_path_factory.mktemp("harness")
-    base = tiny_base()
-    base.model.save_pretrained(work / "base")
-    base.tokenizer.save_pretrained(work / "base")
+    saved_base(work / "base")
     bitune_on(load_base(work / "base", device="cpu"), seed=4).save_pretrained(work / "qa")
     (work / "choices.jsonl").write_text("".join(json.dumps(record) + "\n" for record in CHOICES))
     return work

@@ -13,7 +13,7 @@ from bitune.data import Collator, TokenPair
 from bitune.peft_kinds import new_peft_config
 from bitune.training import BituneTrainer, TrainingSettings, arguments_of, last_checkpoint, train
 from tests.launch import launched
-from tests.tiny import tiny_base
+from tests.tiny import saved_base, tiny_base
 
 ROOT = Path(__file__).parent.parent
 FAST = {"batch_size": 4, "max_steps": 6, "learning_rate": 5e-3, "log_every": 1, "save_every": 2}
@@ -235,9 +235,7 @@ def test_gradient_checkpointing_is_refused():
 def folder(tmp_path_factory):
     """A tiny base with tokenizer and a data file, on disk."""
     place = tmp_path_factory.mktemp("tiny")
-    base = tiny_base()
-    base.model.save_pretrained(place / "base")
-    base.tokenizer.save_pretrained(place / "base")
+    saved_base(place / "base")
     lines = [json.dumps({"task": "t", "question": f"{'again ' * (i % 4)}{i}?", "answer": str(i)}) for i in range(16)]
     (place / "data.jsonl").write_text("\n".join(lines))
     return place

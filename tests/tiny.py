@@ -1,5 +1,7 @@
 """Tiny random models of many families, built from a config, and a tokenizer of bytes: all offline, in milliseconds."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -76,6 +78,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<answer>{% endif %}"
     )
     return fast
+
+
+def saved_base(folder: Path) -> Base:
+    """A tiny base, written with its tokenizer to `folder`."""
+    base = tiny_base()
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    return base
 
 
 def tiny_base(family: str = "llama", seed: int = 0) -> Base:

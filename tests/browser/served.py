@@ -10,7 +10,7 @@ from app.recorded import record
 from app.server import serve
 from app.settings import Settings
 from bitune import Engine
-from tests.tiny import bitune_on, tiny_base
+from tests.tiny import bitune_on, saved_base, tiny_base
 
 TEMPLATE = "Question: {prompt}\nAnswer:"
 METHODS = ("lora", "bitune")
@@ -18,9 +18,7 @@ METHODS = ("lora", "bitune")
 
 def tiny_folders(folder: Path) -> Path:
     """`base`, `lora` and `bitune` in this folder, as a person would have them on disk."""
-    base = tiny_base()
-    base.model.save_pretrained(folder / "base")
-    base.tokenizer.save_pretrained(folder / "base")
+    base = saved_base(folder / "base")
     for seed, method in enumerate(METHODS):
         model = bitune_on(base, method, seed=seed, prompt_template=TEMPLATE)
         model.save_pretrained(folder / method)
