@@ -99,7 +99,7 @@ class Run:
 
 
 # As many tries for LoRA of rank 16 as for Bitune, whose theta's rate and start are among them. What comes out is taken for the
-# other settings, for the ablations and for the other kinds.
+# other settings, for the ablations and for DoRA.
 TRIES = [
     *(Run("choices", rank=16, learning_rate=rate, tuning=True) for rate in (3e-4, 6e-4, 1e-3, 2e-3, 4e-3)),
     Run("choices", "bitune", learning_rate=1e-3, tuning=True),
@@ -108,6 +108,13 @@ TRIES = [
     Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, tuning=True),
     Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, alpha_start=0.1, tuning=True),
 ]
+# IA3 has 0.4 % of LoRA's parameters and rates of its own; so has full fine-tuning, with rates far below.
+KIND_TRIES = [
+    Run("choices", method, kind, learning_rate=rate, mixing_learning_rate=theta, tuning=True)
+    for kind, rates in (("ia3", (3e-3, 1e-2, 3e-2)), (FULL, (3e-5, 1e-4)))
+    for method, theta in (("lora", None), ("bitune", 1e-3))
+    for rate in rates
+]
 SEEDS = (0, 1, 2)
 LORA = Run("", "lora", rank=16)
 BITUNE = Run("", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3)
@@ -115,18 +122,21 @@ ABLATIONS = [
     replace(BITUNE, method=method)
     for method in ("only_causal", "no_mixing", "naive_bidirectional", "shared_weights", "anticausal")
 ]
-KINDS = [replace(run, peft=kind, rank=8) for kind in ("dora", "ia3") for run in (LORA, BITUNE)]
-
-FULLY = [replace(run, peft=FULL, learning_rate=1e-4, mixing_learning_rate=theta) for run, theta in ((LORA, None), (BITUNE, 1e-3))]
+# Cheapest first.
+KINDS = [
+    replace(run, peft=kind, rank=8, learning_rate=rate)
+    for kind, rates in (("ia3", (1e-2, 1e-2)), ("dora", (LORA.learning_rate, BITUNE.learning_rate)), (FULL, (1e-4, 1e-4)))
+    for run, rate in zip((LORA, BITUNE), rates, strict=True)
+]
 
 
 def runs(settings: Sequence[str] = tuple(SETTINGS)) -> list[Run]:
     """Every run of these settings: the tries, the main comparison seed by seed, then ablations and PEFT kinds."""
-    main = [replace(run, seed=seed) for seed in SEEDS for run in (LORA, BITUNE)]
-    small = [replace(run, rank=8, seed=seed) for seed in SEEDS for run in (LORA,)]
-    wanted = [*TRIES, *_in(["choices"], [Run("", "base"), *main]), *_in(["instruction"], [Run("", "base"), *main])]
+    main = [Run("", "base"), *(replace(run, seed=seed) for seed in SEEDS for run in (LORA, BITUNE))]
+    small = [replace(LORA, rank=8, seed=seed) for seed in SEEDS]
+    wanted = [*TRIES, *(run for setting in ("choices", "instruction", "arithmetic") for run in _in([setting], main))]
     wanted += [*_in(["instruction"], ABLATIONS), *_in(["instruction", "choices"], small)]
-    wanted += [*_in(["instruction"], [*KINDS, *FULLY]), *_in(["arithmetic"], [Run("", "base"), *main])]
+    wanted += [*KIND_TRIES, *_in(["instruction"], KINDS)]
     return [run for run in wanted if run.setting in settings]
 
 
