@@ -139,6 +139,9 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--split", default="test", help="of Hub data sets")
     command.add_argument("--limit", type=_number(int, 1), help="score only the first so many records of each file")
     command.add_argument("--max-prompt-tokens", type=_number(int, 1), help="leave out records with a longer prompt")
+    command.add_argument(
+        "--max-answer-tokens", type=_number(int, 1), help="of the records so limited, leave out those with a longer right answer"
+    )
     command.add_argument("--batch-size", type=_number(int, 1), default=8)
     command.add_argument("--max-new-tokens", type=_number(int, 1), default=128, help="of an open answer")
     command.add_argument("--output", help="JSON file for every item's prediction, the accuracies and their differences")
@@ -267,16 +270,17 @@ def _sets(options: argparse.Namespace) -> dict[str, list]:
 
 def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace) -> dict[str, list]:
     """What of each set is scored; DataError, before anything is, where nothing is left or kinds are mixed."""
-    from bitune.data import fitting
+    from bitune.data import to_measure
     from bitune.errors import DataError
     from bitune.report import have_choices
 
-    kept = {s: fitting(examples, tokenizer, options.max_prompt_tokens)[: options.limit] for s, examples in sets.items()}
+    limits = (options.max_prompt_tokens, options.max_answer_tokens, options.limit)
+    kept = {source: to_measure(examples, tokenizer, *limits) for source, examples in sets.items()}
     for source, examples in kept.items():
         if not examples:
+            given = [f"--max-{what}-tokens {most}" for what, most in zip(("prompt", "answer"), limits, strict=False) if most]
             raise DataError(
-                f"{source} holds {len(sets[source])} records, but none with a prompt of at most {options.max_prompt_tokens} tokens; "
-                "raise --max-prompt-tokens."
+                f"{source} holds {len(sets[source])} records, and none is within {' and '.join(given)}; allow more tokens."
             )
         have_choices(examples, source)
     return kept
@@ -287,7 +291,7 @@ def _settings(options: argparse.Namespace, engine) -> dict[str, object]:
     import torch
     import transformers
 
-    names = ("checkpoint", "split", "limit", "max_prompt_tokens", "max_new_tokens", "batch_size")
+    names = ("checkpoint", "split", "limit", "max_prompt_tokens", "max_answer_tokens", "max_new_tokens", "batch_size")
     facts = engine.base_facts
     versions = {module.__name__: module.__version__ for module in (torch, transformers)}
     chosen = {name: getattr(options, name) for name in names}

@@ -6,6 +6,7 @@ One record a line, in one of three shapes: a question with `choices` and the `la
 
 import os
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,21 @@ def fitting(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max
         return list(examples)
     lengths = map(len, tokenizer([example.prompt for example in examples]).input_ids)
     return [example for example, length in zip(examples, lengths, strict=True) if length <= max_prompt_tokens]
+
+
+def to_measure(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt_tokens: int | None = None,
+    max_answer_tokens: int | None = None,
+    limit: int | None = None,
+) -> list[Example]:
+    """What an evaluation is over: the first `limit` examples whose prompts fit, less those whose answers do not.
+
+    An answer's length counts its end token, as in `tokenize_all`. None: no limit.
+    """
+    kept = fitting(examples, tokenizer, max_prompt_tokens)[:limit]
+    return kept if max_answer_tokens is None else tokenize_all(kept, tokenizer, sys.maxsize, max_answer_tokens).examples
 
 
 def continuation_ids(prompt: str, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

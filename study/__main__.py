@@ -18,7 +18,7 @@ def main() -> int:
     run.add_argument("--setting", choices=sorted(SETTINGS), action="append")
     run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results")
     run.set_defaults(call=_run)
-    table = commands.add_parser("table", help="write assets/evidence from the results and print them as Markdown")
+    table = commands.add_parser("table", help="write assets/evidence and the shipped cards from the results, print the tables")
     table.set_defaults(call=_table)
     ship = commands.add_parser("ship", help="make a checkpoint folder with its card of a finished run")
     ship.add_argument("run", help="the run's name")
@@ -46,9 +46,12 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
+    from study.ship import cards
     from study.table import write_evidence
 
     print(write_evidence())
+    for file, text in cards().items():
+        file.write_text(text, encoding="utf-8")
 
 
 def _ship(options: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from bitune.adapters import AdapterHost
 from bitune.base import Base
-from bitune.data import TokenPair, fitting, load_examples, split_validation, tokenize_all
+from bitune.data import TokenPair, fitting, load_examples, split_validation, to_measure, tokenize_all
 from bitune.errors import BituneError
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
@@ -159,8 +159,7 @@ def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost)
     measured = {}
     for task, limit in setting.limits.items():
         examples = load_examples(study.data / f"{task}.test.jsonl")
-        examples = fitting(examples, study.base.tokenizer, setting.max_prompt_tokens)[:limit]
-        examples = tokenize_all(examples, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens).examples
+        examples = to_measure(examples, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens, limit)
         report = evaluate(
             host, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )

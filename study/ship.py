@@ -1,13 +1,18 @@
-"""A finished run -> a checkpoint folder for visitors: prompt template, facts about its training, and a card that says it all."""
+"""A finished run -> a checkpoint folder for visitors: prompt template, facts about its training, and a card that says it all.
+
+A card compares with the other runs of its setting, so it is written anew when there are more of them.
+"""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
-from bitune.checkpoint import read, write
+from bitune.checkpoint import CARD_FILE, read, write
 from study.plan import SETTINGS, Run, Setting
 from study.run import RESULTS, checkpoint_of
 from study.table import REFERENCE, Row, evidence, name_of, read_results, rows_of
+
+SHIPPED = Path(__file__).parent.parent / "assets" / "checkpoints"
 
 
 def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
@@ -26,6 +31,20 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
     config = replace(checkpoint.config, prompt_template=setting.template, training=training)
     rows = rows_of(setting, read_results(results))
     write(replace(checkpoint, config=config, card=card(run, setting, result, rows)), output)
+
+
+def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
+    """The cards of the study's checkpoints in `folder`, as they should be: {file: text}. Others are left out."""
+    found = read_results(results)
+    by_name = {Run(**result["run"]).name: result for result in found}
+    wanted = {}
+    for place in sorted(folder.iterdir()):
+        result = by_name.get(read(place).config.training.get("run"))
+        if result is not None:
+            run = Run(**result["run"])
+            setting = SETTINGS[run.setting]
+            wanted[place / CARD_FILE] = card(run, setting, result, rows_of(setting, found))
+    return wanted
 
 
 def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
@@ -58,7 +77,10 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
 
 
 def _command(task: str, limit: int, setting: Setting) -> str:
-    options = f"--dtype bfloat16 --batch-size 16 --max-prompt-tokens {setting.max_prompt_tokens} --max-new-tokens {setting.max_answer_tokens}"
+    prompt, answer = setting.max_prompt_tokens, setting.max_answer_tokens
+    options = (
+        f"--max-prompt-tokens {prompt} --max-answer-tokens {answer} --max-new-tokens {answer} --dtype bfloat16 --batch-size 16"
+    )
     return f"    python -m bitune evaluate --checkpoint HERE --data {task}.test.jsonl --limit {limit} {options}"
 
 
@@ -117,8 +139,8 @@ Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 ## Held-out accuracy
 
 In percent with 95 % intervals (bootstrap over items and seeds), in bfloat16; choices by summed log-likelihood, open answers by greedy
-generation; the first items of each test file whose prompt has at most {prompt} tokens. Items whose answer has
-more than {answer} tokens are left out here, as it could not be generated; the commands, which give this checkpoint's line again, count them as wrong.
+generation; the first items of each test file whose prompt has at most {prompt} tokens, without those whose answer has more than {answer}, as it
+could not be generated. These commands give the line of this checkpoint again:
 
 {commands}
 

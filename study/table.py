@@ -15,6 +15,7 @@ from study.run import RESULTS
 EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"
 REFERENCE = "LoRA r16"  # as many parameters as Bitune of rank 8
 RESAMPLES = 2_000
+_DIGITS = 9  # the last ones differ by machine
 _METHODS = {
     "base": "Base",
     "bitune": "Bitune",
@@ -151,7 +152,7 @@ def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
     """Mean over seeds with the interval over seeds and items, and the standard deviation over seeds."""
     hits = [row.hits(task, measures[task]) for task in tasks]
     by_seed = np.mean([h.mean(1) for h in hits], axis=0)
-    spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
+    spread = round(float(by_seed.std(ddof=1)), _DIGITS) if len(by_seed) > 1 else None
     return vars(resampled(hits)) | {"spread": spread}
 
 
@@ -179,7 +180,7 @@ def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = N
         total += values[0] - (values[1] if minus is not None else 0)
         mean += hits[task].mean() - (minus[task].mean() if minus is not None else 0)
     low, high = np.quantile(total / len(hits), [0.025, 0.975])
-    return Interval(float(mean / len(hits)), float(low), float(high))
+    return Interval(*(round(float(x), _DIGITS) for x in (mean / len(hits), low, high)))
 
 
 def _draws(generator: np.random.Generator, count: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from bitune.data import (
     joined,
     load_examples,
     split_validation,
+    to_measure,
     tokenize,
     tokenize_all,
 )
@@ -211,3 +212,13 @@ def test_fitting_leaves_out_long_prompts_and_keeps_the_order():
     kept = fitting(examples, tokenizer, len(tokenizer("xxxx").input_ids))
     assert [len(e.prompt) for e in kept] == [3, 1, 4]
     assert fitting(examples, tokenizer, None) == examples and fitting([], tokenizer, 1) == []
+
+
+def test_what_is_measured_are_the_first_that_fit_less_those_with_long_answers():
+    """So a limit names the same prompts whatever the answers are."""
+    tokenizer = tiny_base().tokenizer
+    examples = [Example("t", "x" * n, answer) for n, answer in ((3, " yy"), (9, " y"), (1, " yyyy"), (4, " y"), (2, " y"))]
+    prompt, answer = len(tokenizer("xxxx").input_ids), len(tokenizer(" yy", add_special_tokens=False).input_ids) + 1
+    assert to_measure(examples, tokenizer, prompt, answer, limit=3) == [examples[0], examples[3]]
+    assert to_measure(examples, tokenizer, max_answer_tokens=answer) == [e for e in examples if e is not examples[2]]
+    assert to_measure(examples, tokenizer) == examples

@@ -1,6 +1,8 @@
 """The study on a tiny base and made-up data: runs, goes on where it was cut, and its tables say what the results hold."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +19,7 @@ from study import run as run_module
 from study import table
 from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
 from study.run import Study, carry_out, measure, pairs_of
-from study.ship import ship
+from study.ship import cards, ship
 from study.table import Row, evidence, markdown, resampled, rows_of
 from tests.tiny import tiny_base
 
@@ -26,6 +28,7 @@ SMALL = Setting(
 )
 METHODS = [replace(run, setting="choices", rank=rank) for run, rank in ((LORA, 4), (BITUNE, 2))]
 BASELINE = Run("choices", "base")
+_INTERVAL = re.compile(r"\((?:95 % interval )?[-+.\d]+ to [-+.\d]+\)")
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +229,30 @@ def test_evidence_files_are_what_the_results_say():
                 assert found["predictions"] == made["predictions"] and found["seeds"] == made["seeds"]
                 for column, accuracy in made["accuracy"].items():  # numpy may draw otherwise in another version
                     assert found["accuracy"][column] == pytest.approx(accuracy, abs=0.01)
+
+
+def test_cards_of_shipped_checkpoints_are_what_the_results_say(study, tmp_path, monkeypatch):
+    """`python -m study table` writes them; a run that came later changes them."""
+    monkeypatch.setitem(SETTINGS, "choices", SMALL)
+    copy = tmp_path / "results"
+    copy.mkdir()
+    later = study.file(replace(METHODS[1], seed=1))
+    for file in study.results.glob("*.json"):
+        if file != later:
+            shutil.copy(file, copy)
+    place = tmp_path / "shipped" / "one"
+    ship(METHODS[1], study.state, place, copy)
+    assert cards(tmp_path / "shipped", copy) == {place / "README.md": (place / "README.md").read_text()}
+    shutil.copy(later, copy)
+    (text,) = cards(tmp_path / "shipped", copy).values()
+    assert "2 seeds" in text and "2 seeds" not in (place / "README.md").read_text()
+
+
+def test_the_cards_here_are_up_to_date():
+    written = cards()
+    assert len(written) >= 2
+    for file, text in written.items():  # but for the intervals: numpy may draw otherwise in another version
+        assert _INTERVAL.sub("", file.read_text(encoding="utf-8")) == _INTERVAL.sub("", text)
 
 
 def test_one_seed_alone_is_a_bootstrap_of_items():
