@@ -189,7 +189,7 @@ def api_of(handlers: EvidenceHandlers) -> Callable:
         Returns:
             For every setting its title, text, base, the row `reference` that differences are taken to, tasks, and rows: name, method,
             peft, rank, parameters, seeds, learning_rate, steps, minutes; accuracy by task and for `average` as mean, low, high (95 %
-            interval) and spread (standard deviation over seeds), shares from 0 to 1; minus, the paired difference to the reference.
+            interval) and spread (standard deviation over seeds), shares from 0 to 1; minus, the paired difference to the row named in against.
         """
         try:
             return handlers.answer(setting)

@@ -57,7 +57,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant, all its seeds. `predictions`: by task one list a seed; the base has one list and no seed. `minus`: None for the reference."""
+    """One variant, all its seeds. `predictions`: by task one list a seed; the base has one list and no seed. `minus`: the
+    difference to the row `against`, None where there is none, as for the reference."""
 
     name: str
     method: str
@@ -69,6 +70,7 @@ class Row:
     steps: int | None
     minutes: float | None
     accuracy: Mapping[str, Share]
+    against: str | None
     minus: Mapping[str, Share] | None
     predictions: Mapping[str, Sequence[Sequence[int]]] = field(repr=False)
 
@@ -186,6 +188,7 @@ def row_of(found: dict, tasks: Sequence[Task]) -> Row:
         steps=optional(found, "steps", int),
         minutes=optional(found, "minutes", (int, float)),
         accuracy=shares(found["accuracy"]),
+        against=optional(found, "against", str),
         minus=None if found["minus"] is None else shares(found["minus"]),
         predictions=found["predictions"],
     )

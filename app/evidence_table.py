@@ -153,8 +153,9 @@ def minus(evidence: Evidence, row: Row, view: VariantView, axis: Axis) -> str:
         return '<span class="bt-zero">–</span>'
     share = row.minus[AVERAGE]
     words = f"{signed(share.low)} to {signed(share.high)}"
+    other = "" if row.against == evidence.reference else f"<br>minus {escape(row.against)}"
     verdict = f" <em>{'above' if share.low > 0 else 'below'} zero</em>" if share.excludes_zero else ""
-    return f"{whisker(share, view, axis, f'{signed(share.mean)} points, {words}')}<b>{signed(share.mean)}</b>{verdict}<small>{words}</small>"
+    return f"{whisker(share, view, axis, f'{signed(share.mean)} points, {words}')}<b>{signed(share.mean)}</b>{verdict}<small>{words}{other}</small>"
 
 
 def whisker(share: Share, view: VariantView, axis: Axis, words: str) -> str:

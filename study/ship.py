@@ -72,7 +72,7 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
         table=_table(setting, result, run, found, others),
         paired=""
         if here["minus"] is None
-        else _PAIRED.format(name=here["name"], reference=REFERENCE, **_percent(here["minus"]["average"])),
+        else _PAIRED.format(name=here["name"], reference=here["against"], **_percent(here["minus"]["average"])),
     )
 
 

@@ -95,7 +95,6 @@ def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
     """The evidence file of a setting as plain JSON values; shares are 0 to 1."""
     tasks = {name: rows[0].results[0]["measured"][name] for name in setting.limits}
     measures = {name: measure_of(task) for name, task in tasks.items()}
-    reference = next((row for row in rows if row.name == REFERENCE), None)
     return {
         "setting": setting.name,
         "title": setting.title,
@@ -112,11 +111,18 @@ def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
             }
             for name, task in tasks.items()
         ],
-        "rows": [_row(setting, row, reference, measures) for row in rows],
+        "rows": [_row(setting, row, _held_against(row, rows), measures) for row in rows],
     }
 
 
-def _row(setting: Setting, row: Row, reference: Row | None, measures: dict[str, str]) -> dict:
+def _held_against(row: Row, rows: Sequence[Row]) -> Row | None:
+    """What a row's difference is to: for Bitune of another kind the plain adapter of that kind, for all others REFERENCE."""
+    run = Run(**row.results[0]["run"])
+    name = _KINDS[run.peft] if run.peft in _KINDS and run.method != "lora" else REFERENCE
+    return next((other for other in rows if other.name == name and other is not row), None)
+
+
+def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, str]) -> dict:
     run, result = Run(**row.results[0]["run"]), row.results[0]
     trained = run.method != "base"
     return {
@@ -130,9 +136,10 @@ def _row(setting: Setting, row: Row, reference: Row | None, measures: dict[str, 
         "steps": result["settings"]["max_steps"] if trained else None,
         "minutes": _minutes(row) if trained else None,
         "accuracy": {key: _accuracy(row, tasks, measures) for key, tasks in _columns(setting).items()},
+        "against": None if against is None else against.name,
         "minus": None
-        if reference is None or row is reference
-        else {key: vars(_difference(row, reference, tasks, measures)) for key, tasks in _columns(setting).items()},
+        if against is None
+        else {key: vars(_difference(row, against, tasks, measures)) for key, tasks in _columns(setting).items()},
         "predictions": {task: row.predictions(task, measure) for task, measure in measures.items()},
     }
 
@@ -204,6 +211,8 @@ def markdown(found: dict) -> str:
     for row in found["rows"]:
         cells = [_cell(row["accuracy"][key]) for key in titles]
         minus = "" if row["minus"] is None else _interval(row["minus"]["average"])
+        if row["against"] not in (None, found["reference"]):
+            minus += f", to {row['against']}"
         lines.append(f"| {row['name']} | {row['parameters']:,} | {len(row['seeds']) or ''} | {' | '.join(cells)} | {minus} |")
     return "\n".join(lines)
 

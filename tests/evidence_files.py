@@ -17,6 +17,8 @@ VARIANTS = (
     ("LoRA r16", "lora", "lora", 16, 4_884_480, [0, 1, 2], 0.42),
     ("Bitune", "bitune", "lora", 8, 4_884_540, [0, 1, 2], 0.48),
     ("Only causal", "only_causal", "lora", 8, 4_884_540, [0], 0.41),
+    ("IA3", "lora", "ia3", None, 38_880, [0], 0.31),
+    ("Bitune (IA3)", "bitune", "ia3", None, 77_820, [0], 0.33),
 )
 
 
@@ -56,7 +58,9 @@ def evidence(setting: str, tasks: Mapping[str, Sequence[Mapping]], variants: Seq
     rows = [row(variant, described, found, draw) for variant in variants]
     reference = next((r for r in rows if r["name"] == "LoRA r16"), None)
     for one in rows:
-        one["minus"] = None if reference in (None, one) else minus(one, reference, described)
+        against = kin(one, rows) or reference
+        one["against"] = None if against in (None, one) else against["name"]
+        one["minus"] = None if against in (None, one) else minus(one, against, described)
     return {
         "setting": setting,
         "title": f"The setting {setting}",
@@ -66,6 +70,12 @@ def evidence(setting: str, tasks: Mapping[str, Sequence[Mapping]], variants: Seq
         "tasks": described,
         "rows": rows,
     }
+
+
+def kin(one: dict, rows: Sequence[dict]) -> dict | None:
+    """The plain row of the kind that a Bitune of another kind than LoRA has."""
+    alike = [row for row in rows if row["peft"] == one["peft"] != "lora" and row["method"] == "lora"]
+    return alike[0] if alike and one["method"] == "bitune" else None
 
 
 def task(title: str, read: Sequence[Example]) -> dict:

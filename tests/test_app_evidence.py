@@ -78,6 +78,7 @@ def test_the_table_has_the_numbers_of_the_file(handlers):
         if row.name != "LoRA r16":
             share = row.minus[AVERAGE]
             assert f"{signed(share.mean)}" in drawn
+            assert ("minus IA3" in drawn) == (row.name == "Bitune (IA3)")
             assert f"{signed(share.low)} to {signed(share.high)}" in drawn
     assert rows[2].endswith("reference")
     assert "rank 16 · rate 0.001 · 9.1 min" in rows[2]
@@ -98,13 +99,13 @@ def test_an_interval_that_excludes_zero_is_marked(share, clear):
 
 def test_the_words_beside_a_whisker_say_on_which_side_of_zero_it_lies(folder):
     value = json.loads((folder / "choices.json").read_text())
-    for row, share in zip(value["rows"][3:], ((0.05, 0.01, 0.09), (-0.05, -0.09, -0.01)), strict=True):
+    for row, share in zip(value["rows"][3:5], ((0.05, 0.01, 0.09), (-0.05, -0.09, -0.01)), strict=True):
         row["minus"]["average"] = dict(zip(("mean", "low", "high"), share, strict=True))
     value["rows"][1]["minus"]["average"] = {"mean": 0.0, "low": -0.02, "high": 0.02}
     write_evidence(folder, value)
     found, _ = load_all(folder)
     rows = rows_of(table(found["choices"], views_of(found["choices"])))
-    assert ["zero" in row for row in rows[2:]] == [False, False, True, True]
+    assert ["zero" in row for row in rows[2:6]] == [False, False, True, True]
     assert "above zero" in rows[4] and "below zero" in rows[5]
 
 
@@ -130,7 +131,7 @@ def test_the_axis_is_round_and_holds_what_was_trained(handlers):
 
 def test_blue_reads_left_to_right_and_orange_otherwise_too(handlers):
     drawn = re.findall(r"bt-whisker bt-of-(\w+)", handlers.table("choices"))
-    assert drawn == ["causal", "causal", "bidirectional", "causal"], "base, LoRA r8, Bitune, only causal"
+    assert drawn == ["causal", "causal", "bidirectional", "causal", "causal", "bidirectional"], "the rows but for the reference"
 
 
 def test_one_task_needs_no_average(handlers):
@@ -328,7 +329,7 @@ def test_whatever_a_browser_sends_is_answered_with_a_sentence(handlers, value):
 def test_rows_get_colours_that_tell_the_two_in_question_apart(handlers):
     views = evidence_table.views_of(handlers.evidence["choices"])
     assert {name: view.colour for name, view in views.items()} == {
-        "Base": 0, "LoRA r8": 3, "LoRA r16": 2, "Bitune": 1, "Only causal": 4,
+        "Base": 0, "LoRA r8": 3, "LoRA r16": 2, "Bitune": 1, "Only causal": 4, "IA3": 5, "Bitune (IA3)": 3,
     }  # fmt: skip
 
 

@@ -206,6 +206,23 @@ def test_differences_are_paired_by_item():
     assert tuned["minus"]["average"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
+def test_bitune_of_another_kind_is_held_against_its_own_kind():
+    """Not against LoRA, which is as good as what is trained with a hundred times its parameters."""
+    setting = replace(SMALL, limits={"a": 4}, averaged=("a",))
+    kinds = [one(method, 0, hits) for method, hits in (("lora", [1, 1, 1, 1]), ("lora", [0, 0, 0, 1]), ("bitune", [0, 0, 1, 1]))]
+    for result in kinds[1:]:
+        result["run"]["peft"] = "ia3"
+    found = evidence(setting, rows_of(setting, [*kinds, one("bitune", 0, [1, 1, 1, 0])]))
+    against = {row["name"]: (row["against"], row["minus"] and row["minus"]["a"]["mean"]) for row in found["rows"]}
+    assert against == {
+        "LoRA r16": (None, None),
+        "Bitune": ("LoRA r16", -0.25),
+        "IA3": ("LoRA r16", -0.75),
+        "Bitune (IA3)": ("IA3", 0.25),
+    }
+    assert markdown(found).count(", to IA3 |") == 1
+
+
 def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatch):
     monkeypatch.setitem(SETTINGS, "choices", SMALL)
     ship(METHODS[1], study.state, tmp_path / "shipped", study.results)
