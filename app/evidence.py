@@ -14,7 +14,7 @@ from app.handlers import CompareHandlers, Screen, sentence
 
 INTRODUCTION = (
     "How many test questions each variant of the study answered right: the base, and what was trained on it with the same data. "
-    "Look at the right: a whisker that does not touch the zero line is a difference larger than luck with questions and seeds."
+    "Look at the right: a filled dot is a difference larger than luck with questions and seeds."
 )
 ITEMS = (
     "The questions one by one, as two of these variants answered them. Look for those where one is right and the other wrong; with several "

@@ -74,6 +74,12 @@ class Row:
     minus: Mapping[str, Share] | None
     predictions: Mapping[str, Sequence[Sequence[int]]] = field(repr=False)
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the average differs from that of the row it is held against by more than luck. One seed alone cannot say: its
+        interval knows nothing of other trainings."""
+        return self.minus is not None and self.minus[AVERAGE].excludes_zero and len(self.seeds) != 1
+
     def picks(self, task: str, place: int) -> dict[int, int]:
         """What was predicted for an item, and by how many seeds."""
         found: dict[int, int] = {}

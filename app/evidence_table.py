@@ -18,7 +18,8 @@ WIDTH, HEIGHT, EDGE = 170, 24, 7  # of a whisker; `EDGE` leaves room for the arr
 NOTE = (
     "Accuracy in percent; below it the 95 % interval over questions and seeds drawn anew, and ± the standard deviation over seeds. "
     "Differences are in "
-    "points of the average, paired over the same questions. A filled dot: the interval does not touch zero."
+    "points of the average, paired over the same questions and seeds. A filled dot: the interval does not touch zero. With one seed the "
+    "interval is of the questions alone, and another training may come out otherwise, so its dot stays empty."
 )
 
 
@@ -154,12 +155,13 @@ def minus(evidence: Evidence, row: Row, view: VariantView, axis: Axis) -> str:
     share = row.minus[AVERAGE]
     words = f"{signed(share.low)} to {signed(share.high)}"
     other = "" if row.against == evidence.reference else f"<br>minus {escape(row.against)}"
-    verdict = f" <em>{'above' if share.low > 0 else 'below'} zero</em>" if share.excludes_zero else ""
-    return f"{whisker(share, view, axis, f'{signed(share.mean)} points, {words}')}<b>{signed(share.mean)}</b>{verdict}<small>{words}{other}</small>"
+    verdict = f" <em>{'above' if share.low > 0 else 'below'} zero</em>" if row.is_clear else ""
+    drawn = whisker(share, view, axis, f"{signed(share.mean)} points, {words}", row.is_clear)
+    return f"{drawn}<b>{signed(share.mean)}</b>{verdict}<small>{words}{other}</small>"
 
 
-def whisker(share: Share, view: VariantView, axis: Axis, words: str) -> str:
-    """An interval with caps and a dot: filled where it excludes zero. What lies outside the axis ends in an arrow."""
+def whisker(share: Share, view: VariantView, axis: Axis, words: str, clear: bool) -> str:
+    """An interval with caps and a dot, filled where it is clear of zero. What lies outside the axis ends in an arrow."""
     middle = HEIGHT / 2
     left, right, zero = axis.place(share.low), axis.place(share.high), axis.place(0)
     line = f'<path class="bt-zero-line" d="M{zero:.1f} 0V{HEIGHT}"/><path class="bt-range" d="M{left:.1f} {middle:g}H{right:.1f}'
@@ -173,7 +175,7 @@ def whisker(share: Share, view: VariantView, axis: Axis, words: str) -> str:
         tip = axis.place(share.mean) + way * (EDGE - 1)
         line += f'<path class="bt-dot" d="M{tip:.1f} {middle:g}l{-way * 8} -5v10z"/>'
     colour = CAUSAL if set(view.passes) == {CAUSAL} else "bidirectional"
-    css = f"bt-whisker bt-of-{colour}{' bt-clear' if share.excludes_zero else ''}"
+    css = f"bt-whisker bt-of-{colour}{' bt-clear' if clear else ''}"
     return picture(line, WIDTH, HEIGHT, escape(words), css)
 
 

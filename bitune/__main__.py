@@ -142,6 +142,12 @@ def _add_evaluate(commands) -> None:
     command.add_argument(
         "--max-answer-tokens", type=_number(int, 1), help="of the records so limited, leave out those with a longer right answer"
     )
+    command.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        help="data that was trained on: its prompts are not scored; may be given again",
+    )
     command.add_argument("--batch-size", type=_number(int, 1), default=8)
     command.add_argument("--max-new-tokens", type=_number(int, 1), default=128, help="of an open answer")
     command.add_argument("--output", help="JSON file for every item's prediction, the accuracies and their differences")
@@ -236,9 +242,9 @@ def evaluate(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"{str(output)!r} cannot be a report: it is a folder, or lies in none; name a file in a folder there is."
         )
-    sets = _sets(options)
+    sets, seen = _sets(options), _seen(options)
     engine, reports = _engine(options), {}
-    for source, examples in _fitting(sets, engine.base.tokenizer, options).items():
+    for source, examples in _fitting(sets, engine.base.tokenizer, options, seen).items():
         with tqdm(total=len(examples), desc=Path(source).name, disable=not processes.is_main()) as bar:
             reports[source] = run(
                 engine.host,
@@ -268,20 +274,26 @@ def _sets(options: argparse.Namespace) -> dict[str, list]:
     return {s: load_examples(s, split_of(s, options.split)) for s in options.data}
 
 
-def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace) -> dict[str, list]:
+def _seen(options: argparse.Namespace) -> set[str]:
+    """The prompts of every --leave-out: a file, or the part of a Hub data set that is for training."""
+    from bitune.data import load_examples
+
+    return {example.prompt for source in options.leave_out for example in load_examples(source)}
+
+
+def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace, seen: set[str]) -> dict[str, list]:
     """What of each set is scored; DataError, before anything is, where nothing is left or kinds are mixed."""
     from bitune.data import to_measure
     from bitune.errors import DataError
     from bitune.report import have_choices
 
     limits = (options.max_prompt_tokens, options.max_answer_tokens, options.limit)
-    kept = {source: to_measure(examples, tokenizer, *limits) for source, examples in sets.items()}
+    kept = {source: to_measure(examples, tokenizer, *limits, seen) for source, examples in sets.items()}
     for source, examples in kept.items():
         if not examples:
             given = [f"--max-{what}-tokens {most}" for what, most in zip(("prompt", "answer"), limits, strict=False) if most]
-            raise DataError(
-                f"{source} holds {len(sets[source])} records, and none is within {' and '.join(given)}; allow more tokens."
-            )
+            given += [f"--leave-out {source}" for source in options.leave_out]
+            raise DataError(f"{source} holds {len(sets[source])} records, and {' and '.join(given)} leave none; leave out less.")
         have_choices(examples, source)
     return kept
 
@@ -291,7 +303,16 @@ def _settings(options: argparse.Namespace, engine) -> dict[str, object]:
     import torch
     import transformers
 
-    names = ("checkpoint", "split", "limit", "max_prompt_tokens", "max_answer_tokens", "max_new_tokens", "batch_size")
+    names = (
+        "checkpoint",
+        "split",
+        "limit",
+        "max_prompt_tokens",
+        "max_answer_tokens",
+        "leave_out",
+        "max_new_tokens",
+        "batch_size",
+    )
     facts = engine.base_facts
     versions = {module.__name__: module.__version__ for module in (torch, transformers)}
     chosen = {name: getattr(options, name) for name in names}

@@ -7,7 +7,7 @@ One record a line, in one of three shapes: a question with `choices` and the `la
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,13 +143,17 @@ def to_measure(
     max_prompt_tokens: int | None = None,
     max_answer_tokens: int | None = None,
     limit: int | None = None,
+    seen: Collection[str] = (),
 ) -> list[Example]:
     """What an evaluation is over: the first `limit` examples whose prompts fit, less those whose answers do not.
 
-    An answer's length counts its end token, as in `tokenize_all`. None: no limit.
+    An answer's length counts its end token, as in `tokenize_all`. None: no limit. `seen`: prompts that were trained on, which are
+    left out too, last of all.
     """
     kept = fitting(examples, tokenizer, max_prompt_tokens)[:limit]
-    return kept if max_answer_tokens is None else tokenize_all(kept, tokenizer, sys.maxsize, max_answer_tokens).examples
+    if max_answer_tokens is not None:
+        kept = tokenize_all(kept, tokenizer, sys.maxsize, max_answer_tokens).examples
+    return [example for example in kept if example.prompt not in seen]
 
 
 def continuation_ids(prompt: str, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

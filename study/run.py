@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from bitune.adapters import AdapterHost
 from bitune.base import Base
-from bitune.data import TokenPair, fitting, load_examples, split_validation, to_measure, tokenize_all
+from bitune.data import Example, TokenPair, fitting, load_examples, split_validation, to_measure, tokenize_all
 from bitune.errors import BituneError
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
@@ -141,8 +141,7 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
 
 def pairs_of(study: Study, setting: Setting) -> tuple[list[TokenPair], list[TokenPair]]:
     """Token pairs to train on and to validate with: records within the setting's limits, in the same order for every run."""
-    examples = [e for name in setting.train for e in load_examples(study.data / f"{name}.train.jsonl")]
-    fits = fitting(examples, study.base.tokenizer, setting.max_prompt_tokens)
+    fits = fitting(_training_examples(study, setting), study.base.tokenizer, setting.max_prompt_tokens)
     parts = split_validation(fits, setting.validation, _SPLIT_SEED)
     train_pairs, held_out = (
         tokenize_all(part, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens).pairs for part in parts
@@ -151,15 +150,22 @@ def pairs_of(study: Study, setting: Setting) -> tuple[list[TokenPair], list[Toke
     return train_pairs, held_out
 
 
+def _training_examples(study: Study, setting: Setting) -> list[Example]:
+    return [example for name in setting.train for example in load_examples(study.data / f"{name}.train.jsonl")]
+
+
 def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost) -> dict[str, dict]:
-    """Predictions of one variant on the first records of each test file whose prompts fit, those left out whose answers do not.
+    """Predictions of one variant on the first records of each test file whose prompts fit, those left out whose answers do not or
+    whose prompts stand in the training files too.
 
     {task: {"ids": [item], "right": [item], "measures": {measure: {"predictions": [item], "hits": [item]}}}}
     """
     measured = {}
+    seen = {example.prompt for example in _training_examples(study, setting)}
     for task, limit in setting.limits.items():
         examples = load_examples(study.data / f"{task}.test.jsonl")
-        examples = to_measure(examples, study.base.tokenizer, setting.max_prompt_tokens, setting.max_answer_tokens, limit)
+        limits = (setting.max_prompt_tokens, setting.max_answer_tokens, limit)
+        examples = to_measure(examples, study.base.tokenizer, *limits, seen)
         report = evaluate(
             host, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )

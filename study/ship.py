@@ -90,7 +90,7 @@ def _rates(run: Run) -> str:
 
 
 def _table(setting: Setting, result: dict, run: Run, found: dict, others: list[str]) -> str:
-    tasks = [*setting.limits, "average"]
+    tasks = [*setting.limits, *(["average"] if len(setting.limits) > 1 else [])]
     own = rows_of(setting, [result])[0]
     this = evidence(setting, [own])["rows"][0]
     lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
@@ -140,7 +140,7 @@ Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 
 In percent with 95 % intervals (bootstrap over items and seeds), in bfloat16; choices by summed log-likelihood, open answers by greedy
 generation; the first items of each test file whose prompt has at most {prompt} tokens, without those whose answer has more than {answer}, as it
-could not be generated. These commands give the line of this checkpoint again:
+could not be generated, and without prompts that stand in the training files too. These commands give the line of this checkpoint again:
 
 {commands}
 

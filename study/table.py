@@ -1,7 +1,7 @@
 """Results of runs -> one evidence file a setting (what the app draws) and the tables of the README. Knows no model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,16 @@ class Row:
     name: str
     results: tuple[dict, ...]
 
+    @property
+    def run(self) -> Run:
+        """The first of its runs."""
+        return Run(**self.results[0]["run"])
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of every run; none for the base, which is not trained."""
+        return [result["run"]["seed"] for result in self.results] if self.run.method != "base" else []
+
     def hits(self, task: str, measure: str) -> np.ndarray:
         """Right or not, [seeds, items]."""
         return np.array([result["measured"][task]["measures"][measure]["hits"] for result in self.results], np.float64)
@@ -68,13 +78,13 @@ def rows_of(setting: Setting, results: Sequence[dict]) -> list[Row]:
         if run.setting == setting.name and not run.tuning:
             by_name.setdefault(name_of(run), []).append(result)
     _check(by_name)
-    first = ["Base", "LoRA r8", REFERENCE, "Bitune", *_METHODS.values()]
+    kinds = [name for kind in _KINDS.values() for name in (kind, f"{_METHODS['bitune']} ({kind})")]
+    first = ["Base", "LoRA r8", REFERENCE, "Bitune", *_METHODS.values(), *kinds]
     order = sorted(by_name, key=lambda name: (first.index(name) if name in first else len(first), name))
     return [Row(name, tuple(sorted(by_name[name], key=lambda r: r["run"]["seed"]))) for name in order]
 
 
 def _check(by_name: dict[str, list[dict]]) -> None:
-    asked = None
     for name, results in by_name.items():
         seeds = [result["run"]["seed"] for result in results]
         alike = [{k: v for k, v in result["run"].items() if k != "seed"} for result in results]
@@ -82,13 +92,29 @@ def _check(by_name: dict[str, list[dict]]) -> None:
             raise ConfigError(
                 f"The results for {name!r} come from different settings or repeat a seed; remove those of an older plan."
             )
-        for result in results:
-            items = {task: (found["ids"], found["right"]) for task, found in result["measured"].items()}
-            asked = asked or items
-            if items != asked:
-                raise ConfigError(
-                    f"A result for {name!r} was measured on other items than the others; remove it and run it again."
-                )
+    _check_same(by_name, _length, "trained on more or less than the others; remove those of an older plan")
+    _check_same(by_name, _items, "measured on other items than the others; remove it and run it again")
+
+
+def _check_same(by_name: dict[str, list[dict]], fact: Callable[[dict], object], problem: str) -> None:
+    """ConfigError where results differ in a fact; one that has none agrees with all."""
+    first = None
+    for name, results in by_name.items():
+        for found in map(fact, results):
+            if first is not None and found not in (None, first):
+                raise ConfigError(f"A result for {name!r} was {problem}.")
+            first = found if first is None else first
+
+
+def _length(result: dict) -> tuple | None:
+    """How much a run was trained on; None for the base."""
+    if "settings" not in result:
+        return None
+    return result["settings"]["max_steps"], result["settings"]["batch_size"], result["examples"]
+
+
+def _items(result: dict) -> dict[str, tuple]:
+    return {task: (found["ids"], found["right"]) for task, found in result["measured"].items()}
 
 
 def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
@@ -117,13 +143,12 @@ def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
 
 def _held_against(row: Row, rows: Sequence[Row]) -> Row | None:
     """What a row's difference is to: for Bitune of another kind the plain adapter of that kind, for all others REFERENCE."""
-    run = Run(**row.results[0]["run"])
-    name = _KINDS[run.peft] if run.peft in _KINDS and run.method != "lora" else REFERENCE
+    name = _KINDS[row.run.peft] if row.run.peft in _KINDS and row.run.method != "lora" else REFERENCE
     return next((other for other in rows if other.name == name and other is not row), None)
 
 
 def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, str]) -> dict:
-    run, result = Run(**row.results[0]["run"]), row.results[0]
+    run, result = row.run, row.results[0]
     trained = run.method != "base"
     return {
         "name": row.name,
@@ -131,7 +156,7 @@ def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, st
         "peft": run.peft,
         "rank": run.rank if trained and run.peft in ("lora", "dora") else None,
         "parameters": result.get("trainable_parameters", 0),
-        "seeds": [r["run"]["seed"] for r in row.results] if trained else [],
+        "seeds": row.seeds,
         "learning_rate": run.learning_rate if trained else None,
         "steps": result["settings"]["max_steps"] if trained else None,
         "minutes": _minutes(row) if trained else None,
@@ -151,7 +176,7 @@ def _minutes(row: Row) -> float | None:
 
 
 def _columns(setting: Setting) -> dict[str, tuple[str, ...]]:
-    """Columns of the table: each task, and the average over those never trained on (or all)."""
+    """Columns of the table: each task, and the average of the setting."""
     return {name: (name,) for name in setting.limits} | {"average": setting.averaged}
 
 
@@ -163,26 +188,35 @@ def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
     return vars(resampled(hits)) | {"spread": spread}
 
 
-def _difference(row: Row, reference: Row, tasks: Sequence[str], measures: dict[str, str]) -> Interval:
-    """Row minus reference, paired by item, and by seed where both have the same: a seed fixes the order of the data for both."""
-    same = [r["run"]["seed"] for r in row.results] == [r["run"]["seed"] for r in reference.results]
-    return resampled(*([r.hits(task, measures[task]) for task in tasks] for r in (row, reference)), same_seeds=same)
+def _difference(row: Row, against: Row, tasks: Sequence[str], measures: dict[str, str]) -> Interval:
+    """Row minus another, paired by item and by seed: a seed fixes the order of the data for both.
+
+    Where the other has all seeds of the row it is read at these alone; the base has none, so it is held against all.
+    """
+    own, others = row.seeds, against.seeds
+    shared = [others.index(seed) for seed in own] if own and set(own) <= set(others) else None
+    hits = [row.hits(task, measures[task]) for task in tasks]
+    minus = [against.hits(task, measures[task])[slice(None) if shared is None else shared] for task in tasks]
+    return resampled(hits, minus, same_seeds=shared is not None)
 
 
 def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None, same_seeds: bool = False) -> Interval:
     """Average over tasks of the mean of `hits` ([seeds, items] each), less that of `minus` on the same items, with a 95 % interval.
 
     The interval is of a bootstrap that draws items and seeds: another training moves a result as other questions do. Each side
-    draws seeds of its own unless they have the same. With one seed only the items vary.
+    draws seeds of its own unless they have the same. With one seed only the items vary. Of n seeds n - 1 are drawn: n would give
+    (n - 1) / n of their variance, two thirds for three (Rao and Wu, 1988).
     """
     generator = np.random.default_rng(0)
     sides = [hits] if minus is None else [hits, minus]
-    weights = [_draws(generator, len(side[0])) for side in sides]  # a seed is drawn for all tasks at once
+    weights = [
+        _draws(generator, len(side[0]), max(1, len(side[0]) - 1)) for side in sides
+    ]  # a seed is drawn for all tasks at once
     if same_seeds:
         weights = weights[:1] * len(sides)
     total, mean = np.zeros(RESAMPLES), 0.0
     for task in range(len(hits)):
-        items = _draws(generator, hits[task].shape[1])
+        items = _draws(generator, *[hits[task].shape[1]] * 2)
         values = [np.einsum("rs,sn,rn->r", w, side[task], items, optimize=True) for w, side in zip(weights, sides, strict=True)]
         total += values[0] - (values[1] if minus is not None else 0)
         mean += hits[task].mean() - (minus[task].mean() if minus is not None else 0)
@@ -190,9 +224,9 @@ def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = N
     return Interval(*(round(float(x), _DIGITS) for x in (mean / len(hits), low, high)))
 
 
-def _draws(generator: np.random.Generator, count: int) -> np.ndarray:
-    """How often each of `count` things is drawn, as shares, [resamples, count]."""
-    return generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+def _draws(generator: np.random.Generator, count: int, drawn: int) -> np.ndarray:
+    """How often each of `count` things is among `drawn` ones, as shares, [resamples, count]."""
+    return generator.multinomial(drawn, np.full(count, 1 / count), size=RESAMPLES) / drawn
 
 
 def _title(task: str) -> str:
@@ -203,7 +237,9 @@ def _title(task: str) -> str:
 
 def markdown(found: dict) -> str:
     """The table of one setting for the README."""
-    titles = {task["name"]: task["title"] for task in found["tasks"]} | {"average": "average"}
+    titles = {task["name"]: task["title"] for task in found["tasks"]}
+    if len(titles) > 1:
+        titles["average"] = "average"
     lines = [
         f"| {found['title']} | parameters | seeds | {' | '.join(titles.values())} | minus {found['reference']} |",
         "|---" * (len(titles) + 4) + "|",
@@ -212,7 +248,7 @@ def markdown(found: dict) -> str:
         cells = [_cell(row["accuracy"][key]) for key in titles]
         minus = "" if row["minus"] is None else _interval(row["minus"]["average"])
         if row["against"] not in (None, found["reference"]):
-            minus += f", to {row['against']}"
+            minus = minus.replace(")", f", minus {row['against']})")
         lines.append(f"| {row['name']} | {row['parameters']:,} | {len(row['seeds']) or ''} | {' | '.join(cells)} | {minus} |")
     return "\n".join(lines)
 
@@ -232,7 +268,7 @@ def tuning_markdown(setting: Setting, results: Sequence[dict]) -> str:
         (Run(**r["run"]), r["validation_loss"]) for r in results if r["run"]["setting"] == setting.name and r["run"]["tuning"]
     ]
     lines = [f"| {setting.title}: tries | learning rate | theta's | alpha starts | validation loss |", "|---|---|---|---|---|"]
-    for run, loss in sorted(tries, key=lambda pair: (pair[0].method, pair[1])):
+    for run, loss in sorted(tries, key=lambda pair: (name_of(pair[0]), pair[1])):
         theta = "same" if run.mixing_learning_rate is None else f"{run.mixing_learning_rate:g}"
         mixed = (theta, f"{run.alpha_start:g}") if run.method != "lora" else ("", "")
         lines.append(f"| {name_of(run)} | {run.learning_rate:g} | {' | '.join(mixed)} | {loss:.4f} |")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import escape, unescape
 
 import pytest
@@ -93,12 +94,20 @@ def test_numbers_are_percent_with_one_decimal():
     ("share", "clear"),
     [((0.04, 0.01, 0.07), True), ((-0.04, -0.07, -0.01), True), ((0.04, -0.01, 0.07), False), ((0.04, 0.0, 0.07), False)],
 )
-def test_an_interval_that_excludes_zero_is_marked(share, clear):
-    assert ("bt-clear" in whisker(Share(*share), VIEW, Axis(-0.1, 0.1), "")) == clear
+def test_an_interval_that_excludes_zero_is_marked_but_for_one_seed_alone(handlers, share, clear):
+    row = handlers.evidence["choices"].row("Bitune")
+    minus = {AVERAGE: Share(*share)}
+    for seeds, wanted in (((0, 1, 2), clear), ((), clear), ((0,), False)):
+        assert replace(row, seeds=seeds, minus=minus).is_clear == wanted
+    assert ("bt-clear" in whisker(Share(*share), VIEW, Axis(-0.1, 0.1), "", clear)) == clear
 
 
 def test_the_words_beside_a_whisker_say_on_which_side_of_zero_it_lies(folder):
     value = json.loads((folder / "choices.json").read_text())
+    value["rows"][4]["seeds"], value["rows"][4]["predictions"] = (
+        [0, 1],
+        {k: v * 2 for k, v in value["rows"][4]["predictions"].items()},
+    )
     for row, share in zip(value["rows"][3:5], ((0.05, 0.01, 0.09), (-0.05, -0.09, -0.01)), strict=True):
         row["minus"]["average"] = dict(zip(("mean", "low", "high"), share, strict=True))
     value["rows"][1]["minus"]["average"] = {"mean": 0.0, "low": -0.02, "high": 0.02}
@@ -113,7 +122,7 @@ def test_whiskers_share_an_axis_and_what_lies_outside_is_an_arrow():
     axis = Axis(-0.05, 0.1)
     assert axis.place(-0.05) < axis.place(0) < axis.place(0.1)
     assert axis.place(-0.4) == axis.place(-0.05)
-    inside, outside = (whisker(Share(*share), VIEW, axis, "") for share in ((0.01, -0.01, 0.02), (-0.3, -0.4, -0.2)))
+    inside, outside = (whisker(Share(*share), VIEW, axis, "", False) for share in ((0.01, -0.01, 0.02), (-0.3, -0.4, -0.2)))
     assert "<circle" in inside and inside.count("v8") == 2, "a dot and two caps"
     assert "<circle" not in outside and "v8" not in outside and "z" in outside
 

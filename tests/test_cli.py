@@ -213,11 +213,12 @@ def test_evaluate_says_what_is_wrong(work, capsys, tmp_path):
     mixed = (work / "open.jsonl").read_text() + (work / "choices.jsonl").read_text()
     (tmp_path / "mixed.jsonl").write_text(mixed)
     assert "mixed.jsonl holds questions with choices and open ones" in refused(capsys, *base, tmp_path / "mixed.jsonl")
-    short = ["--max-prompt-tokens", 2, "--max-answer-tokens", 1]
-    assert "none is within --max-prompt-tokens 2;" in refused(capsys, *base, work / "choices.jsonl", *short[:2])
-    assert "none is within --max-prompt-tokens 2 and --max-answer-tokens 1;" in refused(
+    short, same = ["--max-prompt-tokens", 2, "--max-answer-tokens", 1], work / "choices.jsonl"
+    assert "and --max-prompt-tokens 2 leave none;" in refused(capsys, *base, same, *short[:2])
+    assert "and --max-prompt-tokens 2 and --max-answer-tokens 1 leave none;" in refused(
         capsys, *base, work / "open.jsonl", *short
     )
+    assert f"and --leave-out {same} leave none;" in refused(capsys, *base, same, "--leave-out", same)
     assert "given twice" in refused(capsys, *base, work / "choices.jsonl", "--data", work / "choices.jsonl")
     assert "There is no file" in refused(capsys, *base, work / "nothing.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"question": "x"\n')

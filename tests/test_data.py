@@ -222,3 +222,4 @@ def test_what_is_measured_are_the_first_that_fit_less_those_with_long_answers():
     assert to_measure(examples, tokenizer, prompt, answer, limit=3) == [examples[0], examples[3]]
     assert to_measure(examples, tokenizer, max_answer_tokens=answer) == [e for e in examples if e is not examples[2]]
     assert to_measure(examples, tokenizer) == examples
+    assert to_measure(examples, tokenizer, limit=2, seen={examples[0].prompt}) == [examples[1]]
