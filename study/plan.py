@@ -116,7 +116,7 @@ ABLATIONS = [
     for method in ("only_causal", "no_mixing", "naive_bidirectional", "shared_weights", "anticausal")
 ]
 # Rates of the other kinds, for the plain one and for Bitune, and those that were tried. DoRA takes over LoRA's.
-KIND_RATES = {"ia3": (3e-3, 3e-3), "dora": (LORA.learning_rate, BITUNE.learning_rate), FULL: (1e-4, 1e-4)}
+KIND_RATES = {"ia3": (3e-3, 1e-2), "dora": (LORA.learning_rate, BITUNE.learning_rate), FULL: (1e-4, 1e-4)}
 KIND_TRIES = {"ia3": (1e-3, 3e-3, 1e-2, 3e-2), "dora": (), FULL: (3e-5, 1e-4)}
 
 
