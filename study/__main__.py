@@ -1,4 +1,4 @@
-"""python -m study run | table | ship: the command line of the study."""
+"""python -m study run | table | lengths | ship: the command line of the study."""
 
 import argparse
 import sys
@@ -20,6 +20,9 @@ def main() -> int:
     run.set_defaults(call=_run)
     table = commands.add_parser("table", help="write assets/evidence and the shipped cards from the results, print the tables")
     table.set_defaults(call=_table)
+    lengths = commands.add_parser("lengths", help="print where Bitune is ahead of LoRA: on short, middling or long prompts")
+    lengths.add_argument("--data", type=Path, required=True, help="folder with arc_easy.test.jsonl and the others")
+    lengths.set_defaults(call=_lengths)
     ship = commands.add_parser("ship", help="make a checkpoint folder with its card of a finished run")
     ship.add_argument("run", help="the run's name")
     ship.add_argument("output", type=Path, help="the folder to write")
@@ -52,6 +55,20 @@ def _table(options: argparse.Namespace) -> None:
     print(write_evidence())
     for file, text in cards().items():
         file.write_text(text, encoding="utf-8")
+
+
+def _lengths(options: argparse.Namespace) -> None:
+    from bitune.base import load_base
+    from study.lengths import by_length, markdown, prompt_lengths
+    from study.run import BASE_ID
+    from study.table import REFERENCE, read_results, rows_of
+
+    tokenizer, results = load_base(BASE_ID).tokenizer, read_results()
+    for setting in SETTINGS.values():
+        rows = {row.name: row for row in rows_of(setting, results)}
+        if {"Bitune", REFERENCE} <= rows.keys():
+            pair = rows["Bitune"], rows[REFERENCE]
+            print(markdown(setting, *pair, by_length(setting, *pair, prompt_lengths(setting, options.data, tokenizer))))
 
 
 def _ship(options: argparse.Namespace) -> None:

@@ -149,6 +149,10 @@ def _held_against(row: Row, rows: Sequence[Row]) -> Row | None:
 
 def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, str]) -> dict:
     run, result = row.run, row.results[0]
+
+    def minus(tasks: Sequence[str]) -> Interval:
+        return difference(row, against, lambda side: [side.hits(task, measures[task]) for task in tasks])
+
     trained = run.method != "base"
     return {
         "name": row.name,
@@ -162,9 +166,7 @@ def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, st
         "minutes": _minutes(row) if trained else None,
         "accuracy": {key: _accuracy(row, tasks, measures) for key, tasks in _columns(setting).items()},
         "against": None if against is None else against.name,
-        "minus": None
-        if against is None
-        else {key: vars(_difference(row, against, tasks, measures)) for key, tasks in _columns(setting).items()},
+        "minus": None if against is None else {key: vars(minus(tasks)) for key, tasks in _columns(setting).items()},
         "predictions": {task: row.predictions(task, measure) for task, measure in measures.items()},
     }
 
@@ -188,16 +190,15 @@ def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
     return vars(resampled(hits)) | {"spread": spread}
 
 
-def _difference(row: Row, against: Row, tasks: Sequence[str], measures: dict[str, str]) -> Interval:
-    """Row minus another, paired by item and by seed: a seed fixes the order of the data for both.
+def difference(row: Row, against: Row, hits: Callable[[Row], list[np.ndarray]]) -> Interval:
+    """Row minus another on `hits(row)` ([seeds, items], one a task), paired by item and by seed: a seed fixes the order of the data for both.
 
     Where the other has all seeds of the row it is read at these alone; the base has none, so it is held against all.
     """
     own, others = row.seeds, against.seeds
     shared = [others.index(seed) for seed in own] if own and set(own) <= set(others) else None
-    hits = [row.hits(task, measures[task]) for task in tasks]
-    minus = [against.hits(task, measures[task])[slice(None) if shared is None else shared] for task in tasks]
-    return resampled(hits, minus, same_seeds=shared is not None)
+    minus = [found[slice(None) if shared is None else shared] for found in hits(against)]
+    return resampled(hits(row), minus, same_seeds=shared is not None)
 
 
 def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None, same_seeds: bool = False) -> Interval:
@@ -246,7 +247,7 @@ def markdown(found: dict) -> str:
     ]
     for row in found["rows"]:
         cells = [_cell(row["accuracy"][key]) for key in titles]
-        minus = "" if row["minus"] is None else _interval(row["minus"]["average"])
+        minus = "" if row["minus"] is None else shown(row["minus"]["average"])
         if row["against"] not in (None, found["reference"]):
             minus = minus.replace(")", f", minus {row['against']})")
         lines.append(f"| {row['name']} | {row['parameters']:,} | {len(row['seeds']) or ''} | {' | '.join(cells)} | {minus} |")
@@ -258,7 +259,8 @@ def _cell(accuracy: dict) -> str:
     return f"{100 * accuracy['mean']:.1f}{spread}"
 
 
-def _interval(values: dict) -> str:
+def shown(values: dict) -> str:
+    """A difference in points with its interval."""
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * values[key] for key in ("mean", "low", "high")))
 
 

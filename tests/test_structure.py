@@ -88,6 +88,7 @@ ROOMS = {
         "full",
         "run",
         "table",
+        "lengths",
         "ship",
         "__main__",
     ],

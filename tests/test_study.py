@@ -19,6 +19,8 @@ from bitune.report import bootstrap, item_id
 from bitune.training import BituneTrainer
 from study import run as run_module
 from study import table
+from study.lengths import by_length, prompt_lengths
+from study.lengths import markdown as lengths_markdown
 from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
 from study.run import Study, carry_out, measure, pairs_of
 from study.ship import cards, ship
@@ -221,6 +223,19 @@ def test_a_row_is_held_against_the_same_seeds():
     reference, tuned = evidence(setting, rows_of(setting, [*results, one("bitune", 1, [0, 0, 0, 1])]))["rows"]
     assert reference["accuracy"]["a"]["mean"] == pytest.approx(2 / 3, abs=1e-6)
     assert tuned["minus"]["a"]["mean"] == 0.25
+
+
+def test_differences_by_length_of_prompt(study):
+    """Right on the long ones alone: the difference lies there."""
+    setting = replace(SMALL, limits={"a": 9}, averaged=("a",))
+    rows = rows_of(setting, [one("lora", 0, [0] * 9), one("bitune", 0, [0, 1, 0] * 3)])
+    lengths = {"0": 3, "1": 30, "2": 12, "3": 4, "4": 31, "5": 11, "6": 5, "7": 32, "8": 13}
+    parts = by_length(setting, rows[1], rows[0], lengths)
+    assert [(p.low, p.high, p.items, p.difference.mean) for p in parts] == [(3, 5, 3, 0), (11, 13, 3, 0), (30, 32, 3, 1)]
+    assert "| 30 to 32 | 3 | +100.0 (+100.0 to +100.0) |" in lengths_markdown(setting, rows[1], rows[0], parts)
+    found = prompt_lengths(SMALL, study.data, study.base.tokenizer)
+    assert set(result(study, BASELINE)["measured"]["a"]["ids"]) <= set(found)
+    assert max(found.values()) > 300  # tokens of this tokenizer are bytes
 
 
 def test_bitune_of_another_kind_is_held_against_its_own_kind():

@@ -1,0 +1,55 @@
+"""Where a row of the table is ahead: its difference by length of prompt. Needs the questions' texts, which results do not hold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from bitune.data import load_examples
+from bitune.report import Interval, item_id
+from study.plan import Setting
+from study.table import Row, difference, measure_of, shown
+
+PARTS = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """The items whose prompts have `low` to `high` tokens: how many, and the difference on them."""
+
+    low: int
+    high: int
+    items: int
+    difference: Interval
+
+
+def prompt_lengths(setting: Setting, data: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Tokens of every prompt in the test files of the averaged tasks, by item id."""
+    prompts = {e.prompt for task in setting.averaged for e in load_examples(data / f"{task}.test.jsonl")}
+    return {item_id(prompt): len(tokenizer(prompt).input_ids) for prompt in prompts}
+
+
+def by_length(setting: Setting, row: Row, against: Row, lengths: Mapping[str, int]) -> list[Part]:
+    """`row` minus `against` on the shortest, middle and longest third of the items of the averaged tasks, all tasks in one."""
+    tasks = row.results[0]["measured"]
+    tokens = np.array([lengths[key] for task in setting.averaged for key in tasks[task]["ids"]])
+    edges = np.quantile(tokens, np.linspace(0, 1, PARTS + 1)[1:-1])
+    third = np.searchsorted(edges, tokens, side="right")
+
+    def hits(side: Row, here: np.ndarray) -> list[np.ndarray]:
+        return [np.concatenate([side.hits(task, measure_of(tasks[task])) for task in setting.averaged], axis=1)[:, here]]
+
+    parts = []
+    for here in (third == place for place in range(PARTS)):
+        found = difference(row, against, lambda side, here=here: hits(side, here))
+        parts.append(Part(int(tokens[here].min()), int(tokens[here].max()), int(here.sum()), found))
+    return parts
+
+
+def markdown(setting: Setting, row: Row, against: Row, parts: Sequence[Part]) -> str:
+    """The parts as a table."""
+    lines = [f"| {setting.title}: tokens of the prompt | items | {row.name} minus {against.name} |", "|---|---|---|"]
+    lines += [f"| {part.low} to {part.high} | {part.items} | {shown(vars(part.difference))} |" for part in parts]
+    return "\n".join(lines)
