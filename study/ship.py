@@ -110,7 +110,7 @@ def _percent(values: dict) -> dict[str, float]:
 
 
 _PAIRED = """
-{name} minus {reference}, over all seeds and paired by item: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
+{name} minus {reference}, over all seeds, paired by item and seed: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
 """
 _CARD = """---
 license: apache-2.0
