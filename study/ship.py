@@ -81,7 +81,8 @@ def _command(task: str, limit: int, setting: Setting) -> str:
     options = (
         f"--max-prompt-tokens {prompt} --max-answer-tokens {answer} --max-new-tokens {answer} --dtype bfloat16 --batch-size 16"
     )
-    return f"    python -m bitune evaluate --checkpoint HERE --data {task}.test.jsonl --limit {limit} {options}"
+    seen = "".join(f" --leave-out {name}.train.jsonl" for name in setting.train)
+    return f"    python -m bitune evaluate --checkpoint HERE --data {task}.test.jsonl --limit {limit} {options}{seen}"
 
 
 def _rates(run: Run) -> str:

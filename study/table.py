@@ -210,14 +210,14 @@ def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = N
     """
     generator = np.random.default_rng(0)
     sides = [hits] if minus is None else [hits, minus]
-    weights = [
-        _draws(generator, len(side[0]), max(1, len(side[0]) - 1)) for side in sides
-    ]  # a seed is drawn for all tasks at once
+    seeds = [len(side[0]) for side in sides]
+    weights = [_draws(generator, count, max(1, count - 1)) for count in seeds]  # a seed is drawn for all tasks at once
     if same_seeds:
         weights = weights[:1] * len(sides)
     total, mean = np.zeros(RESAMPLES), 0.0
     for task in range(len(hits)):
-        items = _draws(generator, *[hits[task].shape[1]] * 2)
+        count = hits[task].shape[1]
+        items = _draws(generator, count, count)
         values = [np.einsum("rs,sn,rn->r", w, side[task], items, optimize=True) for w, side in zip(weights, sides, strict=True)]
         total += values[0] - (values[1] if minus is not None else 0)
         mean += hits[task].mean() - (minus[task].mean() if minus is not None else 0)
@@ -247,9 +247,8 @@ def markdown(found: dict) -> str:
     ]
     for row in found["rows"]:
         cells = [_cell(row["accuracy"][key]) for key in titles]
-        minus = "" if row["minus"] is None else shown(row["minus"]["average"])
-        if row["against"] not in (None, found["reference"]):
-            minus = minus.replace(")", f", minus {row['against']})")
+        other = "" if row["against"] == found["reference"] else f", minus {row['against']}"
+        minus = "" if row["minus"] is None else shown(row["minus"]["average"], other)
         lines.append(f"| {row['name']} | {row['parameters']:,} | {len(row['seeds']) or ''} | {' | '.join(cells)} | {minus} |")
     return "\n".join(lines)
 
@@ -259,9 +258,10 @@ def _cell(accuracy: dict) -> str:
     return f"{100 * accuracy['mean']:.1f}{spread}"
 
 
-def shown(values: dict) -> str:
-    """A difference in points with its interval."""
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * values[key] for key in ("mean", "low", "high")))
+def shown(values: dict, note: str = "") -> str:
+    """A difference in points with its interval, and a note behind it."""
+    mean, low, high = (100 * values[key] for key in ("mean", "low", "high"))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f}{note})"
 
 
 def tuning_markdown(setting: Setting, results: Sequence[dict]) -> str:

@@ -262,6 +262,7 @@ def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatc
     assert measure(study, SMALL, model.variant, model.host) == result(study, METHODS[1])["measured"]
     assert model.bitune_config.training["run"] == METHODS[1].name
     assert METHODS[1].name in model.card and "2 seeds" in model.card
+    assert "--limit 5 " in model.card and model.card.count("--leave-out a.train.jsonl") == len(SMALL.limits)
     assert len(model.log.splitlines()) == len(result(study, METHODS[1])["log"])
     model.release()
 
