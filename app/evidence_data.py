@@ -130,7 +130,7 @@ def load_all(folder: Path = FOLDER) -> tuple[dict[str, Evidence], list[str]]:
 
 def in_order(path: Path) -> tuple[int, str]:
     """The paper's main setting first."""
-    known = ("instruction", "choices", "arithmetic")
+    known = ("instruction", "choices", "epoch", "arithmetic")
     return (known.index(path.stem) if path.stem in known else len(known), path.stem)
 
 

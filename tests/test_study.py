@@ -17,8 +17,8 @@ from bitune.data import load_examples
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.report import bootstrap, item_id
 from bitune.training import BituneTrainer
+from study import plan, table
 from study import run as run_module
-from study import table
 from study.lengths import by_length, prompt_lengths
 from study.lengths import markdown as lengths_markdown
 from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
@@ -67,7 +67,7 @@ def test_the_main_comparison_is_matched_and_has_three_seeds():
         main = [run for run in runs([setting]) if not run.tuning and run.peft == "lora"]
         for method, rank in (("bitune", 8), ("lora", 16)):
             assert {run.seed for run in main if (run.method, run.rank) == (method, rank)} == {0, 1, 2}
-    tries = [run.method for run in runs() if run.tuning]
+    tries = [run.method for run in runs() if run.tuning and run.seed == 0]
     assert tries.count("lora") == tries.count("bitune") > 1
     assert {run.method for run in runs(["instruction"])} >= {"only_causal", "no_mixing", "shared_weights", "anticausal", "base"}
 
@@ -289,15 +289,15 @@ def without_ends(found):
 
 
 def test_the_rates_of_the_plan_are_the_best_that_were_tried():
-    """On the validation loss of the setting, or of `choices` where a setting has no tries, for every method whose tries are done."""
+    """In validation loss on the setting, or on `choices` where a setting has no tries, but for less than NOISE, once all are done."""
     losses = {named(Run(**r["run"]).name): r["validation_loss"] for r in table.read_results() if r["run"]["tuning"]}
     checked = 0
     for run in (run for run in runs() if not run.tuning and run.method in ("lora", "bitune") and run.seed == 0):
-        alike = [t for t in runs() if t.tuning and (t.method, t.peft, t.rank) == (run.method, run.peft, run.rank)]
+        alike = [t for t in runs() if t.tuning and t.seed == 0 and (t.method, t.peft, t.rank) == (run.method, run.peft, run.rank)]
         tries = [t for t in alike if t.setting == run.setting] or [t for t in alike if t.setting == "choices"]
         if tries and all(t in losses for t in tries):
-            best = min(tries, key=losses.get)
-            assert (run.learning_rate, run.mixing_learning_rate) == (best.learning_rate, best.mixing_learning_rate)
+            chosen = replace(run, tuning=True, setting=tries[0].setting)
+            assert losses[chosen] < min(losses[t] for t in tries) + plan.NOISE
             checked += 1
     assert checked >= 4
 
