@@ -65,7 +65,7 @@ SETTINGS = {
         Setting(
             "epoch",
             "The task itself, longer",
-            "Trained four times as long as the setting before, once through the training parts of ARC and OpenBookQA; tested on their "
+            "Trained once through the training parts of ARC and OpenBookQA, four times as long as in “The task itself”; tested on their "
             "test parts.",
             CHOICES,
             dict.fromkeys(CHOICES, 500),
