@@ -74,12 +74,6 @@ class Row:
     minus: Mapping[str, Share] | None
     predictions: Mapping[str, Sequence[Sequence[int]]] = field(repr=False)
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether the average differs from that of the row it is held against by more than luck. One seed alone cannot say: its
-        interval knows nothing of other trainings."""
-        return self.minus is not None and self.minus[AVERAGE].excludes_zero and len(self.seeds) != 1
-
     def picks(self, task: str, place: int) -> dict[int, int]:
         """What was predicted for an item, and by how many seeds."""
         found: dict[int, int] = {}
@@ -103,6 +97,13 @@ class Evidence:
     def row(self, name: str) -> Row | None:
         """The row of this name."""
         return next((row for row in self.rows if row.name == name), None)
+
+    def is_clear(self, row: Row) -> bool:
+        """Whether the average differs from that of the row it is held against by more than luck. Where either has one seed alone,
+        that cannot be said: the interval knows nothing of other trainings."""
+        sides = (row, self.row(row.against or ""))
+        alone = any(side is not None and len(side.seeds) == 1 for side in sides)
+        return row.minus is not None and row.minus[AVERAGE].excludes_zero and not alone
 
     @cached_property
     def rightness(self) -> dict[str, dict[str, tuple[bool, ...]]]:

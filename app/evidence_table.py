@@ -155,8 +155,9 @@ def minus(evidence: Evidence, row: Row, view: VariantView, axis: Axis) -> str:
     share = row.minus[AVERAGE]
     words = f"{signed(share.low)} to {signed(share.high)}"
     other = "" if row.against == evidence.reference else f"<br>minus {escape(row.against)}"
-    verdict = f" <em>{'above' if share.low > 0 else 'below'} zero</em>" if row.is_clear else ""
-    drawn = whisker(share, view, axis, f"{signed(share.mean)} points, {words}", row.is_clear)
+    clear = evidence.is_clear(row)
+    verdict = f" <em>{'above' if share.low > 0 else 'below'} zero</em>" if clear else ""
+    drawn = whisker(share, view, axis, f"{signed(share.mean)} points, {words}", clear)
     return f"{drawn}<b>{signed(share.mean)}</b>{verdict}<small>{words}{other}</small>"
 
 

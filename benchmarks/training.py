@@ -30,8 +30,8 @@ def update_of(base: bitune.Base, method: str, options: argparse.Namespace) -> Wo
         for _ in range(options.batch)
     ]
     settings = TrainingSettings(max_steps=1, batch_size=options.batch, bf16=True)
-    folder = Path(tempfile.mkdtemp())
-    trainer = BituneTrainer(model, settings, arguments_of(settings, folder, on_cpu=True), pairs, [])
+    unused = Path(tempfile.gettempdir(), "bitune-benchmark")  # nothing is saved
+    trainer = BituneTrainer(model, settings, arguments_of(settings, unused, on_cpu=True), pairs, [])
     batch = Collator(0)(pairs)
     optimizer = trainer.create_optimizer()
     prepared = trainer.accelerator.prepare_model(model)  # puts autocast around its forward

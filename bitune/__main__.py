@@ -256,6 +256,7 @@ def evaluate(options: argparse.Namespace) -> None:
                 progress=bar.update,
             )
         if processes.is_main():
+            print(f"{Path(source).name}: {len(examples):,} of {len(sets[source]):,} items")
             print("\n".join(lines_of(Path(source).name, reports[source])))
             if output:
                 write_reports(output, _settings(options, engine), reports)
@@ -274,11 +275,11 @@ def _sets(options: argparse.Namespace) -> dict[str, list]:
     return {s: load_examples(s, split_of(s, options.split)) for s in options.data}
 
 
-def _seen(options: argparse.Namespace) -> set[str]:
-    """The prompts of every --leave-out: a file, or the part of a Hub data set that is for training."""
-    from bitune.data import load_examples
+def _seen(options: argparse.Namespace) -> set[tuple[str, ...]]:
+    """What the prompts of every --leave-out say: a file, or the part of a Hub data set that is for training."""
+    from bitune.data import content_of, load_examples
 
-    return {example.prompt for source in options.leave_out for example in load_examples(source)}
+    return {content_of(example.prompt) for source in options.leave_out for example in load_examples(source)}
 
 
 def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace, seen: set[str]) -> dict[str, list]:

@@ -143,17 +143,22 @@ def to_measure(
     max_prompt_tokens: int | None = None,
     max_answer_tokens: int | None = None,
     limit: int | None = None,
-    seen: Collection[str] = (),
+    seen: Collection[tuple[str, ...]] = (),
 ) -> list[Example]:
     """What an evaluation is over: the first `limit` examples whose prompts fit, less those whose answers do not.
 
-    An answer's length counts its end token, as in `tokenize_all`. None: no limit. `seen`: prompts that were trained on, which are
-    left out too, last of all.
+    An answer's length counts its end token, as in `tokenize_all`. None: no limit. `seen`: what was trained on, as `content_of` its
+    prompts, which is left out too, last of all.
     """
     kept = fitting(examples, tokenizer, max_prompt_tokens)[:limit]
     if max_answer_tokens is not None:
         kept = tokenize_all(kept, tokenizer, sys.maxsize, max_answer_tokens).examples
-    return [example for example in kept if example.prompt not in seen]
+    return [example for example in kept if content_of(example.prompt) not in seen]
+
+
+def content_of(prompt: str) -> tuple[str, ...]:
+    """What a prompt says but for case, white space and the order of its lines: a question with its choices in another order is the same."""
+    return tuple(sorted(" ".join(line.split()).casefold() for line in prompt.splitlines() if line.strip()))
 
 
 def continuation_ids(prompt: str, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

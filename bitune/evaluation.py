@@ -102,7 +102,8 @@ def _check_room(host: AdapterHost, lengths: Sequence[int]) -> None:
     for place, length in enumerate(lengths, 1):
         if length > context:
             raise DataError(
-                f"Item {place} needs {length:,} tokens and the model reads {context:,}; leave out or shorten long prompts."
+                f"Item {place} of those to measure needs {length:,} tokens and the model reads {context:,}; leave out long prompts "
+                "(--max-prompt-tokens), or allow fewer new tokens (--max-new-tokens)."
             )
 
 

@@ -32,7 +32,7 @@ try:
     from lm_eval.api.model import CacheHook, TemplateLM
     from lm_eval.api.registry import register_model
     from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 except ImportError as missing:
     raise ConfigError(
         f"bitune.harness needs lm-evaluation-harness ({missing}); install it with: pip install 'bitune[evaluate]'."
@@ -89,6 +89,11 @@ class BituneLM(TemplateLM):
         """Model arguments win over the flags of lm-eval's command line, which always says a device and a batch size."""
         flags = {key: value for key, value in (additional_config or {}).items() if value is not None}
         return cls(**(flags | arg_dict))
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "BituneLM":
+        """Likewise of arguments as `name=value,name=value`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """For `--use_cache`. ConfigError over several processes: their caches could part, and with them the requests they share."""

@@ -106,7 +106,7 @@ def _text(row: dict, field: str) -> str:
 
 
 def _choices(row: dict) -> tuple[list[str], int]:
-    """The choices' texts and the index of the right one, from either shape."""
+    """The choices' texts and the index of the right one, from either shape; the first of two with the same text, as they score alike."""
     choices, label = row["choices"], row.get("label")
     if isinstance(choices, dict):  # the Hub's: {"text": [...], "label": ["A", ...]} with answerKey
         names, choices = choices.get("label"), choices.get("text")
@@ -119,4 +119,5 @@ def _choices(row: dict) -> tuple[list[str], int]:
         raise DataError(f"choices are {choices!r}; a list of two or more texts is needed.")
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(choices):
         raise DataError(f"label is {label!r}; an index from 0 to {len(choices) - 1} is needed.")
-    return [_text({"choices": choice}, "choices") for choice in choices], label
+    texts = [_text({"choices": choice}, "choices") for choice in choices]
+    return texts, texts.index(texts[label])

@@ -92,44 +92,66 @@ class Report:
         """Plain JSON values: items, and by measure and variant the predictions, hits, accuracy and paired differences."""
         measures = {}
         for measure, by_variant in self.predictions.items():
-            names = list(by_variant)
             measures[measure] = {
-                name: {
-                    "accuracy": vars(self.accuracy(measure, name)),
-                    "minus": {o: vars(self.difference(measure, name, o)) for o in names if o != name},
-                    "predictions": list(by_variant[name]),
-                    "hits": [int(hit) for hit in self.hits[measure][name]],
-                }
-                for name in names
+                name: _plain(compared)
+                | {"predictions": list(by_variant[name]), "hits": [int(hit) for hit in self.hits[measure][name]]}
+                for name, compared in comparison(measure, [self]).items()
             }
         return {"items": [vars(item) for item in self.items], "measures": measures}
 
 
-def lines_of(name: str, report: Report) -> list[str]:
-    """The report as text: a line a measure and variant, in percent with intervals, and the difference to the first variant."""
-    return [line for measure in report.hits for line in _lines(name, measure, [report])]
+@dataclass(frozen=True)
+class Compared:
+    """A variant's accuracy, and by name of each other variant how much it is ahead of it, paired by item."""
+
+    accuracy: Interval
+    minus: Mapping[str, Interval]
 
 
-def average_lines(reports: Sequence[Report]) -> list[str]:
-    """Likewise the average over sets that share a measure, sets weighing alike; nothing for a measure of one set alone."""
-    lines = []
+def comparison(measure: str, reports: Sequence[Report]) -> dict[str, Compared]:
+    """Every variant by name; of several sets their average, sets weighing alike."""
+    names = list(reports[0].hits[measure])
+    return {
+        name: Compared(
+            bootstrap(*(r.hits[measure][name] for r in reports)),
+            {other: bootstrap(*(r.paired(measure, name, other) for r in reports)) for other in names if other != name},
+        )
+        for name in names
+    }
+
+
+def averages(reports: Sequence[Report]) -> dict[tuple[str, int], dict[str, Compared]]:
+    """The comparison over all sets that share a measure, by measure and number of sets; nothing for a measure of one set alone."""
+    found = {}
     for measure in dict.fromkeys(measure for report in reports for measure in report.hits):
         shared = [report for report in reports if measure in report.hits]
         if len(shared) > 1:
-            lines += _lines(f"average of {len(shared)}", measure, shared)
+            found[measure, len(shared)] = comparison(measure, shared)
+    return found
+
+
+def lines_of(name: str, report: Report) -> list[str]:
+    """The report as text: a line a measure and variant, in percent with intervals, and the differences to the variants before it."""
+    return [line for measure in report.hits for line in _lines(name, measure, comparison(measure, [report]))]
+
+
+def average_lines(reports: Sequence[Report]) -> list[str]:
+    """Likewise the averages."""
+    found = averages(reports).items()
+    return [line for (measure, sets), compared in found for line in _lines(f"average of {sets}", measure, compared)]
+
+
+def _lines(name: str, measure: str, compared: Mapping[str, Compared]) -> list[str]:
+    lines, before = [], []
+    for variant, found in compared.items():
+        line = f"{name:28} {measure:6} {variant:24} {_percent(found.accuracy)}"
+        lines.append(line + "".join(f"   minus {other}: {_percent(found.minus[other], sign='+')}" for other in before))
+        before.append(variant)
     return lines
 
 
-def _lines(name: str, measure: str, reports: Sequence[Report]) -> list[str]:
-    first, *_ = variants = list(reports[0].hits[measure])
-    lines = []
-    for variant in variants:
-        line = f"{name:28} {measure:6} {variant:24} {_percent(bootstrap(*(r.hits[measure][variant] for r in reports)))}"
-        if variant != first:
-            difference = bootstrap(*(r.paired(measure, variant, first) for r in reports))
-            line += f"   minus {first}: {_percent(difference, sign='+')}"
-        lines.append(line)
-    return lines
+def _plain(compared: Compared) -> dict:
+    return {"accuracy": vars(compared.accuracy), "minus": {other: vars(found) for other, found in compared.minus.items()}}
 
 
 def _percent(interval: Interval, sign: str = "") -> str:
@@ -138,8 +160,14 @@ def _percent(interval: Interval, sign: str = "") -> str:
 
 
 def write_reports(file: str | os.PathLike, settings: Mapping[str, object], reports: Mapping[str, Report]) -> None:
-    """One JSON file {"settings", "sets": {source: Report.to_dict()}}, whole or not at all."""
-    write_json(file, {"settings": settings, "sets": {source: report.to_dict() for source, report in reports.items()}})
+    """One JSON file {"settings", "sets": {source: Report.to_dict()}, "averages": {measure: {"sets": how many, "variants": ...}}}, whole or
+    not at all."""
+    over = {
+        measure: {"sets": sets, "variants": {name: _plain(found) for name, found in compared.items()}}
+        for (measure, sets), compared in averages(list(reports.values())).items()
+    }
+    sets = {source: report.to_dict() for source, report in reports.items()}
+    write_json(file, {"settings": settings, "sets": sets, "averages": over})
 
 
 def write_json(file: str | os.PathLike, content: Mapping[str, object]) -> None:

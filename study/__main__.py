@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bitune.errors import BituneError
-from study.plan import SETTINGS, named, runs
+from study.plan import RESULTS, SETTINGS, named, runs
 
 
 def main() -> int:
@@ -16,7 +16,8 @@ def main() -> int:
     run.add_argument("--data", type=Path, required=True, help="folder with arc_easy.train.jsonl and the others")
     run.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what training keeps on the way")
     run.add_argument("--setting", choices=sorted(SETTINGS), action="append")
-    run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results")
+    run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results, whatever its setting")
+    run.add_argument("--results", type=Path, default=RESULTS, help="folder for the results; another one to have a run again")
     run.set_defaults(call=_run)
     table = commands.add_parser("table", help="write assets/evidence and the shipped cards from the results, print the tables")
     table.set_defaults(call=_table)
@@ -41,8 +42,11 @@ def _run(options: argparse.Namespace) -> None:
     from bitune.base import load_base
     from study.run import BASE_ID, Study, carry_out
 
-    study = Study(load_base(BASE_ID, dtype="bfloat16"), options.data, options.state)
     wanted = [named(options.only)] if options.only else runs(options.setting or list(SETTINGS))
+    there = options.results / f"{options.only}.json"
+    if options.only and there.is_file():
+        raise BituneError(f"{options.only} has its result already, {there}; to have it again name another folder with --results.")
+    study = Study(load_base(BASE_ID, dtype="bfloat16"), options.data, options.state, options.results)
     failed = carry_out(study, wanted)
     if failed:
         raise BituneError("These runs failed, and are tried again at the next start:\n" + "\n".join(failed))

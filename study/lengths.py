@@ -8,6 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from bitune.data import load_examples
+from bitune.errors import DataError
 from bitune.report import Interval, item_id
 from study.plan import Setting
 from study.table import Row, difference, measure_of, shown
@@ -32,8 +33,14 @@ def prompt_lengths(setting: Setting, data: Path, tokenizer: PreTrainedTokenizerB
 
 
 def by_length(setting: Setting, row: Row, against: Row, lengths: Mapping[str, int]) -> list[Part]:
-    """`row` minus `against` on the shortest, middle and longest third of the items of the averaged tasks, all tasks in one."""
+    """`row` minus `against` on the shortest, middle and longest third of the items of the averaged tasks, all tasks in one.
+
+    DataError where the length of an item is not known.
+    """
     tasks = row.results[0]["measured"]
+    unknown = sum(key not in lengths for task in setting.averaged for key in tasks[task]["ids"])
+    if unknown:
+        raise DataError(f"{unknown:,} of the measured questions are not in the data; name the folder that the study ran with.")
     tokens = np.array([lengths[key] for task in setting.averaged for key in tasks[task]["ids"]])
     edges = np.quantile(tokens, np.linspace(0, 1, PARTS + 1)[1:-1])
     third = np.searchsorted(edges, tokens, side="right")
@@ -42,7 +49,7 @@ def by_length(setting: Setting, row: Row, against: Row, lengths: Mapping[str, in
         return [np.concatenate([side.hits(task, measure_of(tasks[task])) for task in setting.averaged], axis=1)[:, here]]
 
     parts = []
-    for here in (third == place for place in range(PARTS)):
+    for here in (third == place for place in range(PARTS) if place in third):
         found = difference(row, against, lambda side, here=here: hits(side, here))
         parts.append(Part(int(tokens[here].min()), int(tokens[here].max()), int(here.sum()), found))
     return parts

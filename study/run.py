@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from bitune.adapters import AdapterHost
 from bitune.base import Base
-from bitune.data import Example, TokenPair, fitting, load_examples, split_validation, to_measure, tokenize_all
+from bitune.data import Example, TokenPair, content_of, fitting, load_examples, split_validation, to_measure, tokenize_all
 from bitune.errors import BituneError
 from bitune.model import BituneModel
 from bitune.peft_kinds import new_peft_config
@@ -23,9 +23,8 @@ from bitune.report import evaluate, write_json
 from bitune.training import TrainingSettings, last_checkpoint, train
 from bitune.variants import BASE, Variant
 from study.full import WeightSets
-from study.plan import FULL, SETTINGS, Run, Setting
+from study.plan import FULL, RESULTS, SETTINGS, Run, Setting
 
-RESULTS = Path(__file__).parent / "results"
 BASE_ID = "smollm2-135m-instruct"
 SAVE_EVERY = 50
 _SPLIT_SEED = 0  # the validation part is the same for every run
@@ -68,7 +67,7 @@ def carry_out(study: Study, runs: Sequence[Run]) -> list[str]:
                 if not study.file(run).is_file():
                     _carry_out(study, run)
         except Timeout:
-            continue
+            print(f"{run.name}: another process is at it", flush=True)
         except (RuntimeError, BituneError) as error:  # of torch: out of memory, say
             failed.append(f"{run.name}: {error}")
     return failed
@@ -161,7 +160,7 @@ def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost)
     {task: {"ids": [item], "right": [item], "measures": {measure: {"predictions": [item], "hits": [item]}}}}
     """
     measured = {}
-    seen = {example.prompt for example in _training_examples(study, setting)}
+    seen = {content_of(example.prompt) for example in _training_examples(study, setting)}
     for task, limit in setting.limits.items():
         examples = load_examples(study.data / f"{task}.test.jsonl")
         limits = (setting.max_prompt_tokens, setting.max_answer_tokens, limit)

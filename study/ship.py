@@ -3,22 +3,27 @@
 A card compares with the other runs of its setting, so it is written anew when there are more of them.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from bitune.checkpoint import CARD_FILE, read, write
-from study.plan import SETTINGS, Run, Setting
-from study.run import RESULTS, checkpoint_of
+from bitune.checkpoint import CARD_FILE, Checkpoint, read, write
+from bitune.errors import ConfigError
+from study.plan import RANKED, RESULTS, SETTINGS, Run, Setting
+from study.run import checkpoint_of
 from study.table import REFERENCE, Row, evidence, name_of, read_results, rows_of
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "checkpoints"
 
 
 def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
-    """Write the checkpoint that `run` left in `state` to `output`, with the accuracies of its whole row in the card."""
-    setting = SETTINGS[run.setting]
-    result = json.loads((results / f"{run.name}.json").read_text(encoding="utf-8"))
+    """Write the checkpoint that `run` left in `state` to `output`, with the accuracies of its whole row in the card.
+
+    ConfigError for a run that has no result, CheckpointError where its checkpoint is not in `state`.
+    """
+    setting, found = SETTINGS[run.setting], read_results(results)
+    result = next((result for result in found if Run(**result["run"]) == run), None)
+    if result is None:
+        raise ConfigError(f"{run.name} has no result in {results}; run it first, with --only {run.name}.")
     checkpoint = read(checkpoint_of(run, state))
     training = {
         "data": {"sources": [f"{name}.train.jsonl" for name in setting.train], "examples": result["examples"]},
@@ -29,8 +34,8 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
         "run": run.name,
     }
     config = replace(checkpoint.config, prompt_template=setting.template, training=training)
-    rows = rows_of(setting, read_results(results))
-    write(replace(checkpoint, config=config, card=card(run, setting, result, rows)), output)
+    checkpoint = replace(checkpoint, config=config)
+    write(replace(checkpoint, card=card(run, result, rows_of(setting, found), checkpoint)), output)
 
 
 def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
@@ -39,22 +44,27 @@ def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
     by_name = {Run(**result["run"]).name: result for result in found}
     wanted = {}
     for place in sorted(folder.iterdir()):
-        result = by_name.get(read(place).config.training.get("run"))
+        checkpoint = read(place)
+        result = by_name.get(checkpoint.config.training.get("run"))
         if result is not None:
             run = Run(**result["run"])
-            setting = SETTINGS[run.setting]
-            wanted[place / CARD_FILE] = card(run, setting, result, rows_of(setting, found))
+            wanted[place / CARD_FILE] = card(run, result, rows_of(SETTINGS[run.setting], found), checkpoint)
     return wanted
 
 
-def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
+def card(run: Run, result: dict, rows: list[Row], checkpoint: Checkpoint) -> str:
     """The model card, every number from the results."""
+    setting = SETTINGS[run.setting]
     found = {row["name"]: row for row in evidence(setting, rows)["rows"]}
-    here, kind = found[name_of(run)], "mixing coefficients and two adapters" if run.method != "lora" else "one adapter"
-    others = [name for name in ("Base", REFERENCE, "Bitune") if name in found]
+    here = found[name_of(run)]
+    others = [
+        name
+        for name in ("Base", REFERENCE, "Bitune")
+        if name in found and (name, found[name]["seeds"]) != (here["name"], [run.seed])
+    ]
     return _CARD.format(
         title=f"{name_of(run)}, {setting.title.lower()}",
-        kind=f"{name_of(run)} of rank {run.rank} ({kind}; {result['trainable_parameters']:,} trained numbers, kept in bfloat16)",
+        kind=f"{name_of(run)} ({_parts(run, checkpoint)}; {result['trainable_parameters']:,} trained numbers, kept in bfloat16)",
         text=setting.text,
         licence=setting.licence,
         examples=result["examples"],
@@ -65,29 +75,44 @@ def card(run: Run, setting: Setting, result: dict, rows: list[Row]) -> str:
         name=run.name,
         steps=result["settings"]["max_steps"],
         batch=setting.batch_size,
-        rates=_rates(run),
+        rates=_rates(run, checkpoint),
         seed=run.seed,
         loss=result["train_loss"],
-        commands="\n".join(_command(task, limit, setting) for task, limit in setting.limits.items()),
+        commands="\n".join(_command(limit, setting) for limit in dict.fromkeys(setting.limits.values())),
         table=_table(setting, result, run, found, others),
         paired=""
         if here["minus"] is None
-        else _PAIRED.format(name=here["name"], reference=here["against"], **_percent(here["minus"]["average"])),
+        else _PAIRED.format(
+            name=here["name"],
+            reference=here["against"],
+            pairs="over all seeds, paired by item and seed" if len(here["seeds"]) > 1 else "one seed, paired by item",
+            **_percent(here["minus"]["average"]),
+        ),
     )
 
 
-def _command(task: str, limit: int, setting: Setting) -> str:
+def _parts(run: Run, checkpoint: Checkpoint) -> str:
+    adapters = f"{len(checkpoint.adapters)} adapter{'s' if len(checkpoint.adapters) > 1 else ''}"
+    rank = f" of rank {run.rank}" if run.peft in RANKED else ""
+    theta = "" if checkpoint.theta is None else f", {sum(len(t) for t in checkpoint.theta)} mixing coefficients"
+    return adapters + rank + theta
+
+
+def _command(limit: int, setting: Setting) -> str:
+    """Of all tasks with that limit, so that their average is printed too."""
     prompt, answer = setting.max_prompt_tokens, setting.max_answer_tokens
     options = (
         f"--max-prompt-tokens {prompt} --max-answer-tokens {answer} --max-new-tokens {answer} --dtype bfloat16 --batch-size 16"
     )
+    data = "".join(f" --data {task}.test.jsonl" for task, most in setting.limits.items() if most == limit)
     seen = "".join(f" --leave-out {name}.train.jsonl" for name in setting.train)
-    return f"    python -m bitune evaluate --checkpoint HERE --data {task}.test.jsonl --limit {limit} {options}{seen}"
+    return f"    python -m bitune evaluate --checkpoint HERE{data} --limit {limit} {options}{seen}"
 
 
-def _rates(run: Run) -> str:
-    theta = f", theta's {run.mixing_learning_rate:g}" if run.mixing_learning_rate is not None and run.method != "lora" else ""
-    return f"learning rate {run.learning_rate:g}{theta}"
+def _rates(run: Run, checkpoint: Checkpoint) -> str:
+    theta = f", theta's {run.mixing_learning_rate:g}" if None not in (run.mixing_learning_rate, checkpoint.theta) else ""
+    scale = ", LoRA alpha 2 x rank" if run.peft in RANKED else ""
+    return f"learning rate {run.learning_rate:g}{theta}, linear decay after 10 % warm-up{scale}"
 
 
 def _table(setting: Setting, result: dict, run: Run, found: dict, others: list[str]) -> str:
@@ -111,7 +136,7 @@ def _percent(values: dict) -> dict[str, float]:
 
 
 _PAIRED = """
-{name} minus {reference}, over all seeds, paired by item and seed: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
+{name} minus {reference}, {pairs}: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
 """
 _CARD = """---
 license: apache-2.0
@@ -131,17 +156,18 @@ for validation. {licence}
 
 ## Training
 
-    python -m study run --data DATA --only {name}
+    python -m study run --data DATA --only {name} --results AGAIN
     python -m study ship {name} OUTPUT
 
-{steps} updates of {batch} examples, {rates}, linear decay after 10 % warm-up, LoRA alpha 2 x rank, seed {seed}, bfloat16.
+{steps} updates of {batch} examples, {rates}, seed {seed}, bfloat16.
 Mean training loss: {loss:.4f}. `training_log.jsonl` has the course.
 
 ## Held-out accuracy
 
-In percent with 95 % intervals (bootstrap over items and seeds), in bfloat16; choices by summed log-likelihood, open answers by greedy
-generation; the first items of each test file whose prompt has at most {prompt} tokens, without those whose answer has more than {answer}, as it
-could not be generated, and without prompts that stand in the training files too. These commands give the line of this checkpoint again:
+In percent with 95 % intervals (bootstrap over items, and over seeds where there are several), in bfloat16; choices by summed
+log-likelihood, open answers by greedy generation; the first items of each test file whose prompt has at most {prompt} tokens, without
+those whose answer has more than {answer}, as it could not be generated, and without prompts that stand in the training files too, be it
+with choices in another order. This gives the line of this checkpoint again:
 
 {commands}
 

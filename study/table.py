@@ -9,8 +9,7 @@ import numpy as np
 
 from bitune.errors import ConfigError
 from bitune.report import Interval, write_json
-from study.plan import FULL, SETTINGS, Run, Setting
-from study.run import RESULTS
+from study.plan import FULL, RANKED, RESULTS, SETTINGS, Run, Setting
 
 EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"
 REFERENCE = "LoRA r16"  # as many parameters as Bitune of rank 8
@@ -158,7 +157,7 @@ def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, st
         "name": row.name,
         "method": run.method,
         "peft": run.peft,
-        "rank": run.rank if trained and run.peft in ("lora", "dora") else None,
+        "rank": run.rank if trained and run.peft in RANKED else None,
         "parameters": result.get("trainable_parameters", 0),
         "seeds": row.seeds,
         "learning_rate": run.learning_rate if trained else None,
@@ -206,7 +205,8 @@ def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = N
 
     The interval is of a bootstrap that draws items and seeds: another training moves a result as other questions do. Each side
     draws seeds of its own unless they have the same. With one seed only the items vary. Of n seeds n - 1 are drawn: n would give
-    (n - 1) / n of their variance, two thirds for three (Rao and Wu, 1988).
+    (n - 1) / n of their variance, two thirds for three (Rao and Wu, 1988). Where seeds differ little the interval is on the wide side:
+    what is of one seed and one item alone is drawn with both (Owen, 2007, The pigeonhole bootstrap).
     """
     generator = np.random.default_rng(0)
     sides = [hits] if minus is None else [hits, minus]
@@ -278,8 +278,15 @@ def tuning_markdown(setting: Setting, results: Sequence[dict]) -> str:
 
 
 def read_results(folder: Path = RESULTS) -> list[dict]:
-    """Every result there is, in the order of the file names."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    """Every result there is, in the order of the file names. ConfigError for a damaged file."""
+    return [_read(file) for file in sorted(folder.glob("*.json"))]
+
+
+def _read(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} is not a result of the study: {error}; remove it and run it again.") from error
 
 
 def write_evidence() -> str:

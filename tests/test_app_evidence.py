@@ -95,10 +95,12 @@ def test_numbers_are_percent_with_one_decimal():
     [((0.04, 0.01, 0.07), True), ((-0.04, -0.07, -0.01), True), ((0.04, -0.01, 0.07), False), ((0.04, 0.0, 0.07), False)],
 )
 def test_an_interval_that_excludes_zero_is_marked_but_for_one_seed_alone(handlers, share, clear):
-    row = handlers.evidence["choices"].row("Bitune")
-    minus = {AVERAGE: Share(*share)}
-    for seeds, wanted in (((0, 1, 2), clear), ((), clear), ((0,), False)):
-        assert replace(row, seeds=seeds, minus=minus).is_clear == wanted
+    found = handlers.evidence["choices"]
+    row, reference = replace(found.row("Bitune"), minus={AVERAGE: Share(*share)}), found.row("LoRA r16")
+    several, one, none = (0, 1, 2), (0,), ()  # the base has no seed
+    for seeds, others, wanted in ((several, several, clear), (none, several, clear), (one, several, False), (none, one, False)):
+        held = replace(found, rows=(replace(reference, seeds=others),))
+        assert held.is_clear(replace(row, seeds=seeds, against=reference.name)) == wanted
     assert ("bt-clear" in whisker(Share(*share), VIEW, Axis(-0.1, 0.1), "", clear)) == clear
 
 

@@ -169,7 +169,8 @@ def test_generate_says_what_is_wrong(arguments, words, work, capsys):
 def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_path):
     options = ["--base", work / "base", "--device", "cpu", "--checkpoint", work / "qa"]
     data = ["--data", work / "choices.jsonl", "--limit", 5, "--output", tmp_path / "report.json"]
-    lines = run(capsys, "evaluate", *options, *data).splitlines()
+    counted, *lines = run(capsys, "evaluate", *options, *data).splitlines()
+    assert counted == "choices.jsonl: 5 of 6 items"
     shown = [("sum", "base"), ("sum", "qa"), ("mean", "base"), ("mean", "qa")]
     assert [tuple(line.split()[:3]) for line in lines] == [("choices.jsonl", *pair) for pair in shown]
     written = json.loads((tmp_path / "report.json").read_text())
@@ -186,7 +187,7 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
 
 
 def test_evaluate_generates_open_answers(work, capsys):
-    (line,) = run(capsys, "evaluate", "--base", work / "base", "--data", work / "open.jsonl", "--max-new-tokens", 2).splitlines()
+    _, line = run(capsys, "evaluate", "--base", work / "base", "--data", work / "open.jsonl", "--max-new-tokens", 2).splitlines()
     assert line.split()[:3] == ["open.jsonl", "answer", "base"]
 
 
@@ -201,11 +202,19 @@ def test_evaluate_averages_over_sets(work, capsys, tmp_path):
     records = (work / "choices.jsonl").read_text().splitlines()
     (tmp_path / "other.jsonl").write_text("\n".join(records[:2]))
     data = ["--data", work / "choices.jsonl", "--data", tmp_path / "other.jsonl", "--output", tmp_path / "report.json"]
-    lines = run(capsys, "evaluate", "--base", work / "base", *data).splitlines()
-    sets = json.loads((tmp_path / "report.json").read_text())["sets"].values()
-    accuracies = [found["measures"]["sum"]["base"]["accuracy"]["mean"] for found in sets]
-    (average,) = [line for line in lines if line.startswith("average of 2") and " sum " in line]
-    assert f" {100 * sum(accuracies) / 2:.1f} (" in average
+    checkpoints = ["--checkpoint", work / "qa", "--checkpoint", work / "plain"]
+    lines = run(capsys, "evaluate", "--base", work / "base", *checkpoints, *data).splitlines()
+    assert {"choices.jsonl: 6 of 6 items", "other.jsonl: 2 of 2 items"} <= set(lines)
+    report = json.loads((tmp_path / "report.json").read_text())
+    sets = [found["measures"]["sum"] for found in report["sets"].values()]
+    base, qa, plain = [line for line in lines if line.startswith("average of 2") and " sum " in line]
+    assert f" {100 * sum(found['base']['accuracy']['mean'] for found in sets) / 2:.1f} (" in base and "minus" not in base
+    assert "minus base: " in qa and "minus qa" not in qa
+    mean = sum(found["plain"]["minus"]["qa"]["mean"] for found in sets) / 2
+    assert f"minus qa: {100 * mean:+5.1f} (" in plain and "minus base: " in plain
+    average = report["averages"]["sum"]
+    assert average["sets"] == 2 and average["variants"]["plain"]["minus"]["qa"]["mean"] == pytest.approx(mean)
+    assert average["variants"]["qa"]["accuracy"]["mean"] == pytest.approx(sum(f["qa"]["accuracy"]["mean"] for f in sets) / 2)
 
 
 def test_evaluate_says_what_is_wrong(work, capsys, tmp_path):

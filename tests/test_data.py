@@ -12,6 +12,7 @@ from bitune.data import (
     Collator,
     Example,
     TokenPair,
+    content_of,
     continuation_ids,
     cut_left,
     example_of,
@@ -222,4 +223,17 @@ def test_what_is_measured_are_the_first_that_fit_less_those_with_long_answers():
     assert to_measure(examples, tokenizer, prompt, answer, limit=3) == [examples[0], examples[3]]
     assert to_measure(examples, tokenizer, max_answer_tokens=answer) == [e for e in examples if e is not examples[2]]
     assert to_measure(examples, tokenizer) == examples
-    assert to_measure(examples, tokenizer, limit=2, seen={examples[0].prompt}) == [examples[1]]
+    assert to_measure(examples, tokenizer, limit=2, seen={content_of(examples[0].prompt)}) == [examples[1]]
+
+
+def test_choices_in_another_order_are_the_same_question():
+    asked = {"task": "t", "question": "Which is  red?", "choices": ["A rose", "Grass"], "label": 0}
+    same = asked | {"question": "which is red?", "choices": ["grass", "a rose"], "label": 1}
+    other = asked | {"choices": ["A rose", "Grass", "Snow"]}
+    asked, same, other = (content_of(example_of(record).prompt) for record in (asked, same, other))
+    assert asked == same != other
+
+
+def test_of_two_choices_with_the_same_text_the_first_is_right():
+    """They score alike, so the first is what can be predicted."""
+    assert normalized({"question": "x", "choices": ["a", "b", "b"], "label": 2}, "t")["label"] == 1

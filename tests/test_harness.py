@@ -166,6 +166,14 @@ def test_importing_it_is_enough_and_needed():
 # --- equal to bitune evaluate -----------------------------------------------------------------------------------------
 
 
+def test_arguments_may_be_a_string_and_win_over_flags(work):
+    """As on the command line, whose batch size lm-eval hands over beside them."""
+    text = ",".join(f"{key}={value}" for key, value in arguments(work, batch_size=2).items())
+    written, given = (run(work, [choice_task(work)], model_args=args) for args in (text, arguments(work)))
+    assert written["results"]["choices"] == given["results"]["choices"]
+    assert BituneLM.create_from_arg_string(text, {"batch_size": 3, "device": "cuda:0"}).batch_size == 2
+
+
 @pytest.mark.parametrize("name", ["qa", "base"])
 def test_choices_are_those_of_evaluate(work, engine, name):
     args = arguments(work) if name == "qa" else {"base": str(work / "base"), "device": "cpu", "pretrained": ""}

@@ -133,6 +133,6 @@ def test_mixed_and_empty_sets_are_refused(two):
         evaluate(host, variants, [], base.tokenizer)
     with pytest.raises(DataError, match="split it"):
         evaluate(host, variants, [*CHOICES, example_of({"task": "t", "prompt": "a", "answer": "b"})], base.tokenizer)
-    with pytest.raises(DataError, match="Item 2 needs 6.. tokens and the model reads 512"):
+    with pytest.raises(DataError, match="Item 2 of those to measure needs 6.. tokens and the model reads 512"):
         too_long = example_of({"task": "t", "question": "x" * 600, "choices": ["a", "b"], "label": 0})
         evaluate(host, variants, [CHOICES[0], too_long], base.tokenizer)

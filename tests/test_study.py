@@ -13,6 +13,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from bitune import BituneModel
+from bitune.checkpoint import read
 from bitune.data import load_examples
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.report import bootstrap, item_id
@@ -22,13 +23,13 @@ from study import run as run_module
 from study.lengths import by_length, prompt_lengths
 from study.lengths import markdown as lengths_markdown
 from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
-from study.run import Study, carry_out, measure, pairs_of
-from study.ship import cards, ship
+from study.run import Study, carry_out, checkpoint_of, measure, pairs_of
+from study.ship import card, cards, ship
 from study.table import Row, evidence, markdown, resampled, rows_of
 from tests.tiny import tiny_base
 
 SMALL = Setting(
-    "choices", "Small", "A text.", ("a",), {"a": 5, "t": 4}, ("a",), "Ours.", steps=4, tuning_steps=2, batch_size=2, validation=3
+    "choices", "Small", "A text.", ("a",), {"a": 6, "t": 4}, ("a",), "Ours.", steps=4, tuning_steps=2, batch_size=2, validation=3
 )
 METHODS = [replace(run, setting="choices", rank=rank) for run, rank in ((LORA, 4), (BITUNE, 2))]
 BASELINE = Run("choices", "base")
@@ -39,10 +40,11 @@ _INTERVAL = re.compile(r"(?<=\()(?:95 % interval )?[-+.\d]+ to [-+.\d]+(?=[,)])"
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     asked = [{"question": f"{i}?", "choices": ["yes", "no", f"{i}"], "label": i % 3} for i in range(14)]
+    turned = asked[1] | {"choices": ["1", "Yes", "no"]}
     too_long = {"question": "x" * 300, "choices": ["yes", "no"], "label": 0}
     said = [{"prompt": f"say {i}", "answer": str(i)} for i in range(6)]
     others = [record | {"question": f"{record['question']}?"} for record in asked]
-    for name, records in (("a.train", [too_long, *asked]), ("a.test", [too_long, asked[0], *others]), ("t.test", said)):
+    for name, records in (("a.train", [too_long, *asked]), ("a.test", [too_long, asked[0], turned, *others]), ("t.test", said)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
     study = Study(tiny_base(), folder, folder / "state", folder / "results", {"choices": SMALL})
     carry_out(study, [BASELINE, *METHODS, replace(METHODS[1], seed=1), replace(METHODS[0], tuning=True)])
@@ -79,7 +81,7 @@ def test_parameters_match(study):
 
 def test_measured_items_are_the_first_that_fit_and_were_not_trained_on(study):
     measured = result(study, METHODS[1])["measured"]
-    examples = load_examples(study.data / "a.test.jsonl")[2:6]  # the first is too long, the second in the training file
+    examples = load_examples(study.data / "a.test.jsonl")[3:7]  # the first is too long, the next two stand in the training file
     assert measured["a"]["ids"] == [item_id(e.prompt) for e in examples]
     assert measured["a"]["right"] == [e.label for e in examples]
     predicted, hits = (measured["a"]["measures"]["sum"][key] for key in ("predictions", "hits"))
@@ -161,14 +163,20 @@ def test_a_run_can_be_had_again(study, tmp_path):
 
 
 @pytest.mark.parametrize("peft", ["dora", "ia3", "full"])
-def test_other_kinds_run_beside(study, tmp_path, peft):
+def test_other_kinds_run_beside(study, tmp_path, monkeypatch, peft):
     """DoRA and IA3 on the study's base, full fine-tuning on a copy of it."""
     base = tiny_base()
     base.model.to(torch.bfloat16)  # as the study's own
     before = base.model(torch.tensor([[5, 6]])).logits
     run = replace(METHODS[1], peft=peft)
     assert carry_out(replace(study, base=base, results=tmp_path / "results", state=tmp_path / "state"), [run]) == []
-    assert json.loads((tmp_path / "results" / f"{run.name}.json").read_text())["trainable_parameters"] > 0
+    found = json.loads((tmp_path / "results" / f"{run.name}.json").read_text())
+    assert found["trainable_parameters"] > 0
+    if peft == "ia3":  # has no rank for its card to tell
+        monkeypatch.setitem(SETTINGS, "choices", SMALL)
+        kept = read(checkpoint_of(run, tmp_path / "state"))
+        text = card(run, found, rows_of(SMALL, [found]), kept)
+        assert "(2 adapters, 8 mixing coefficients;" in text and "rank" not in text
     assert torch.equal(base.model(torch.tensor([[5, 6]])).logits, before)
 
 
@@ -262,7 +270,8 @@ def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatc
     assert measure(study, SMALL, model.variant, model.host) == result(study, METHODS[1])["measured"]
     assert model.bitune_config.training["run"] == METHODS[1].name
     assert METHODS[1].name in model.card and "2 seeds" in model.card
-    assert "--limit 5 " in model.card and model.card.count("--leave-out a.train.jsonl") == len(SMALL.limits)
+    assert "--limit 6 " in model.card and model.card.count("--leave-out a.train.jsonl") == len(SMALL.limits)
+    assert "2 adapters of rank 2, 8 mixing coefficients" in model.card and "theta's 0.001" in model.card
     assert len(model.log.splitlines()) == len(result(study, METHODS[1])["log"])
     model.release()
 
