@@ -119,7 +119,7 @@ class Run:
         return "-".join([self.setting, "tune" if self.tuning else "run", *parts, f"s{self.seed}"])
 
 
-# A rate is kept where none beats it by more than this in validation loss: about what another seed makes of the same settings.
+# A rate is kept where none beats it by more than this in validation loss. Another seed can move one further (1.785 to 1.834, below).
 NOISE = 0.02
 # As many tries for LoRA of rank 16 as for Bitune, whose theta's rate and start are among them. What comes out is taken for the
 # other settings, for the ablations and for DoRA.
@@ -139,10 +139,8 @@ TRIES += [
     for method, rank, theta in (("lora", 16, None), ("bitune", 8, 1e-3))
     for rate in (1e-3, 2e-3, 4e-3, 8e-3)
 ]
-# What another seed makes of a try: says whether Bitune's two rates differ by more than that.
-TRIES += [
-    Run("instruction", "bitune", learning_rate=rate, mixing_learning_rate=1e-3, seed=1, tuning=True) for rate in (2e-3, 4e-3)
-]
+# The same try with another seed says what chance makes of a validation loss.
+TRIES += [Run("instruction", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, seed=1, tuning=True)]
 LORA = Run("", "lora", rank=16)
 LORA_RATES = {"instruction": 2e-3}  # where it is not that of LORA
 BITUNE = Run("", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3)
