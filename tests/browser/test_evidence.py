@@ -49,10 +49,12 @@ def opened(page: Page) -> None:
 
 
 def show(page: Page, filter: str) -> int:
-    """Choose a filter; how many items it promises."""
+    """Choose another filter and wait until the items are its own; how many it promises."""
+    page.evaluate("items => document.querySelectorAll(items).forEach((item) => item.setAttribute('data-before', ''))", ITEMS)
     label = page.locator(f"#bt-filter label:has(input[value={filter}])")
     label.click()
     expect(page.locator(f"#bt-filter input[value={filter}]")).to_be_checked()
+    expect(page.locator(f"{ITEMS}[data-before]")).to_have_count(0)
     return int(label.inner_text().rsplit("(")[-1].rstrip(")"))
 
 
