@@ -282,7 +282,7 @@ def _seen(options: argparse.Namespace) -> set[tuple[str, ...]]:
     return {content_of(example.prompt) for source in options.leave_out for example in load_examples(source)}
 
 
-def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace, seen: set[str]) -> dict[str, list]:
+def _fitting(sets: dict[str, list], tokenizer, options: argparse.Namespace, seen: set[tuple[str, ...]]) -> dict[str, list]:
     """What of each set is scored; DataError, before anything is, where nothing is left or kinds are mixed."""
     from bitune.data import to_measure
     from bitune.errors import DataError

@@ -40,11 +40,10 @@ def main() -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from bitune.base import load_base
-    from study.run import BASE_ID, Study, carry_out
+    from study.run import BASE_ID, Study, carry_out, result_of
 
     wanted = [named(options.only)] if options.only else runs(options.setting or list(SETTINGS))
-    there = options.results / f"{options.only}.json"
-    if options.only and there.is_file():
+    if options.only and (there := result_of(wanted[0], options.results)).is_file():
         raise BituneError(f"{options.only} has its result already, {there}; to have it again name another folder with --results.")
     study = Study(load_base(BASE_ID, dtype="bfloat16"), options.data, options.state, options.results)
     failed = carry_out(study, wanted)

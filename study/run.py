@@ -43,11 +43,16 @@ class Study:
 
     def file(self, run: Run) -> Path:
         """The result of a run."""
-        return self.results / f"{run.name}.json"
+        return result_of(run, self.results)
 
     def checkpoint(self, run: Run) -> Path:
         """The checkpoint a run left."""
         return checkpoint_of(run, self.state)
+
+
+def result_of(run: Run, results: Path) -> Path:
+    """Where a run's result is written."""
+    return results / f"{run.name}.json"
 
 
 def checkpoint_of(run: Run, state: Path) -> Path:

@@ -21,7 +21,7 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
     ConfigError for a run that has no result, CheckpointError where its checkpoint is not in `state`.
     """
     setting, found = SETTINGS[run.setting], read_results(results)
-    result = next((result for result in found if Run(**result["run"]) == run), None)
+    result = _by_name(found).get(run.name)
     if result is None:
         raise ConfigError(f"{run.name} has no result in {results}; run it first, with --only {run.name}.")
     checkpoint = read(checkpoint_of(run, state))
@@ -41,8 +41,7 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
 def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
     """The cards of the study's checkpoints in `folder`, as they should be: {file: text}. Others are left out."""
     found = read_results(results)
-    by_name = {Run(**result["run"]).name: result for result in found}
-    wanted = {}
+    by_name, wanted = _by_name(found), {}
     for place in sorted(folder.iterdir()):
         checkpoint = read(place)
         result = by_name.get(checkpoint.config.training.get("run"))
@@ -50,6 +49,10 @@ def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
             run = Run(**result["run"])
             wanted[place / CARD_FILE] = card(run, result, rows_of(SETTINGS[run.setting], found), checkpoint)
     return wanted
+
+
+def _by_name(results: list[dict]) -> dict[str, dict]:
+    return {Run(**result["run"]).name: result for result in results}
 
 
 def card(run: Run, result: dict, rows: list[Row], checkpoint: Checkpoint) -> str:
