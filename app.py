@@ -2,8 +2,8 @@
 
 import sys
 
+from app.compare.recorded import load_all
 from app.page import build_page
-from app.recorded import load_all
 from app.server import load_engine, serve
 from app.settings import Settings
 from bitune.errors import BituneError

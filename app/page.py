@@ -5,13 +5,17 @@ from pathlib import Path
 
 import gradio as gr
 
-from app import attention, compare, evidence, mixing, render
-from app.attention_handlers import AttentionHandlers
-from app.evidence_data import FOLDER
-from app.evidence_handlers import EvidenceHandlers
-from app.handlers import CompareHandlers
-from app.mixing_handlers import MixingHandlers
-from app.recorded import Recording
+from app.attention import tab as attention
+from app.attention.handlers import AttentionHandlers
+from app.compare import tab as compare
+from app.compare.handlers import CompareHandlers
+from app.compare.recorded import Recording
+from app.evidence import tab as evidence
+from app.evidence.data import FOLDER
+from app.evidence.handlers import EvidenceHandlers
+from app.mixing import tab as mixing
+from app.mixing.handlers import MixingHandlers
+from app.ui import render
 
 
 def build_page(engine, recordings: Mapping[str, Recording], data: Sequence[str] = (), results: Path = FOLDER) -> gr.Blocks:

@@ -6,7 +6,7 @@ import gradio as gr
 
 import bitune
 from app.settings import Settings
-from app.theme import look
+from app.ui.theme import look
 from bitune.errors import ConfigError, WrongBaseError
 
 

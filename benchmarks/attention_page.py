@@ -14,11 +14,11 @@ import statistics
 from playwright.sync_api import Page, expect, sync_playwright
 
 import bitune
-from app.attention_handlers import AttentionHandlers
+from app.attention.handlers import AttentionHandlers
 from app.page import build_page
 from app.server import serve
 from app.settings import Settings
-from bitune.variants import MixingRatios, PromptPass, Variant
+from bitune.schema.variants import MixingRatios, PromptPass, Variant
 
 TEXT = "a river carries stones and sand from the hills to the sea and leaves them where the water slows down"
 # From the click until the browser has drawn the frame after it.

@@ -10,9 +10,9 @@ import torch
 
 import bitune
 from benchmarks.measures import in_turn, peak_above
-from bitune.attention import attention_maps, recording, summarize
-from bitune.prefill import run_passes
-from bitune.variants import PromptPass
+from bitune.model.maps import attention_maps, recording, summarize
+from bitune.model.prefill import run_passes
+from bitune.schema.variants import PromptPass
 
 PASSES = [(PromptPass(None, "causal"), 0), (PromptPass(None, "bidirectional"), 0)]
 

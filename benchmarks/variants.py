@@ -13,7 +13,7 @@ import torch
 
 import bitune
 from benchmarks.measures import in_turn
-from bitune.prefill import run_passes
+from bitune.model.prefill import run_passes
 
 PROMPT = "The old lighthouse keeper counted the ships, then the gulls, then the waves. " * 6
 

@@ -1,8 +1,6 @@
 """Bitune: bidirectional prompt reading for any decoder-only model of transformers (arXiv 2405.14862)."""
 
-from bitune.base import Base, load_base
-from bitune.config import BituneConfig, MixingSettings
-from bitune.engine import Engine
+from bitune.base.loading import Base, load_base
 from bitune.errors import (
     BaseNotFoundError,
     BituneError,
@@ -14,9 +12,11 @@ from bitune.errors import (
     UnsupportedModelError,
     WrongBaseError,
 )
-from bitune.model import BituneModel, BituneOutput
-from bitune.results import BaseFacts, CheckpointFacts, Completion, Update
-from bitune.variants import METHODS, MixingRatios, PromptPass, Variant
+from bitune.inference.engine import Engine
+from bitune.model.bitune_model import BituneModel, BituneOutput
+from bitune.schema.config import BituneConfig, MixingSettings
+from bitune.schema.results import BaseFacts, CheckpointFacts, Completion, Update
+from bitune.schema.variants import METHODS, MixingRatios, PromptPass, Variant
 
 __all__ = [
     "METHODS",

@@ -13,19 +13,19 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
-from bitune import processes
-from bitune.base import load_base
-from bitune.checkpoint import locate, read
-from bitune.data import continuation_ids, cut_left
-from bitune.embedded import EMBEDDED
-from bitune.engine import Engine
+from bitune import distributed
+from bitune.base.default import EMBEDDED
+from bitune.base.loading import load_base
+from bitune.checkpoints.folder import locate, read
+from bitune.data.examples import continuation_ids, cut_left
+from bitune.data.prompts import pad_left
 from bitune.errors import BituneError, ConfigError, UnknownNameError
-from bitune.evaluation import Question, score
-from bitune.generation import before_end, end_tokens, measured_decoding
-from bitune.identity import source_of
-from bitune.prefill import Row, prefill
-from bitune.prompts import pad_left
-from bitune.support import cache_input
+from bitune.evaluation.scores import Question, score
+from bitune.inference.engine import Engine
+from bitune.inference.generation import before_end, end_tokens, measured_decoding
+from bitune.model.identity import source_of
+from bitune.model.prefill import Row, prefill
+from bitune.modeling.support import cache_input
 
 try:
     from lm_eval.api.instance import Instance
@@ -70,7 +70,7 @@ class BituneLM(TemplateLM):
         if others:
             raise UnknownNameError("model argument", min(others), ARGUMENTS)
         self.batch_size = _count("batch_size", batch_size)
-        processes.meet()
+        distributed.meet()
         if not base:
             base = source_of(read(locate(pretrained)).config.base) if pretrained else EMBEDDED.name
         engine = Engine(load_base(base, device="auto" if device == _UNSAID else device, dtype=dtype))
@@ -97,8 +97,8 @@ class BituneLM(TemplateLM):
 
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """For `--use_cache`. ConfigError over several processes: their caches could part, and with them the requests they share."""
-        if processes.count() > 1:
-            raise ConfigError(f"{processes.count()} processes cannot share --use_cache; leave it out, or start one process.")
+        if distributed.count() > 1:
+            raise ConfigError(f"{distributed.count()} processes cannot share --use_cache; leave it out, or start one process.")
         super().set_cache_hook(cache_hook)
 
     @property
@@ -137,7 +137,7 @@ class BituneLM(TemplateLM):
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of both. White space that ends the context goes to the continuation, as everywhere in lm-eval.
 
-        Beyond that as in `bitune.data`: the continuation's tokens are those after the context's, and where one would cross the
+        Beyond that as in `bitune.data.examples`: the continuation's tokens are those after the context's, and where one would cross the
         border the continuation is read alone, while lm-eval's own models would lose or repeat a piece of it there.
         """
         stem = context.rstrip()
@@ -164,7 +164,7 @@ class BituneLM(TemplateLM):
             size = _TOGETHER if len(context) > 1 else 1  # one token is quickly read, and may be followed by a whole document
             groups += [(context, indices[start : start + size]) for start in range(0, len(indices), size)]
         questions = [Question(context, [requests[index][2] for index in indices]) for context, indices in groups]
-        with tqdm(total=len(groups), desc="contexts", disable=disable_tqdm or not processes.is_main()) as bar:
+        with tqdm(total=len(groups), desc="contexts", disable=disable_tqdm or not distributed.is_main()) as bar:
             (rows,) = score(self._host, {"": self._variant}, questions, self.batch_size, bar.update).values()
         pairs = (pair for (_, indices), row in zip(groups, rows, strict=True) for pair in zip(indices, row, strict=True))
         return [(value.sum, value.greedy) for _, value in sorted(pairs)]
@@ -196,9 +196,9 @@ class BituneLM(TemplateLM):
             for start in range(0, len(rows), self.batch_size):
                 prompts, part = zip(*rows[start : start + self.batch_size], strict=True)
                 batches.append((part, [self._cut(prompt, room, what) for prompt in prompts], settings))
-        bar = tqdm(processes.share(batches), desc="batches", disable=disable_tqdm or not processes.is_main())
+        bar = tqdm(distributed.share(batches), desc="batches", disable=disable_tqdm or not distributed.is_main())
         done = [pair for part, prompts, how in bar for pair in zip(part, self._answers(prompts, **how), strict=True)]
-        return [text for _, text in sorted(processes.gather(done))]
+        return [text for _, text in sorted(distributed.gather(done))]
 
     def _settings(self, asked: dict) -> dict[str, object]:
         """A task's generation settings as arguments of `_answers`; UnknownNameError or ConfigError for what is not done here."""
@@ -253,7 +253,7 @@ def main() -> None:
 
     try:
         cli_evaluate()
-        processes.leave()
+        distributed.leave()
     except BituneError as error:
         sys.exit(f"bitune: {error}")
 

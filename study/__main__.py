@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from bitune.base import load_base
+    from bitune.base.loading import load_base
     from study.run import BASE_ID, Study, carry_out, result_of
 
     wanted = [named(options.only)] if options.only else runs(options.setting or list(SETTINGS))
@@ -61,7 +61,7 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _lengths(options: argparse.Namespace) -> None:
-    from bitune.base import load_base
+    from bitune.base.loading import load_base
     from study.lengths import by_length, markdown, prompt_lengths
     from study.run import BASE_ID
     from study.table import REFERENCE, read_results, rows_of

@@ -12,8 +12,8 @@ from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitune.adapters import AdapterHost
-from bitune.base import Base
+from bitune.adapters.manager import AdapterHost
+from bitune.base.loading import Base
 from bitune.errors import CheckpointError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from bitune.data import load_examples
+from bitune.data.examples import load_examples
 from bitune.errors import DataError
-from bitune.report import Interval, item_id
+from bitune.evaluation.report import Interval, item_id
 from study.plan import Setting
 from study.table import Row, difference, measure_of, shown
 

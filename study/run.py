@@ -13,15 +13,24 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 
-from bitune.adapters import AdapterHost
-from bitune.base import Base
-from bitune.data import Example, TokenPair, content_of, fitting, load_examples, split_validation, to_measure, tokenize_all
+from bitune.adapters.kinds import new_peft_config
+from bitune.adapters.manager import AdapterHost
+from bitune.base.loading import Base
+from bitune.data.examples import (
+    Example,
+    TokenPair,
+    content_of,
+    fitting,
+    load_examples,
+    split_validation,
+    to_measure,
+    tokenize_all,
+)
 from bitune.errors import BituneError
-from bitune.model import BituneModel
-from bitune.peft_kinds import new_peft_config
-from bitune.report import evaluate, write_json
-from bitune.training import TrainingSettings, last_checkpoint, train
-from bitune.variants import BASE, Variant
+from bitune.evaluation.report import evaluate, write_json
+from bitune.model.bitune_model import BituneModel
+from bitune.schema.variants import BASE, Variant
+from bitune.training.trainer import TrainingSettings, last_checkpoint, train
 from study.full import WeightSets
 from study.plan import FULL, RESULTS, SETTINGS, Run, Setting
 

@@ -6,7 +6,7 @@ A card compares with the other runs of its setting, so it is written anew when t
 from dataclasses import replace
 from pathlib import Path
 
-from bitune.checkpoint import CARD_FILE, Checkpoint, read, write
+from bitune.checkpoints.folder import CARD_FILE, Checkpoint, read, write
 from bitune.errors import ConfigError
 from study.plan import RANKED, RESULTS, SETTINGS, Run, Setting
 from study.run import checkpoint_of

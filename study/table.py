@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bitune.errors import ConfigError
-from bitune.report import Interval, write_json
+from bitune.evaluation.report import Interval, write_json
 from study.plan import FULL, RANKED, RESULTS, SETTINGS, Run, Setting
 
 EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from bitune.data import Example, example_of
-from bitune.records import normalized
-from bitune.report import item_id
+from bitune.data.examples import Example, example_of
+from bitune.data.records import normalized
+from bitune.evaluation.report import item_id
 
 # Name, method, kind, rank, parameters, seeds, share of right answers.
 VARIANTS = (

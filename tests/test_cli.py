@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from bitune import BituneModel, load_base
-from bitune.__main__ import main
+from bitune.cli import main
 from tests.authors import write_reference
 from tests.tiny import bitune_on, saved_base, tiny_model
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bitune import Engine, load_base, processes
-from bitune.data import cut_left, example_of
+from bitune import Engine, distributed, load_base
+from bitune.data.examples import cut_left, example_of
 from bitune.errors import BituneError, ConfigError
-from bitune.report import evaluate
+from bitune.evaluation.report import evaluate
 from tests.tiny import bitune_on, saved_base
 
 pytest.importorskip("lm_eval")
@@ -379,7 +379,7 @@ def test_lm_evals_cache_gives_the_same(work, tmp_path):
 
 def test_several_processes_share_no_cache(work, monkeypatch):
     lm = model(work)
-    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "count", lambda: 2)
     with pytest.raises(ConfigError, match="2 processes"):
         lm.set_cache_hook(CacheHook(None))
 

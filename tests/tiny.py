@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from bitune import Base, BituneModel
-from bitune.peft_kinds import new_peft_config
+from bitune.adapters.kinds import new_peft_config
 
 VOCABULARY = 260
 END = 257

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from bitune import BituneError, CheckpointError
-from bitune.adapters import AdapterHost
+from bitune.adapters.manager import AdapterHost
 from tests.tiny import ids
 
 PROMPT, ANSWER = ids(9, 4)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.examples import EXAMPLES
+from app.compare.recorded import record
 from app.page import build_page
-from app.recorded import record
 from app.server import serve
 from app.settings import Settings
+from app.ui.examples import EXAMPLES
 from bitune import Engine
 from tests.tiny import bitune_on, saved_base, tiny_base
 

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from app.examples import EXAMPLES
+from app.ui.examples import EXAMPLES
 from tests.browser.served import served, tiny_engine
 from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, run, visit
 

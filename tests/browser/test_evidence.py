@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.evidence_items import PAGE
+from app.evidence.items import PAGE
 from tests.browser.served import TEMPLATE, served, tiny_engine
 from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
 from tests.evidence_files import VARIANTS, evidence, records, sums, write_evidence, write_records

@@ -1,0 +1,75 @@
+"""The items of a setting as two variants answered them: filtered, counted, in pages. Pure; knows no page and no file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from app.evidence.data import Evidence, Row, Task
+
+ALL = "all"
+# First right, second right -> name.
+FILTERS = {(True, False): "first", (False, True): "second", (False, False): "neither", (True, True): "both"}
+PAGE = 20
+
+
+@dataclass(frozen=True)
+class ItemText:
+    """`prompt` is the very text that was measured, `question` what it asks, `choices` None for open answers."""
+
+    prompt: str
+    question: str
+    choices: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item: its place in its task, and whether either row was right in more than half of its seeds."""
+
+    task: Task
+    place: int
+    first_right: bool
+    second_right: bool
+
+    @property
+    def id(self) -> str:
+        return self.task.ids[self.place]
+
+    @property
+    def right(self) -> int:
+        return self.task.right[self.place]
+
+    @property
+    def kind(self) -> str:
+        """The filter that it passes, besides `all`."""
+        return FILTERS[self.first_right, self.second_right]
+
+
+def items_of(evidence: Evidence, first: Row, second: Row, task: str = ALL) -> list[Item]:
+    """The items of a task, or of all of them, in the order of the file."""
+    right = evidence.rightness
+    return [
+        Item(one, place, *both)
+        for one in evidence.tasks
+        if task in (ALL, one.name)
+        for place, both in enumerate(zip(right[first.name][one.name], right[second.name][one.name], strict=True))
+    ]
+
+
+def counts(items: Sequence[Item]) -> dict[str, int]:
+    """How many items each filter lets through."""
+    found = dict.fromkeys(FILTERS.values(), 0)
+    for item in items:
+        found[item.kind] += 1
+    return {**found, ALL: len(items)}
+
+
+def kept(items: Sequence[Item], wanted: str) -> list[Item]:
+    """The items that a filter lets through."""
+    return [item for item in items if wanted in (ALL, item.kind)]
+
+
+def page_of(items: Sequence[Item], page: int) -> tuple[list[Item], int, int]:
+    """The items of a page, its number moved to the nearest there is, and how many pages there are; pages count from 0."""
+    pages = max(1, ceil(len(items) / PAGE))
+    page = min(max(page, 0), pages - 1)
+    return list(items[page * PAGE : (page + 1) * PAGE]), page, pages

@@ -1,0 +1,64 @@
+"""What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js; no font comes from the net.
+
+A tab that draws in the browser has both in a folder of its own, *_view.
+"""
+
+from pathlib import Path
+
+import gradio as gr
+
+HERE = Path(__file__).resolve().parent
+SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
+
+
+def theme() -> gr.themes.Base:
+    """Ink on paper; the only colours are those that mean something. Values are variables of style.css."""
+    fonts = {"font": [gr.themes.Font(name) for name in SANS], "font_mono": [gr.themes.Font(name) for name in MONO]}
+    look = {
+        "body_text_color": "var(--bt-ink)",
+        "body_text_color_subdued": "var(--bt-soft)",
+        "background_fill_primary": "var(--bt-paper)",
+        "background_fill_secondary": "var(--bt-sheet)",
+        "block_background_fill": "transparent",
+        "block_border_width": "0px",
+        "block_info_text_color": "var(--bt-soft)",
+        "block_label_text_color": "var(--bt-ink)",
+        "block_padding": "0px",
+        "block_shadow": "none",
+        "block_title_text_color": "var(--bt-ink)",
+        "block_title_text_weight": "600",
+        "border_color_accent": "var(--bt-ink)",
+        "border_color_primary": "var(--bt-line)",
+        "button_primary_background_fill": "var(--bt-ink)",
+        "button_primary_background_fill_hover": "var(--bt-soft)",
+        "button_primary_text_color": "var(--bt-paper)",
+        "button_secondary_background_fill": "var(--bt-sheet)",
+        "button_secondary_background_fill_hover": "var(--bt-line)",
+        "button_secondary_text_color": "var(--bt-ink)",
+        "color_accent": "var(--bt-ink)",
+        "color_accent_soft": "var(--bt-line)",
+        "input_background_fill": "var(--bt-sheet)",
+        "input_background_fill_focus": "var(--bt-sheet)",
+        "input_border_color": "var(--bt-line)",
+        "input_border_color_focus": "var(--bt-soft)",
+        "input_border_width": "1px",
+        "input_shadow_focus": "none",
+        "panel_border_width": "0px",
+        "slider_color": "var(--bt-ink)",
+    }
+    base = gr.themes.Base(primary_hue="neutral", secondary_hue="neutral", neutral_hue="neutral", radius_size="md", **fonts)
+    # The variables change with the scheme by themselves, so both schemes get the same names.
+    dark = {f"{name}_dark": value for name, value in look.items() if name not in LIGHT_ONLY}
+    return base.set(**look, **dark, **PAPER)
+
+
+# Painted before style.css is there, so they are values: --bt-paper, light and dark.
+PAPER = {"body_background_fill": "#fbfaf7", "body_background_fill_dark": "#141516"}
+LIGHT_ONLY = ("block_padding", "block_title_text_weight", "color_accent")  # Gradio knows no dark twin of these
+
+
+def look() -> dict[str, object]:
+    """The arguments of launch() that decide how the page looks and what the browser runs."""
+    styles = [HERE / "style.css", *sorted(path for path in HERE.parent.glob("*/*.css") if path.parent != HERE)]
+    return {"theme": theme(), "css_paths": styles, "js": (HERE / "page.js").read_text(encoding="utf-8")}

@@ -1,0 +1,75 @@
+"""How variants are called and coloured on the page. Plain data; knows no model and no page.
+
+A variant keeps its colour in every tab: grey for the base, then the others in their order. Blue and orange are not among
+them, they belong to the two passes.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from bitune.schema.results import CheckpointFacts
+from bitune.schema.variants import Variant
+
+COLOURS = 6  # classes .bt-v0 (grey, the base) to .bt-v5 in style.css; more variants start again after the grey
+
+ABOUT = {
+    "base": "reads once, as it came",
+    "lora": "reads once, with a trained adapter",
+    "bitune": "reads twice and mixes both readings",
+    "naive_bidirectional": "reads once, every word seeing every other",
+    "no_mixing": "keeps only the second reading",
+    "only_causal": "reads twice, both times left to right",
+    "shared_weights": "reads twice with one adapter",
+    "anticausal": "reads left to right, then right to left",
+}
+
+
+@dataclass(frozen=True)
+class VariantView:
+    """`passes` are the attentions of its prompt passes, for the little picture beside the name. A what-if has a hollow chip."""
+
+    name: str
+    about: str
+    passes: tuple[str, ...]
+    colour: int
+    what_if: bool = False
+
+
+def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, CheckpointFacts]) -> dict[str, VariantView]:
+    """One view a variant, in the engine's order."""
+    views = {}
+    for index, (name, variant) in enumerate(variants.items()):
+        passes = tuple(p.attention for p in variant.passes)
+        views[name] = VariantView(name, about(name, variant, checkpoints), passes, colour_of(index))
+    return views
+
+
+def with_what_ifs(views: Mapping[str, VariantView], what_ifs: Mapping[str, Mapping]) -> dict[str, VariantView]:
+    """`views` and behind them a visitor's what-ifs, those left out that are of a variant nobody knows."""
+    found = {
+        name: VariantView(
+            name, f"as {value['of']}, mixed differently", views[value["of"]].passes, colour_of(len(views) + value["colour"]), True
+        )
+        for name, value in what_ifs.items()
+        if value["of"] in views
+    }
+    return {**views, **found}
+
+
+def about(name: str, variant: Variant, checkpoints: Mapping[str, CheckpointFacts]) -> str:
+    """What a variant does with a prompt, in a few words."""
+    method = checkpoints[name].method if name in checkpoints else "base" if not variant.adapters else "custom"
+    if method in ABOUT:
+        return ABOUT[method]
+    return "reads twice and mixes" if variant.mixing else "reads once"
+
+
+def colour_of(index: int) -> int:
+    """Colour class of the variant at this place; 0 is the base's alone."""
+    return 0 if index == 0 else 1 + (index - 1) % (COLOURS - 1)
+
+
+def in_order(chosen: Iterable[str], views: Mapping[str, VariantView]) -> list[str]:
+    """`chosen` as the page orders them; names nobody knows stay, at the end, for the engine to refuse."""
+    chosen = list(chosen)
+    return [name for name in views if name in chosen] + [name for name in chosen if name not in views]

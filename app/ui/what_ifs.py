@@ -1,0 +1,102 @@
+"""What-ifs as they pass between tabs and arrive over HTTP: {name: {"of": ..., "keys": [...], "values": [...]}}. Pure.
+
+A what-if belongs to one visitor's session, never to the engine. On the page it also carries its `colour`, so that it keeps it
+when another one is taken away.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from bitune.errors import ConfigError
+from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
+
+MOST = 4  # each is one more row of the batch
+FIELDS = {"of", "keys", "values"}
+
+
+def read(value: object) -> dict[str, WhatIf]:
+    """Plain values as the engine takes them; ConfigError says what is wrong."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
+        raise ConfigError(
+            f'what_ifs must be an object {{name: {{"of": ..., "keys": [...], "values": [...]}}}}; got {shown(value)}.'
+        )
+    if len(value) > MOST:
+        raise ConfigError(f"There are {len(value)} what-ifs; this page answers at most {MOST} at once.")
+    return {name: read_one(name, question) for name, question in value.items()}
+
+
+def read_one(name: str, question: object) -> WhatIf:
+    """One what-if; ConfigError names it."""
+    if not isinstance(question, Mapping) or set(question) - {"colour"} != FIELDS or not isinstance(question["of"], str):
+        raise ConfigError(
+            f"The what-if {shown(name)} must have exactly the fields of (a variant), keys and values (one ratio a layer)."
+        )
+    return WhatIf(question["of"], ratios(question))
+
+
+def ratios(curve: object) -> MixingRatios:
+    """{"keys": [...], "values": [...]} as ratios; ConfigError where they are not lists of numbers from 0 to 1."""
+    if not isinstance(curve, Mapping) or not {"keys", "values"} <= set(curve):
+        raise ConfigError(f"Mixing ratios must come as keys and values; got {shown(curve)}.")
+    for values in (curve["keys"], curve["values"]):
+        if not isinstance(values, list | tuple) or not all(type(value) in (int, float) for value in values):
+            raise ConfigError(f"Mixing ratios must be lists of numbers, one a layer; got {shown(values)}.")
+    return MixingRatios(tuple(curve["keys"]), tuple(curve["values"]))
+
+
+def plain(question: WhatIf) -> dict[str, object]:
+    """The other way: a what-if as plain values."""
+    return {"of": question.of, "keys": list(question.mixing.keys), "values": list(question.mixing.values)}
+
+
+def label(mixing: MixingRatios, learned: MixingRatios) -> str:
+    """What a person would call these ratios."""
+    for name, preset in PRESETS.items():
+        if mixing == preset(learned):
+            return name
+    pairs = zip(mixing.keys, mixing.values, learned.keys, learned.values, strict=True)
+    changed = [layer for layer, (key, value, *own) in enumerate(pairs) if [key, value] != own]
+    first, last, alpha = changed[0], changed[-1], mixing.keys[changed[0]]
+    if mixing == learned.with_layers(first, last, alpha):
+        where = "every layer" if (first, last) == (0, learned.layers - 1) else layers(first, last)
+        return f"{where} at {alpha:.2f}"
+    return "own curve"
+
+
+def layers(first: int, last: int) -> str:
+    """`layer 3`, `layers 3 to 7`."""
+    return f"layer {first}" if first == last else f"layers {first} to {last}"
+
+
+def free_name(wanted: str, taken: Iterable[str]) -> str:
+    """`wanted`, or with the first number behind it that makes it new."""
+    taken = set(taken)
+    names = [wanted, *(f"{wanted} {number}" for number in range(2, len(taken) + 2))]
+    return next(name for name in names if name not in taken)
+
+
+def add(
+    what_ifs: Mapping[str, dict], question: WhatIf, learned: MixingRatios, taken: Iterable[str]
+) -> tuple[dict[str, dict], str]:
+    """`what_ifs` with one more, and its name; one with the same ratios is not added again. ConfigError where there are too many."""
+    value = plain(question)
+    for name, other in what_ifs.items():
+        if {**other, **value} == other:
+            return dict(what_ifs), name
+    if question.mixing.layers != learned.layers:
+        raise ConfigError(
+            f"A what-if of {question.of!r} needs {learned.layers} ratios, one a layer; got {question.mixing.layers}."
+        )
+    if len(what_ifs) >= MOST:
+        raise ConfigError(f"There are {MOST} what-ifs already; remove one first.")
+    name = free_name(f"{question.of}: {label(question.mixing, learned)}", {*what_ifs, *taken})
+    used = {other["colour"] for other in what_ifs.values()}
+    value["colour"] = next(place for place in range(MOST) if place not in used)
+    return {**what_ifs, name: value}, name
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in a sentence: short."""
+    written = repr(value)
+    return written if len(written) <= 40 else written[:39] + "…"

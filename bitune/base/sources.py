@@ -1,0 +1,185 @@
+"""Where base weights come from: a folder, a GGUF file, the Hugging Face Hub, or the embedded default.
+
+Finds, downloads and checks files; never reads a weight and knows no torch, so that it can be tested without a model.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from bitune.base.default import EMBEDDED, HUB_PATIENCE, embedded_file, probe_hub, reason, sha256_of
+from bitune.errors import BaseNotFoundError
+
+HASHED_UP_TO = 4 * 1024**3
+"""A single weights file up to this many bytes is hashed (some seconds); a larger one is known by its name only."""
+
+SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
+"""What a Hub repository holds besides weights: config, tokenizer, chat template."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Files that are on this disk. `gguf` is a file name inside `folder`, or None for a folder of safetensors.
+
+    `id` is how a checkpoint names its base: Hub id, embedded name, or the bare name of a local folder or file.
+    `revision` is a Hub commit; `sha256` is known for a single file of at most HASHED_UP_TO bytes.
+    """
+
+    id: str
+    folder: Path
+    gguf: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+
+
+def locate(source: str | os.PathLike) -> Weights:
+    """Weights of a folder, a .gguf file, a Hub id with optional `@revision`, or the embedded name. Downloads what is not here.
+
+    Raises BaseNotFoundError with the reason of every source that failed.
+    """
+    text = os.fspath(source)
+    if not text.strip():
+        raise BaseNotFoundError(f"The base is {text!r}; name a folder, a .gguf file, a Hub id or {EMBEDDED.name!r}.")
+    if text == EMBEDDED.name:
+        file = embedded_file()
+        return Weights(EMBEDDED.name, file.parent, gguf=file.name, sha256=EMBEDDED.sha256)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return folder_weights(path)
+    if path.is_file() or path.suffix == ".gguf":
+        return gguf_weights(path)
+    if isinstance(source, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", text) and not text.startswith("."):
+        return hub_weights(*text.split("@", 1))
+    raise BaseNotFoundError(f"There is no folder or .gguf file {text!r}, and it is not a Hub id; check the spelling.")
+
+
+# --- the Hub ----------------------------------------------------------------------------------------------------------
+
+
+def hub_weights(repo: str, revision: str | None = None) -> Weights:
+    """A snapshot of a Hub repository. What is complete in the local Hub cache is used without asking the Hub:
+    a newer commit of a branch is taken by naming it, `user/name@commit`."""
+    folder = _cached_snapshot(repo, revision) or _fetched_snapshot(repo, revision)
+    if not weight_files(folder):
+        raise BaseNotFoundError(
+            f"The Hub's {repo!r} has no safetensors weights, and no pickled ones are read, as they can run code; "
+            "choose a repository that has them, or download its .gguf file and name that."
+        )
+    weights = folder_weights(folder)
+    return Weights(repo, folder, revision=folder.name, sha256=weights.sha256)
+
+
+def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = _snapshot(repo, revision, SMALL_FILES, local_files_only=True)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    names = weight_files(folder)
+    return folder if names and all((folder / name).is_file() for name in names) else None
+
+
+def _fetched_snapshot(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import errors
+
+    asked = f"{repo}@{revision}" if revision else repo
+    try:
+        probe_hub()
+        folder = _snapshot(repo, revision, SMALL_FILES)
+        # Only the files that will be read: many repositories hold the same weights in several formats.
+        _snapshot(repo, folder.name, weight_files(folder) or ["model.safetensors"])
+        return folder
+    except errors.GatedRepoError as error:
+        why = "its owner lets in only people who asked; accept its terms on the Hub and log in with `hf auth login`"
+        raise BaseNotFoundError(f"The base {asked!r} cannot be downloaded: {why}.") from error
+    except errors.RevisionNotFoundError as error:
+        raise BaseNotFoundError(
+            f"The Hub's {repo!r} has no revision {revision!r}; look it up under 'Files and versions'."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise BaseNotFoundError(
+            f"There is no folder {asked!r} here and no such public model on the Hub; check the spelling{_nearest(repo)}."
+        ) from error
+    except Exception as error:  # every other failure of the network or the disk, from three libraries
+        raise BaseNotFoundError(
+            f"The base {asked!r} is neither a folder here nor complete in the Hub cache, and the Hub did not deliver it: "
+            f"{reason(error)}; check the connection, or the spelling{_nearest(repo)}."
+        ) from error
+
+
+def _snapshot(repo: str, revision: str | None, patterns: list[str], local_files_only: bool = False) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=patterns,
+            ignore_patterns=["*/*"],  # subfolders hold other formats: onnx, original
+            local_files_only=local_files_only,
+            etag_timeout=HUB_PATIENCE,
+        )
+    )
+
+
+def _nearest(name: str) -> str:
+    return f" (did you mean {EMBEDDED.name!r}?)" if get_close_matches(name.lower(), [EMBEDDED.name], cutoff=0.5) else ""
+
+
+# --- local files ------------------------------------------------------------------------------------------------------
+
+
+def folder_weights(folder: Path) -> Weights:
+    """A folder in transformers' layout, checked for what is missing before anything is loaded."""
+    for marker, what in _NOT_A_BASE.items():
+        if (folder / marker).is_file():
+            raise BaseNotFoundError(f"{folder} is {what} (it has {marker}), not a base model; pass it as a checkpoint instead.")
+    if not (folder / "config.json").is_file():
+        inside = sorted(path.name for path in folder.glob("*.gguf"))
+        remedy = f"name the file, {folder / inside[0]}" if inside else "a base is a folder that `save_pretrained` wrote"
+        raise BaseNotFoundError(f"{folder} has no config.json, so it is not a base model; {remedy}.")
+    names = weight_files(folder)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise BaseNotFoundError(f"{folder} lacks {', '.join(missing)}, which its index lists; copy or download it again.")
+    if not names:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        found = f"only pickled weights ({', '.join(pickled)}), which can run code" if pickled else "no model.safetensors"
+        raise BaseNotFoundError(f"{folder} has {found}; only safetensors and GGUF are read: convert it with `save_pretrained`.")
+    return Weights(folder.resolve().name, folder, sha256=_hash_of_one(folder, names))
+
+
+_NOT_A_BASE = {"bitune_config.json": "a Bitune checkpoint", "adapter_config.json": "a PEFT adapter"}
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors files that transformers reads from this folder, there or not; empty if it would find none."""
+    if (folder / "model.safetensors").is_file():
+        return ["model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BaseNotFoundError(f"{index} is damaged ({reason(error)}); copy or download it again.") from error
+    return []
+
+
+def gguf_weights(path: Path) -> Weights:
+    """One local .gguf file."""
+    if not path.is_file():
+        raise BaseNotFoundError(f"There is no file {path}; check the path.")
+    with open(path, "rb") as file:
+        if file.read(4) != b"GGUF":
+            raise BaseNotFoundError(f"{path} is not a GGUF file (it does not begin with 'GGUF'); name a .gguf file or a folder.")
+    return Weights(path.name, path.parent, gguf=path.name, sha256=_hash_of_one(path.parent, [path.name]))
+
+
+def _hash_of_one(folder: Path, names: list[str]) -> str | None:
+    if len(names) != 1 or (folder / names[0]).stat().st_size > HASHED_UP_TO:
+        return None
+    return sha256_of(folder / names[0])

@@ -1,0 +1,77 @@
+"""Templates, and a prompt as token ids. Knows tokenizers; knows no model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from bitune.errors import PromptError
+from bitune.schema.config import CHAT, PLACEHOLDER, check_template
+
+# Longest token seen in ordinary text times a margin: text beyond this cannot fit, and tokenizing a megabyte takes seconds.
+_CHARACTERS_PER_TOKEN = 24
+_ALLOWED_CONTROLS = "\n\t\r"
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a person's text becomes the prompt: `text` holds `{prompt}` once, or is `chat` for the base's chat template, or None
+    to leave the text as it is."""
+
+    text: str | None
+
+    def __post_init__(self):
+        check_template(self.text)
+
+    def render(self, prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The whole text that the model reads. PromptError if the base has no chat template."""
+        if self.text is None:
+            return prompt
+        if self.text != CHAT:
+            return self.text.replace(PLACEHOLDER, prompt)
+        if not tokenizer.chat_template:
+            raise PromptError("This base has no chat template; choose the checkpoint's own template, or none.")
+        return tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+
+    def encode(self, prompt: str, tokenizer: PreTrainedTokenizerBase, context: int) -> tuple[str, list[int]]:
+        """The rendered text and its token ids. PromptError if it is empty, not text, or leaves no room in `context` tokens."""
+        check_text(prompt, context)
+        text = self.render(prompt, tokenizer)
+        # A chat template writes the special tokens itself.
+        ids = tokenizer(text, add_special_tokens=self.text != CHAT).input_ids
+        if len(ids) >= context:
+            raise PromptError(
+                f"The prompt has {len(ids):,} tokens and the model reads {context:,}, the answer included; shorten it."
+            )
+        if not ids:
+            raise PromptError("The prompt holds no token; write something.")
+        return text, ids
+
+
+def check_text(prompt: str, context: int) -> None:
+    """PromptError unless `prompt` is text that could fit into `context` tokens."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise PromptError("The prompt is empty; write something.")
+    if len(prompt) > context * _CHARACTERS_PER_TOKEN:
+        raise PromptError(f"The prompt has {len(prompt):,} characters; the model reads {context:,} tokens, so shorten it.")
+    for place, character in enumerate(prompt):
+        code = ord(character)
+        if 0xD800 <= code <= 0xDFFF:
+            raise PromptError(
+                f"Character {place + 1} of the prompt is half of a surrogate pair (U+{code:04X}), which is not text; remove it."
+            )
+        if (code < 32 and character not in _ALLOWED_CONTROLS) or 127 <= code < 160:
+            raise PromptError(f"Character {place + 1} of the prompt is the control character U+{code:04X}; remove it.")
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+    """Token ids of several prompts as one batch: ids and mask, int64 [prompts, longest], padding on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,70 @@
+"""From causal only over the learned ratios to bidirectional only: what a mixing variant says on the way.
+
+Knows an engine; every factor is a what-if, so all of them are rows of one batch over the same two prompt passes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+
+from bitune.errors import ConfigError
+from bitune.evaluation.scores import Question, score
+from bitune.inference.engine import Engine
+from bitune.schema.results import SweepPoint
+from bitune.schema.variants import WhatIf
+
+FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+
+
+def sweep(
+    engine: Engine,
+    prompt: str,
+    variant: str,
+    factors: Sequence[float] = FACTORS,
+    *,
+    template: str = "own",
+    max_new_tokens: int = 32,
+) -> list[SweepPoint]:
+    """Greedy answers of `variant` with its ratios scaled by each factor (MixingRatios.scaled), and the log-probability that
+    each gives to the answer of the learned ratios.
+
+    Raises what Engine.stream raises; ConfigError for a variant that mixes nothing, or no factor.
+    """
+    *_, points = stream_sweep(engine, prompt, variant, factors, template=template, max_new_tokens=max_new_tokens)
+    return points
+
+
+def stream_sweep(
+    engine: Engine,
+    prompt: str,
+    variant: str,
+    factors: Sequence[float] = FACTORS,
+    *,
+    template: str = "own",
+    max_new_tokens: int = 32,
+) -> Iterator[list[SweepPoint]]:
+    """What `sweep` returns while it comes about: the answers so far, without log-probabilities, and at last all of it.
+
+    Closing the iterator cancels.
+    """
+    if not factors:
+        raise ConfigError("No factor is given; a sweep needs at least one between 0 and 2.")
+    learned = engine.mixing(variant)
+    what_ifs = {f"{variant} x {factor:g}": WhatIf(variant, learned.scaled(factor)) for factor in factors}
+    updates = engine.stream(prompt, [variant, *what_ifs], template=template, max_new_tokens=max_new_tokens, what_ifs=what_ifs)
+    with closing(updates):
+        for last in updates:
+            yield [SweepPoint(factor, last[name], None) for factor, name in zip(factors, what_ifs, strict=True)]
+    scores = _scores(engine, prompt, variant, what_ifs, last[variant].token_ids, template)
+    yield [SweepPoint(factor, last[name], scores[name]) for factor, name in zip(factors, what_ifs, strict=True)]
+
+
+def _scores(
+    engine: Engine, prompt: str, variant: str, what_ifs: dict[str, WhatIf], answer: Sequence[int], template: str
+) -> dict[str, float]:
+    """Log-probability of the tokens `answer` under each what-if; 0 for an answer without a token."""
+    if not answer:
+        return dict.fromkeys(what_ifs, 0.0)
+    tokens = engine.prompt_ids(prompt, variant, template=template)
+    variants = {name: engine.variants[variant].with_mixing(question.mixing) for name, question in what_ifs.items()}
+    rows = score(engine.host, variants, [Question(tokens, [answer], 0)])
+    return {name: row[0][0].sum for name, row in rows.items()}

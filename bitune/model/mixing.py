@@ -1,0 +1,109 @@
+"""Mixing coefficients (theta -> alpha) and the mixing of cache rows.
+
+Equations: Bitune (arXiv 2405.14862), section 3.2; `mixed = (1 - alpha) * first + alpha * second` per layer, separately for
+keys (after the rotary embedding) and values.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from bitune.errors import ConfigError
+from bitune.schema.config import MixingSettings
+from bitune.schema.variants import MixingRatios
+
+
+class MixingCoefficients(nn.Module):
+    """Learned weights theta, one a layer for keys and one for values, kept in float32 whatever the model's dtype.
+
+    `abs`: alpha = |theta| / (|theta| + theta_init); `relu`: the same with max(theta, 0), so a negative theta gives alpha 0.
+    theta starts at `theta_init`, so alpha starts at 0.5; `start_at` begins elsewhere.
+    """
+
+    def __init__(self, layers: int, parameterization: str = "abs", theta_init: float = 0.01):
+        super().__init__()
+        settings = MixingSettings(parameterization, theta_init)  # refuses what makes no sense
+        self.parameterization = settings.parameterization
+        self.theta_init = float(settings.theta_init)
+        self.theta_k = nn.Parameter(torch.full((layers,), self.theta_init, dtype=torch.float32))
+        self.theta_v = nn.Parameter(torch.full((layers,), self.theta_init, dtype=torch.float32))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """alpha for keys and for values: two float32 tensors [layers] in [0, 1), differentiable."""
+        return self._alpha(self.theta_k), self._alpha(self.theta_v)
+
+    def _alpha(self, theta: Tensor) -> Tensor:
+        size = theta.abs() if self.parameterization == "abs" else theta.relu()
+        return size / (size + self.theta_init)
+
+    @torch.no_grad()
+    def start_at(self, alpha: float) -> None:
+        """Set every theta so that alpha begins at `alpha`, between 0 and 1, both excluded."""
+        if not 0 < alpha < 1:
+            raise ConfigError(f"alpha would start at {alpha}; choose a value between 0 and 1, both excluded.")
+        for theta in (self.theta_k, self.theta_v):
+            theta.fill_(self.theta_init * alpha / (1 - alpha))
+
+    def ratios(self) -> MixingRatios:
+        """alpha as plain numbers."""
+        keys, values = self()
+        return MixingRatios(tuple(keys.tolist()), tuple(values.tolist()))
+
+    def _apply(self, fn, recurse=True):
+        # model.to(bfloat16) must not round 2 x layers numbers to 8 bits: follow the device, keep float32.
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+
+def mix(first: Tensor, second: Tensor, alpha: Tensor) -> Tensor:
+    """(1 - alpha) * first + alpha * second, computed in float32 and returned in the dtype of `first`.
+
+    `first`, `second` [rows, heads, tokens, head dim]; `alpha` [rows].
+    """
+    alpha = alpha.to(first.device, torch.float32)[:, None, None, None]
+    mixed = (1 - alpha) * first.float() + alpha * second.float()
+    return mixed.to(first.dtype)
+
+
+def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha_v: Tensor) -> Cache:
+    """A new cache whose row r mixes the rows `first[r]` and `second[r]` of `cache`; the given cache stays as it is.
+
+    `first`, `second` int64 [rows]; `alpha_k`, `alpha_v` float32 [layers, rows]. A row that takes one pass only has
+    `first == second`; where that holds for all rows nothing is computed.
+    """
+    single = bool((first == second).all())
+
+    def rows_of(tensor: Tensor, alpha: Tensor) -> Tensor:
+        head = _pick(tensor, first)
+        return head if single else mix(head, _pick(tensor, second), alpha)
+
+    return with_layers(cache, lambda i, layer: (rows_of(layer.keys, alpha_k[i]), rows_of(layer.values, alpha_v[i])))
+
+
+def take_rows(cache: Cache, rows: Tensor) -> Cache:
+    """A new cache of the rows `rows` (int64 [n], repeats allowed); an empty cache has none and is copied as it is."""
+    if not cache.get_seq_length():
+        return copy.deepcopy(cache)
+    return with_layers(cache, lambda _, layer: (_pick(layer.keys, rows), _pick(layer.values, rows)))
+
+
+def _pick(tensor: Tensor, rows: Tensor) -> Tensor:
+    return tensor.index_select(0, rows.to(tensor.device))
+
+
+def join_rows(caches: list[Cache]) -> Cache:
+    """The rows of several caches of the same prompt length, one after the other."""
+    if len(caches) == 1:
+        return caches[0]
+    stacks = [[cache.layers[i] for cache in caches] for i in range(len(caches[0].layers))]
+    return with_layers(caches[0], lambda i, _: (torch.cat([x.keys for x in stacks[i]]), torch.cat([x.values for x in stacks[i]])))
+
+
+def with_layers(cache: Cache, content) -> Cache:
+    """A copy of `cache` (kinds of layers and counters kept) with `content(index, layer) -> (keys, values)` in each layer."""
+    result = copy.copy(cache)
+    result.layers = [copy.copy(layer) for layer in cache.layers]
+    for index, layer in enumerate(result.layers):
+        layer.keys, layer.values = content(index, cache.layers[index])
+    return result

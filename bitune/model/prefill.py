@@ -1,0 +1,81 @@
+"""Prompt passes as rows of one batch -> the cache that the answer starts from.
+
+The first P - 1 prompt tokens go through the passes; the last one belongs to the answer. A pass that several rows ask for is
+run once. Source: Bitune (arXiv 2405.14862), section 3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+
+from bitune.adapters.manager import AdapterHost
+from bitune.model.mixing import join_rows, mix_rows
+from bitune.modeling.masks import pass_masks
+from bitune.modeling.support import attention_implementation, cache_input, position_input
+from bitune.schema.variants import PromptPass, Variant
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row of the resulting cache holds: prompt row `prompt`, read by `passes`, mixed by alpha [layers] each."""
+
+    prompt: int
+    passes: tuple[PromptPass, ...]
+    alpha_k: Tensor | None = None
+    alpha_v: Tensor | None = None
+
+    @classmethod
+    def of(cls, variant: Variant, prompt: int) -> "Row":
+        """The row of a variant whose ratios are plain numbers."""
+        if variant.mixing is None:
+            return cls(prompt, variant.passes)
+        return cls(prompt, variant.passes, torch.tensor(variant.mixing.keys), torch.tensor(variant.mixing.values))
+
+
+def prefill(host: AdapterHost, prompt_ids: Tensor, prompt_mask: Tensor, rows: Sequence[Row]) -> Cache:
+    """A cache of `len(rows)` rows and P - 1 tokens. `prompt_ids`, `prompt_mask` [prompts, P], left-padded.
+
+    With one-token prompts the cache is empty: there is nothing to read twice.
+    """
+    ids, mask = prompt_ids[:, :-1], prompt_mask[:, :-1]
+    if ids.shape[1] == 0:
+        return DynamicCache(config=host.model.config)
+    wanted = list(dict.fromkeys((p, row.prompt) for row in rows for p in row.passes))
+    cache, place = run_passes(host, ids, mask, wanted)
+    first = torch.tensor([place[row.passes[0], row.prompt] for row in rows])
+    second = torch.tensor([place[row.passes[-1], row.prompt] for row in rows])
+    alpha_k = _stack([row.alpha_k for row in rows], len(cache.layers))
+    alpha_v = _stack([row.alpha_v for row in rows], len(cache.layers))
+    return mix_rows(cache, first, second, alpha_k, alpha_v)
+
+
+def run_passes(
+    host: AdapterHost, ids: Tensor, mask: Tensor, wanted: Sequence[tuple[PromptPass, int]]
+) -> tuple[Cache, dict[tuple[PromptPass, int], int]]:
+    """Run each (pass, prompt row) once over all tokens of `ids` [prompts, tokens]; returns the cache and each pair's row in it."""
+    decoder = host.model.base_model  # without the head: nobody reads the logits of a prompt pass
+
+    def call(batch: list[int]) -> Cache:
+        prompts = [wanted[i][1] for i in batch]
+        row_mask = mask[prompts]
+        implementation = attention_implementation(host.model)
+        masks = pass_masks(host.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, host.model.dtype)
+        cache = DynamicCache(config=host.model.config)
+        placed = position_input(host.model, row_mask, row_mask.shape[1])
+        decoder(input_ids=ids[prompts], attention_mask=masks, use_cache=True, **cache_input(cache), **placed)
+        return cache
+
+    batches = host.run([pass_.adapter for pass_, _ in wanted], call)
+    order = [index for batch, _ in batches for index in batch]
+    place = {wanted[index]: row for row, index in enumerate(order)}
+    return join_rows([cache for _, cache in batches]), place
+
+
+def _stack(alphas: Sequence[Tensor | None], layers: int) -> Tensor:
+    """alpha [layers, rows]; 0, that is the first pass alone, for rows with one pass."""
+    device = next((alpha.device for alpha in alphas if alpha is not None), None)
+    zero = torch.zeros(layers, device=device)
+    return torch.stack([zero if alpha is None else alpha for alpha in alphas], dim=1)

@@ -1,0 +1,80 @@
+"""The attention of each row of a prompt batch: padding, sliding windows, causal / bidirectional / anticausal.
+
+Knows the layout of a model's layers from its config; knows no adapter and no cache content.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedConfig
+
+from bitune.schema.variants import Attention
+
+
+@dataclass(frozen=True)
+class AttentionLayout:
+    """Which layers see a window only. `windows`: layer type -> window in tokens, None for all; `layers`: how many have a cache."""
+
+    windows: Mapping[str, int | None]
+    layers: int
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> "AttentionLayout":
+        """Read the layout that transformers itself derives for this model's key/value cache."""
+        text = config.get_text_config(decoder=True)
+        layers = DynamicCache(config=text).layers
+        seen = [layer.sliding_window if layer.is_sliding else None for layer in layers]
+        # Older families have one window for all layers and no list of layer types.
+        types = getattr(text, "layer_types", None) or ["all"] * len(layers)
+        return cls(dict(zip(types, seen, strict=True)), len(layers))
+
+
+def positions(token_mask: Tensor) -> Tensor:
+    """Position of each token among the real ones of its row; 0 on padding. `token_mask` [rows, tokens] -> int64, same shape."""
+    return (token_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def visible(attention: Attention, tokens: int, window: int | None, device: torch.device | str | None = None) -> Tensor:
+    """Which key each query may see, padding aside: bool [query, key].
+
+    A sliding window keeps its width in every direction: a causal layer with window w sees w - 1 tokens back, so a
+    bidirectional one sees w - 1 tokens on either side.
+    """
+    index = torch.arange(tokens, device=device)
+    distance = index[:, None] - index[None, :]
+    seen = {
+        "causal": distance >= 0,
+        "bidirectional": torch.ones_like(distance, dtype=torch.bool),
+        "anticausal": distance <= 0,
+    }[attention]
+    return seen if window is None else seen & (distance.abs() < window)
+
+
+def pass_masks(
+    layout: AttentionLayout, attentions: Sequence[Attention], token_mask: Tensor, implementation: str, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
+    """The masks of one batched prompt pass, row r reading with `attentions[r]`; `token_mask` [rows, tokens], 1 on real tokens.
+
+    Returns [rows, 1, query, key]: bool (True = seen) for `sdpa`, added to the scores (0 or the lowest number of `dtype`) for
+    `eager`, each the form transformers itself gives that implementation; a dict of them by layer type where layers differ.
+    """
+    by_type = {kind: _row_masks(attentions, token_mask, window) for kind, window in layout.windows.items()}
+    if implementation != "sdpa":
+        by_type = {kind: _additive(mask, dtype) for kind, mask in by_type.items()}
+    return by_type if len(by_type) > 1 else next(iter(by_type.values()))
+
+
+def _row_masks(attentions: Sequence[Attention], token_mask: Tensor, window: int | None) -> Tensor:
+    tokens, device = token_mask.shape[1], token_mask.device
+    patterns = {attention: visible(attention, tokens, window, device) for attention in set(attentions)}
+    real = token_mask.bool()
+    mask = torch.stack([patterns[attention] for attention in attentions]) & real[:, None, :]
+    # A padding token sees itself: a row of nothing but masked keys would be NaN, and nothing reads what it computes.
+    own = torch.eye(tokens, dtype=torch.bool, device=device) & ~real[:, :, None]
+    return (mask | own)[:, None]
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

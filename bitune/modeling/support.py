@@ -1,0 +1,135 @@
+"""Can this base run Bitune? Said once, when a base is taken, with the reason: never found out by a wrong answer later."""
+
+import inspect
+
+import torch
+import transformers
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from bitune.base.default import reason
+from bitune.errors import UnsupportedModelError
+from bitune.modeling.masks import AttentionLayout, pass_masks, positions
+from bitune.schema.variants import Attention
+
+IMPLEMENTATIONS = ("sdpa", "eager")
+RECORDING = "bitune_recording"  # what attention.py registers; takes masks as eager does
+# transformers 5.24 renamed the argument.
+_CACHE = "cache" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24) else "past_key_values"
+_ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
+_PROBE_TOKENS = 4
+_PROBED_WINDOW = 64  # up to here a prompt longer than the window costs next to nothing
+
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """Name of the attention implementation in use; UnsupportedModelError unless it takes 4-D masks."""
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    if name not in (*IMPLEMENTATIONS, RECORDING):
+        raise UnsupportedModelError(
+            f"Attention implementation {name!r} takes no mask of one's own, so it cannot read bidirectionally; "
+            f"load the base with attn_implementation={' or '.join(map(repr, IMPLEMENTATIONS))}."
+        )
+    return name
+
+
+def check_supported(model: PreTrainedModel) -> AttentionLayout:
+    """The layout of a base that can run Bitune; UnsupportedModelError says why another cannot.
+
+    Reads the config first, then proves with forwards over a few tokens that the model obeys the masks it is given.
+    """
+    _check_architecture(model)
+    attention_implementation(model)
+    layout = AttentionLayout.of(model.config)
+    _probe(model, layout)
+    return layout
+
+
+def _check_architecture(model: PreTrainedModel) -> None:
+    kind = model.config.model_type
+    if model.config.is_encoder_decoder:
+        raise UnsupportedModelError(
+            f"{kind!r} is an encoder-decoder model: its encoder already reads both ways; Bitune is for decoder-only models."
+        )
+    try:
+        cache = DynamicCache(config=model.config)
+    except Exception as error:  # transformers raises what comes along for configs without ordinary attention layers
+        raise UnsupportedModelError(
+            f"{kind!r} has no ordinary key/value cache ({reason(error)}); Bitune mixes keys and values per layer."
+        ) from error
+    odd = sorted({type(layer).__name__ for layer in cache.layers if type(layer) not in _ORDINARY})
+    types = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
+    odd += sorted(types - {"full_attention", "sliding_attention"})
+    if odd or not cache.layers or model._is_stateful:
+        raise UnsupportedModelError(
+            f"{kind!r} has layers without an ordinary key/value cache ({', '.join(odd) or 'state-space layers'}); "
+            "Bitune mixes keys and values, so every layer needs full or sliding-window attention."
+        )
+
+
+def _probe(model: PreTrainedModel, layout: AttentionLayout) -> None:
+    """Own causal masks and padding must change nothing, bidirectional ones must let the first token see the last."""
+    kind, was_training = model.config.model_type, model.training
+    model.eval()
+    try:
+        own, causal, both, padded = _probe_logits(model, layout)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{kind!r} does not run with a 4-D attention mask and a key/value cache ({reason(error)}), "
+            "so it cannot read bidirectionally."
+        ) from error
+    finally:
+        model.train(was_training)
+    tolerance = (5e-2 if model.dtype != torch.float32 else 1e-3) * own.abs().max().clamp(min=1e-6)
+    if not torch.allclose(own, causal, atol=tolerance, rtol=0):
+        raise UnsupportedModelError(
+            f"{kind!r} gives other logits when its own causal mask and positions are passed in, so masks cannot be trusted."
+        )
+    if not torch.allclose(own[-1], padded, atol=tolerance, rtol=0):
+        raise UnsupportedModelError(
+            f"{kind!r} gives other logits when the prompt is padded on the left, so prompts of different lengths cannot share a batch."
+        )
+    if torch.equal(causal[0], both[0]):
+        raise UnsupportedModelError(f"{kind!r} ignores the attention mask it is given, so it cannot read bidirectionally.")
+
+
+@torch.no_grad()
+def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torch.Tensor, ...]:
+    """Logits of a few tokens: as the model itself reads them, under a causal and under a bidirectional mask of ours, each
+    [tokens, vocabulary]; and of the last token behind a padded prefix, as prompts are read and answered [vocabulary]."""
+    small = [window for window in layout.windows.values() if window and window <= _PROBED_WINDOW]
+    tokens = max([_PROBE_TOKENS, *(window + 2 for window in small)])
+    device = model.get_input_embeddings().weight.device
+    ids = (torch.arange(tokens, device=device) * 7 + 3)[None] % model.config.get_text_config(decoder=True).vocab_size
+    ones = torch.ones_like(ids)
+
+    def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
+        placed = {} if real is None else position_input(model, real, ids.shape[1])
+        output = model(input_ids=ids, attention_mask=mask, use_cache=True, **cache_input(cache), **placed)
+        return output.logits[0].float()
+
+    def masks(attention: Attention, real: torch.Tensor):
+        return pass_masks(layout, [attention], real, attention_implementation(model), model.dtype)
+
+    # A cache of the run's own, of the model's kind: some families refuse to make one by themselves.
+    caches = [DynamicCache(config=model.config) for _ in range(4)]
+    own = run(ids, None, None, caches[0])
+    causal = run(ids, masks("causal", ones), ones, caches[1])
+    both = run(ids, masks("bidirectional", ones), ones, caches[2])
+    padding = torch.zeros_like(ids[:, :2])
+    longer, real = torch.cat([padding, ids], dim=1), torch.cat([padding, ones], dim=1)
+    run(longer[:, :-1], masks("causal", real[:, :-1]), real[:, :-1], caches[3])
+    return own, causal, both, run(longer[:, -1:], real, real, caches[3])[-1]
+
+
+def cache_input(cache: Cache) -> dict[str, object]:
+    """The argument that makes a model, or its `generate`, go on from `cache` and write into it."""
+    return {_CACHE: cache}
+
+
+def position_input(model: PreTrainedModel, token_mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
+    """`position_ids` [rows, last] of the last tokens of a batch with padding, or nothing for a model that takes none.
+
+    `token_mask` [rows, tokens] covers what the cache holds too; `last` tokens are run now, all of them where it is empty.
+    """
+    takes = "position_ids" in inspect.signature(model.base_model.forward).parameters
+    return {"position_ids": positions(token_mask)[:, -last:]} if takes else {}

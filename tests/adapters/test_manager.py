@@ -1,0 +1,345 @@
+"""Adapters on a shared base: which one runs is undone whatever happens, and nobody disturbs anybody else."""
+
+import copy
+import pickle
+import threading
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from bitune import BituneModel, ConfigError, UnknownNameError, UnsupportedModelError
+from bitune.adapters.kinds import new_peft_config
+from bitune.adapters.manager import AdapterHost, fingerprint, same_weights
+from tests.tiny import bitune_on, randomized, tiny_model
+from tests.unharmed import ANSWER, PROMPT, bare, scores
+
+KINDS = ["lora", "dora", "ia3"]
+GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}
+
+
+def under(host: AdapterHost, adapter: str | None) -> torch.Tensor:
+    with host.using(adapter):
+        return bare(host.model)
+
+
+def hooks(model) -> int:
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
+def wrapped(model) -> list[str]:
+    return [path for path, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+
+
+def trainable(model) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+# --- at rest ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_rest_the_base_is_bare(kind):
+    logits, tokens = bare(tiny_model()), tiny_model().generate(PROMPT, **GREEDY)
+    model = bitune_on(tiny_model(), kind=kind)
+    for use in (
+        lambda: None,
+        lambda: scores(model),
+        lambda: model.generate(PROMPT, **GREEDY),
+        lambda: model.train()(PROMPT, ANSWER).loss.backward(),
+    ):
+        use()
+        model.eval()
+        assert torch.equal(bare(model.base), logits)
+        assert torch.equal(model.base.generate(PROMPT, **GREEDY), tokens)
+    assert not torch.allclose(scores(model)[:, 0], logits[:, -1], atol=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_removing_the_last_adapter_leaves_the_base_as_it_came(kind):
+    base = tiny_model()
+    modules, parameters = [type(m) for m in base.modules()], {n: p.data_ptr() for n, p in base.named_parameters()}
+    attributes, logits = set(vars(base)), bare(base)
+    models = [bitune_on(base, kind=kind, seed=seed) for seed in (1, 2)]
+    expected = scores(models[1])
+    models[0].release()
+    assert wrapped(base) and torch.equal(scores(models[1]), expected)
+    models[1].release()
+    assert [type(m) for m in base.modules()] == modules
+    assert {n: p.data_ptr() for n, p in base.named_parameters()} == parameters
+    assert set(vars(base)) - attributes == {"_bitune_adapter_host"} and not hooks(base)
+    assert torch.equal(bare(base), logits)
+    again = bitune_on(base, kind="ia3" if kind == "lora" else "lora")  # another kind, now that the base is empty
+    assert again.names == {"causal": "causal", "bidirectional": "bidirectional"}
+
+
+def test_names_get_numbers_and_free_ones_are_used_again():
+    host = AdapterHost.of(tiny_model())
+    config = new_peft_config(host.model)
+    names = [host.add("a", config, trainable=False) for _ in range(3)]
+    assert names == ["a", "a_2", "a_3"] and host.names == ("a", "a_2", "a_3")
+    host.remove("a_2")
+    assert host.add("a", config, trainable=False) == "a_2"
+    assert sorted(host.names) == ["a", "a_2", "a_3"]
+
+
+def test_the_weights_of_an_adapter_are_its_own():
+    host = AdapterHost.of(tiny_model())
+    models = [bitune_on(host.model, "lora", seed=seed) for seed in (1, 2)]
+    assert host.names == ("causal", "causal_2")
+    first, second = (host.weights(name) for name in host.names)
+    assert first.keys() == second.keys() and not any(torch.equal(first[key], second[key]) for key in first)
+    host.fill("causal_2", first)
+    assert all(torch.equal(value, first[key]) for key, value in host.weights("causal_2").items())
+    key = next(iter(first))
+    first[key].zero_()
+    assert not host.weights("causal")[key].eq(0).any(), "a copy, not the parameter itself"
+    assert [model.trainable_parameters() for model in models] == [sum(value.numel() for value in first.values())] * 2
+
+
+def test_unknown_adapters_are_named():
+    host = bitune_on(tiny_model()).host
+    for call in (host.config, host.weights, lambda name: under(host, name), lambda name: host.run([None, name], lambda rows: 1)):
+        with pytest.raises(UnknownNameError, match="'causl'.*'bidirectional', 'causal'.*'causal'"):
+            call("causl")
+
+
+# --- switching --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_using_is_undone_also_when_nested_and_after_exceptions(kind):
+    host = bitune_on(tiny_model(), kind=kind).host
+    alone = {name: under(host, name) for name in (None, *host.names)}
+    assert not torch.allclose(alone["causal"], alone["bidirectional"], atol=1e-2)
+    with host.using("causal"):
+        with host.using("bidirectional"):
+            with host.using(None):
+                assert torch.equal(bare(host.model), alone[None])
+            assert torch.equal(bare(host.model), alone["bidirectional"])
+        assert torch.equal(bare(host.model), alone["causal"])
+        with pytest.raises(ZeroDivisionError), host.using("bidirectional"):
+            raise ZeroDivisionError
+        assert torch.equal(bare(host.model), alone["causal"])
+        with pytest.raises(UnknownNameError), host.using("nobody"):
+            pass
+        assert torch.equal(bare(host.model), alone["causal"])
+    assert torch.equal(bare(host.model), alone[None])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("moment", ["before the forward", "inside the forward"])
+def test_a_mixed_batch_is_undone_after_an_exception(moment, error):
+    model = bitune_on(tiny_model())
+    host, logits = model.host, bare(model.base)
+    expected, before = scores(model), hooks(model.base)
+
+    def call(rows):
+        assert len(rows) == 3 and hooks(model.base) > before, "all in one batch"
+        if moment == "inside the forward":
+            handle = model.base.model.layers[2].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(error()))
+            try:
+                model.base(PROMPT.repeat(3, 1))
+            finally:
+                handle.remove()
+        raise error
+
+    with pytest.raises(error):
+        host.run([None, "causal", "bidirectional"], call)
+    assert hooks(model.base) == before
+    assert torch.equal(bare(model.base), logits) and torch.equal(scores(model), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("training", [True, False])
+def test_rows_run_under_their_own_adapters(kind, training):
+    model = bitune_on(tiny_model(), kind=kind).train(training)
+    other = bitune_on(model.base, "lora", kind="dora" if kind == "lora" else kind, seed=3).train(training)
+    host = model.host
+    order = ["bidirectional", None, other.names["causal"], "causal", "bidirectional", None]
+    alone = {name: under(host, name)[0] for name in set(order)}
+    prompts, results = PROMPT.repeat(len(order), 1), torch.zeros(len(order), *alone[None].shape)
+    seen = []
+    with torch.no_grad():
+        for rows, logits in host.run(order, lambda rows: host.model(prompts[rows]).logits):
+            results[rows] = logits
+            seen += rows
+    assert sorted(seen) == list(range(len(order)))
+    for row, name in enumerate(order):
+        torch.testing.assert_close(results[row], alone[name], **CLOSE)
+
+
+def test_who_can_share_a_batch():
+    lora = bitune_on(tiny_model())
+    host = lora.host
+    assert host.can_mix([None, "causal", "bidirectional"])
+    dora = bitune_on(lora.base, "lora", kind="dora")
+    assert host.can_mix([None, "causal", "bidirectional"]), "a DoRA beside them is no obstacle"
+    assert not host.can_mix(["causal", dora.names["causal"]])
+    assert not host.can_mix([dora.names["causal"]])
+    batches = [rows for rows, _ in host.run(["causal", dora.names["causal"], None, "bidirectional"], lambda rows: None)]
+    assert batches == [[0, 2, 3], [1]]
+    host.model.train()
+    assert not host.can_mix(["causal", "bidirectional"])
+    host.model.eval()
+    dora.release()
+    assert host.can_mix(["causal", "bidirectional"])
+    assert not bitune_on(tiny_model(), kind="ia3").host.can_mix(["causal", None])
+
+
+def test_adapters_of_different_places_and_ranks_share_a_batch():
+    base = tiny_model()
+    host = AdapterHost.of(base)
+    configs = [
+        LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"]),
+        LoraConfig(r=5, lora_alpha=3, use_rslora=True, target_modules=["v_proj", "down_proj"]),
+        LoraConfig(r=3, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 7}, layers_to_transform=[1, 3]),
+    ]
+    models = [randomized(BituneModel.create(base, "lora", config), seed) for seed, config in enumerate(configs)]
+    names = [model.names["causal"] for model in models]
+    assert host.can_mix([None, *names])
+    alone = [under(host, name) for name in (None, *names)]
+    with torch.no_grad():
+        ((rows, mixed),) = host.run([None, *names], lambda rows: base(PROMPT.repeat(4, 1)).logits)
+    for row, expected in enumerate(alone):
+        torch.testing.assert_close(mixed[row : row + 1], expected, **CLOSE)
+    assert all((one - other).abs().max() > 0.01 for i, one in enumerate(alone) for other in alone[:i])
+
+
+def test_threads_wait_for_each_other():
+    model = bitune_on(tiny_model())
+    host = model.host
+    expected = {name: under(host, name) for name in (None, "causal", "bidirectional")}
+    expected["bitune"] = scores(model)
+    wrong: list[str | None] = []
+
+    def work(name):
+        for _ in range(8):
+            found = scores(model) if name == "bitune" else under(host, name)
+            if not torch.equal(found, expected[name]):
+                wrong.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in expected if name is not None]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def own_parameters(model: BituneModel) -> set[str]:
+    slots = tuple(f".{name}" for name in model.names.values())
+    return {name for name, _ in model.base.named_parameters() if name.endswith((*slots, *(f"{s}.weight" for s in slots)))}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_trainable_adapters_require_gradients_before_and_after_use(kind, tmp_path):
+    base = tiny_model()
+    learning = bitune_on(base, kind=kind)
+    learning.save_pretrained(tmp_path / "checkpoint")
+    fixed = BituneModel.from_pretrained(tmp_path / "checkpoint", base=base, trainable=False)
+    expected = own_parameters(learning)
+    assert expected
+    for use in (
+        lambda: None,
+        lambda: scores(learning),
+        lambda: scores(fixed),
+        lambda: under(learning.host, fixed.names["causal"]),
+        lambda: learning.generate(PROMPT, **GREEDY),
+        lambda: learning.train()(PROMPT, ANSWER).loss.backward(),
+    ):
+        use()
+        assert trainable(base) == expected
+        assert {p.requires_grad for p in fixed.mixing.parameters()} == {False}
+    fixed.release()
+    assert trainable(base) == expected
+    learning.release()
+    assert not trainable(base)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_one_model_leaves_the_bits_of_another(kind):
+    base = tiny_model()
+    still, moving = bitune_on(base, kind=kind, seed=1), bitune_on(base, kind=kind, seed=2)
+    before = still.to_checkpoint(), scores(still), bare(base), scores(moving)
+    optimizer = torch.optim.AdamW([p for p in moving.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1)
+    moving.train()
+    for _ in range(3):
+        moving(PROMPT, ANSWER).loss.backward()
+        for name, parameter in base.named_parameters():
+            if name in own_parameters(still):
+                assert parameter.grad is None, name
+        optimizer.step()
+        optimizer.zero_grad()
+    moving.eval()
+    after = still.to_checkpoint()
+    for slot, adapter in before[0].adapters.items():
+        assert all(torch.equal(value, after.adapters[slot].weights[key]) for key, value in adapter.weights.items())
+    assert torch.equal(scores(still), before[1]) and torch.equal(bare(base), before[2])
+    assert not torch.allclose(scores(moving), before[3], atol=1e-2)
+
+
+def test_gradient_checkpointing_is_refused_in_training():
+    model = bitune_on(tiny_model())
+    model.base.activation_checkpointing_enable()
+    scores(model)
+    with pytest.raises(ConfigError, match="Gradient checkpointing is on.*turn it off"):
+        model.train()(PROMPT, ANSWER)
+
+
+# --- copies and foreign adapters --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_is_a_model_of_its_own(way, kind):
+    model = bitune_on(tiny_model(), kind=kind)
+    expected, logits = scores(model), bare(model.base)
+    twin = way(model)
+    assert torch.equal(scores(twin), expected) and torch.equal(bare(twin.base), logits)
+    assert twin.host is not model.host and twin.host.model is twin.base
+    assert AdapterHost.of(twin.base) is twin.host
+    randomized(twin, seed=9)
+    assert not torch.equal(scores(twin), expected)
+    twin.release()
+    assert not wrapped(twin.base) and torch.equal(scores(model), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_base_with_foreign_adapters_is_refused():
+    base = tiny_model()
+    foreign = get_peft_model(base, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    logits = bare(base)
+    for model in (base, foreign):
+        with pytest.raises(UnsupportedModelError, match="already carries adapters.*bare base"):
+            BituneModel.create(model)
+    assert torch.equal(bare(base), logits) and wrapped(base)
+    bitune_on(foreign.unload())
+
+
+# --- fingerprints -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_tells_bases_apart_but_not_precisions():
+    prints = [fingerprint(tiny_model(seed=seed)) for seed in (0, 0, 1)]
+    assert prints[0] == prints[1] and len(prints[0]) > 40
+    assert not same_weights(prints[0], prints[2])
+    for dtype in (torch.bfloat16, torch.float16):
+        assert same_weights(prints[0], fingerprint(tiny_model().to(dtype)))
+    assert not same_weights(prints[0], prints[0][:-1]) and not same_weights(prints[0], ())
+    tuned = tiny_model()
+    for parameter in tuned.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    assert not same_weights(prints[0], fingerprint(tuned))
+
+
+def test_a_fingerprint_is_of_the_bare_base():
+    base = tiny_model()
+    model = bitune_on(base)
+    assert model.host.fingerprint == model.bitune_config.base.fingerprint == fingerprint(tiny_model())
+    assert bitune_on(base).bitune_config.base.fingerprint == fingerprint(tiny_model())

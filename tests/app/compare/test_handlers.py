@@ -1,0 +1,154 @@
+"""From a request to screens, on a real tiny engine: streaming, errors as sentences, Stop, recordings."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from app.compare.handlers import CompareHandlers, Screen
+from app.compare.recorded import FOLDER, from_json, load_all, path_of, record, to_json
+from app.ui.examples import EXAMPLES
+from bitune.errors import DataError
+from tests.browser.served import TEMPLATE, tiny_engine
+
+GREEDY = ("own", 12, 0, 1, 0)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return tiny_engine(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def handlers(engine):
+    return CompareHandlers(engine, {})
+
+
+def test_a_run_streams_and_ends(handlers):
+    screens = list(handlers.run("hello", ["bitune", "base"], *GREEDY))
+    assert [screen.running for screen in screens] == [True] * (len(screens) - 1) + [False]
+    assert "Reading the prompt" in screens[0].answers
+    last = screens[-1]
+    assert list(last.update.completions) == ["base", "bitune"], "columns stand in the engine's order"
+    assert last.update["base"].text != last.update["bitune"].text
+    assert TEMPLATE.format(prompt="hello").splitlines()[0] in last.prompts
+    assert last.answers.count("<article") == 2
+
+
+BAD = [
+    ("", ["base"], GREEDY, "empty"),
+    ("  \n", ["base"], GREEDY, "empty"),
+    ("long " * 200, ["base"], GREEDY, "512"),
+    ("x" * 1_000_000, ["base"], GREEDY, "1,000,000"),
+    ("a\x00b", ["base"], GREEDY, "control character"),
+    ("a\ud800b", ["base"], GREEDY, "surrogate"),
+    (None, ["base"], GREEDY, "empty"),
+    ("hi", [], GREEDY, "No variant is chosen"),
+    ("hi", ["bsae"], GREEDY, "Did you mean"),
+    ("hi", ["base"], ("mine", 12, 0, 1, 0), "mine"),
+    ("hi", ["base"], ("own", 0, 0, 1, 0), "max_new_tokens"),
+    ("hi", ["base"], ("own", 10**9, 0, 1, 0), "at most"),
+    ("hi", ["base"], ("own", 12, -1, 1, 0), "temperature"),
+    ("hi", ["base"], ("own", 12, float("nan"), 1, 0), "temperature"),
+    ("hi", ["base"], ("own", 12, "hot", 1, 0), "temperature"),
+    ("hi", ["base"], ("own", 12, 1, 0, 0), "top_p"),
+    ("hi", ["base"], ("own", 12, 1, 1, None), "seed"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "variants", "options", "words"), BAD)
+def test_bad_input_is_a_sentence_and_the_app_goes_on(handlers, prompt, variants, options, words):
+    *_, last = handlers.run(prompt, variants, *options)
+    assert not last.running
+    assert words in last.answers
+    assert 'role="alert"' in last.answers
+    assert "Traceback" not in last.answers
+    *_, after = handlers.run("hi", ["base"], *GREEDY)
+    assert after.update["base"].finish_reason in ("eos", "length")
+
+
+def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(handlers, monkeypatch, caplog):
+    def broken(*args, **options):
+        raise RuntimeError("secret <b>detail</b>")
+
+    monkeypatch.setattr(handlers.engine, "stream", broken)
+    *_, last = handlers.run("hi", ["base"], *GREEDY)
+    assert not last.running
+    assert "RuntimeError" in last.answers
+    assert "secret" not in last.answers
+    assert "secret" in caplog.text
+
+
+def test_closing_a_run_frees_the_model(handlers):
+    running = handlers.run("hello", ["base"], "own", 400, 0, 1, 0)
+    next(running)
+    next(running)
+    running.close()
+    *_, last = handlers.run("hi", ["base"], *GREEDY)
+    assert last.update.done
+
+
+def test_a_cancelled_run_keeps_its_answers(handlers):
+    screens = list(handlers.run("hello", ["base", "bitune"], *GREEDY))
+    update = screens[-1].update
+    cut = replace(
+        update, done=False, completions={name: replace(c, finish_reason=None) for name, c in update.completions.items()}
+    )
+    settled = handlers.settle(Screen("", running=True, update=cut, views=screens[-1].views))
+    assert not settled.running
+    assert {c.finish_reason for c in settled.update.completions.values()} == {"cancelled"}
+    assert settled.answers.count("by you") == 2
+    assert settled.prompts
+    assert handlers.settle(screens[-1]) is screens[-1], "a run that ended stays as it is"
+
+
+def test_a_run_stopped_before_its_first_token_says_so(handlers):
+    waiting = handlers.announce(["base", "ghost"])
+    assert "one request runs at a time" in waiting.answers
+    assert waiting.running
+    settled = handlers.settle(waiting)
+    assert not settled.running
+    assert "before the first token" in settled.answers
+
+
+def test_answers_for_programs_are_plain_json(handlers):
+    answer = handlers.answer("hello", None, *GREEDY)
+    assert json.loads(json.dumps(answer)) == json.loads(json.dumps(answer, default=str))
+    assert set(answer["completions"]) == {"base", "lora", "bitune"}
+    fields = {"text", "tokens", "seconds_to_first_token", "tokens_per_second", "finish_reason"}
+    assert all(set(completion) == fields for completion in answer["completions"].values())
+    assert answer["prompts"]["base"] == TEMPLATE.format(prompt="hello")
+
+
+def test_a_recording_is_shown_as_one(engine):
+    recording = record(engine, EXAMPLES[0])
+    assert from_json(to_json(recording)) == recording
+    screen = CompareHandlers(engine, {EXAMPLES[0].key: recording}).first_screen()
+    assert "Recorded" in screen.answers
+    assert "tiny-llama" in screen.answers
+    assert re.search(r"on \d+ \w+ 20\d\d", screen.answers)
+    assert screen.answers.count("<article") == 3
+    assert not screen.running
+
+
+def test_without_a_recording_words_stand_there(handlers):
+    assert "Nothing has run yet" in handlers.first_screen().answers
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "update": 3}', '{"format": 1, "update": {}}']
+)
+def test_a_file_that_is_no_recording_is_refused(content):
+    with pytest.raises(DataError, match="not a recording"):
+        from_json(content)
+
+
+def test_recordings_are_found_by_their_example(engine, tmp_path):
+    recording = record(engine, EXAMPLES[1])
+    path_of(EXAMPLES[1], tmp_path).write_text(to_json(recording), encoding="utf-8")
+    assert load_all(tmp_path) == {EXAMPLES[1].key: recording}
+
+
+def test_every_recording_of_the_project_can_be_read():
+    assert len(load_all()) == len(list(FOLDER.glob("*.json"))), "each belongs to an example"

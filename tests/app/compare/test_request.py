@@ -1,0 +1,76 @@
+"""What the page checks before the engine does, and requests that come in a link."""
+
+import pytest
+
+from app.compare.request import MOST_NEW_TOKENS, CompareRequest, from_query
+from app.settings import DEFAULT_BASE, Settings, shipped_checkpoints
+from bitune.errors import ConfigError
+
+VARIANTS = ("base", "qa")
+
+
+def test_whole_numbers_may_come_as_floats():
+    request = CompareRequest("hi", ["base"], max_new_tokens=8.0, seed=3.0)
+    assert (request.max_new_tokens, request.seed) == (8, 3)
+    assert isinstance(request.max_new_tokens, int)
+    assert request.variants == ("base",)
+
+
+def test_numbers_that_make_no_sense_are_left_for_the_engine():
+    assert CompareRequest("hi", ["base"], max_new_tokens="many", seed=float("nan")).max_new_tokens == "many"
+
+
+@pytest.mark.parametrize("variants", ["base", None, 3, {"base": 1}, [["base"]], ["base", None]])
+def test_variants_must_be_names(variants):
+    with pytest.raises(ConfigError, match="list of names"):
+        CompareRequest("hi", variants)
+
+
+def test_the_page_has_a_limit_of_its_own():
+    with pytest.raises(ConfigError, match=f"at most {MOST_NEW_TOKENS}"):
+        CompareRequest("hi", ["base"], max_new_tokens=MOST_NEW_TOKENS + 1)
+
+
+def test_a_link_fills_in_what_it_names():
+    query = {"prompt": "hi", "variants": "qa,ghost", "template": "none", "temperature": "0.5", "seed": "7", "__theme": "dark"}
+    assert from_query(query, VARIANTS) == CompareRequest("hi", ("qa",), "none", temperature=0.5, seed=7)
+
+
+def test_a_link_without_known_variants_takes_all():
+    assert from_query({"prompt": "hi", "variants": "ghost"}, VARIANTS).variants == VARIANTS
+
+
+def test_no_prompt_no_link():
+    assert from_query({"temperature": "1"}, VARIANTS) is None
+
+
+@pytest.mark.parametrize("query", [{"seed": "x"}, {"max_new_tokens": "1e3"}, {"temperature": ""}, {"template": "mine"}])
+def test_a_broken_link_is_a_sentence(query):
+    with pytest.raises(ConfigError, match="The link says"):
+        from_query({"prompt": "hi", **query}, VARIANTS)
+
+
+def test_flags_come_before_the_environment():
+    environment = {
+        "BITUNE_BASE": "other",
+        "BITUNE_CHECKPOINTS": "a/b,c",
+        "GRADIO_SERVER_PORT": "8000",
+        "GRADIO_MCP_SERVER": "True",
+    }
+    settings = Settings.from_command_line([], environment)
+    assert (settings.base, settings.checkpoints, settings.port, settings.mcp) == ("other", ("a/b", "c"), 8000, True)
+    assert settings.chosen
+    flags = ["--base", "mine", "--checkpoint", "x", "--checkpoint", "y", "--host", "0.0.0.0", "--port", "1"]
+    settings = Settings.from_command_line(flags, environment)
+    assert (settings.base, settings.checkpoints, settings.host, settings.port) == ("mine", ("x", "y"), "0.0.0.0", 1)
+
+
+def test_without_a_word_the_default_base_and_what_is_shipped():
+    settings = Settings.from_command_line([], {})
+    assert settings == Settings(DEFAULT_BASE, shipped_checkpoints())
+    assert not settings.chosen
+
+
+def test_a_port_is_a_port():
+    with pytest.raises(ConfigError, match="65535"):
+        Settings(port=70000)

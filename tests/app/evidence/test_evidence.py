@@ -1,0 +1,382 @@
+"""The tab Evidence without a page: the table against its numbers, filters against a plain loop, texts by id, files that are not right."""
+
+import json
+import re
+from dataclasses import replace
+from html import escape, unescape
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from app.evidence import table as evidence_table
+from app.evidence.data import AVERAGE, Share, load_all
+from app.evidence.handlers import Asked, EvidenceHandlers
+from app.evidence.items import ALL, FILTERS, PAGE, counts, items_of, kept, page_of
+from app.evidence.listing import listed
+from app.evidence.table import MINUS, Axis, axis_of, percent, signed, step_of, table, views_of, whisker
+from app.evidence.texts import ItemTexts, as_asked, by_id
+from app.settings import Settings
+from app.ui.variants import VariantView
+from bitune import Engine
+from bitune.errors import ConfigError, DataError
+from bitune.evaluation.report import item_id
+from tests.browser.served import served
+from tests.evidence_files import VARIANTS, evidence, examples, records, sums, write_evidence, write_records
+from tests.tiny import tiny_base
+
+NASTY = "</script><img src=x onerror=alert(1)> ${1+1} {{7*7}}"
+QUIZ, HARD = records(50), records(30, "hard")
+TASKS = {"Quiz": QUIZ, "Hard-quiz": HARD}
+VIEW = VariantView("x", "reads twice", ("causal", "bidirectional"), 1)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(tiny_base())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_evidence(tmp_path / "evidence", evidence("choices", TASKS), evidence("arithmetic", {"Sums": sums(30)}))
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "data").mkdir()
+    write_records(tmp_path / "data" / "quiz.test.jsonl", QUIZ)
+    write_records(tmp_path / "data" / "quiz.train.jsonl", records(3, "train"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def handlers(engine, folder, data):
+    return EvidenceHandlers(engine, folder, [str(data)])
+
+
+def plain(html: str) -> str:
+    """Words of some HTML, as one line."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def rows_of(html: str) -> list[str]:
+    return [plain(row) for row in re.findall(r"<tr.*?</tr>", html, re.DOTALL)]
+
+
+def test_the_table_has_the_numbers_of_the_file(handlers):
+    found = handlers.evidence["choices"]
+    head, *rows = rows_of(handlers.table("choices"))
+    assert head.startswith(
+        "Variant Trained parameters Seeds Quiz 50 questions guessing 25.0 Hard-quiz 30 questions guessing 25.0 Average"
+    )
+    assert "minus LoRA r16" in head
+    for row, drawn in zip(found.rows, rows, strict=True):
+        assert drawn.startswith(row.name)
+        assert f"{row.parameters:,} {len(row.seeds) or '–'} " in drawn
+        for share in row.accuracy.values():
+            spread = "" if share.spread is None else f" ± {percent(share.spread)}"
+            assert f"{percent(share.mean)} {percent(share.low)}–{percent(share.high)}{spread}" in drawn
+        if row.name != "LoRA r16":
+            share = row.minus[AVERAGE]
+            assert f"{signed(share.mean)}" in drawn
+            assert ("minus IA3" in drawn) == (row.name == "Bitune (IA3)")
+            assert f"{signed(share.low)} to {signed(share.high)}" in drawn
+    assert rows[2].endswith("reference")
+    assert "rank 16 · rate 0.001 · 9.1 min" in rows[2]
+
+
+def test_numbers_are_percent_with_one_decimal():
+    assert (percent(0.3333), percent(1.0), percent(0.00049)) == ("33.3", "100.0", "0.0")
+    assert (signed(0.041), signed(-0.0041), signed(0.0)) == ("+4.1", f"{MINUS}0.4", "+0.0")
+
+
+@pytest.mark.parametrize(
+    ("share", "clear"),
+    [((0.04, 0.01, 0.07), True), ((-0.04, -0.07, -0.01), True), ((0.04, -0.01, 0.07), False), ((0.04, 0.0, 0.07), False)],
+)
+def test_an_interval_that_excludes_zero_is_marked_but_for_one_seed_alone(handlers, share, clear):
+    found = handlers.evidence["choices"]
+    row, reference = replace(found.row("Bitune"), minus={AVERAGE: Share(*share)}), found.row("LoRA r16")
+    several, one, none = (0, 1, 2), (0,), ()  # the base has no seed
+    for seeds, others, wanted in ((several, several, clear), (none, several, clear), (one, several, False), (none, one, False)):
+        held = replace(found, rows=(replace(reference, seeds=others),))
+        assert held.is_clear(replace(row, seeds=seeds, against=reference.name)) == wanted
+    assert ("bt-clear" in whisker(Share(*share), VIEW, Axis(-0.1, 0.1), "", clear)) == clear
+
+
+def test_the_words_beside_a_whisker_say_on_which_side_of_zero_it_lies(folder):
+    value = json.loads((folder / "choices.json").read_text())
+    value["rows"][4]["seeds"], value["rows"][4]["predictions"] = (
+        [0, 1],
+        {k: v * 2 for k, v in value["rows"][4]["predictions"].items()},
+    )
+    for row, share in zip(value["rows"][3:5], ((0.05, 0.01, 0.09), (-0.05, -0.09, -0.01)), strict=True):
+        row["minus"]["average"] = dict(zip(("mean", "low", "high"), share, strict=True))
+    value["rows"][1]["minus"]["average"] = {"mean": 0.0, "low": -0.02, "high": 0.02}
+    write_evidence(folder, value)
+    found, _ = load_all(folder)
+    rows = rows_of(table(found["choices"], views_of(found["choices"])))
+    assert ["zero" in row for row in rows[2:6]] == [False, False, True, True]
+    assert "above zero" in rows[4] and "below zero" in rows[5]
+
+
+def test_whiskers_share_an_axis_and_what_lies_outside_is_an_arrow():
+    axis = Axis(-0.05, 0.1)
+    assert axis.place(-0.05) < axis.place(0) < axis.place(0.1)
+    assert axis.place(-0.4) == axis.place(-0.05)
+    inside, outside = (whisker(Share(*share), VIEW, axis, "", False) for share in ((0.01, -0.01, 0.02), (-0.3, -0.4, -0.2)))
+    assert "<circle" in inside and inside.count("v8") == 2, "a dot and two caps"
+    assert "<circle" not in outside and "v8" not in outside and "z" in outside
+
+
+def test_the_axis_is_round_and_holds_what_was_trained(handlers):
+    rows = handlers.evidence["choices"].rows
+    axis = axis_of(rows)
+    assert axis.low < 0 < axis.high
+    for row in rows[1:]:
+        assert row.minus is None or (axis.holds(row.minus[AVERAGE].low) and axis.holds(row.minus[AVERAGE].high))
+    for span in (0.001, 0.037, 0.1, 0.15, 2.0):
+        assert 2 <= span / step_of(span) <= 5 + 1e-9
+    assert axis_of([]).high > 0
+
+
+def test_blue_reads_left_to_right_and_orange_otherwise_too(handlers):
+    drawn = re.findall(r"bt-whisker bt-of-(\w+)", handlers.table("choices"))
+    assert drawn == ["causal", "causal", "bidirectional", "causal", "causal", "bidirectional"], "the rows but for the reference"
+
+
+def test_one_task_needs_no_average(handlers):
+    head, *_ = rows_of(handlers.table("arithmetic"))
+    assert "Average" not in head
+    assert "Accuracy, minus LoRA r16" in head
+    assert [value for _, value in handlers.tasks("arithmetic")] == ["sums"]
+
+
+def test_filters_agree_with_a_plain_loop(handlers):
+    value = evidence("choices", TASKS)
+    first, second = value["rows"][3], value["rows"][2]
+    wanted = dict.fromkeys([*FILTERS.values(), ALL], 0)
+    passed = []
+    for task in value["tasks"]:
+        for place, item in enumerate(task["items"]):
+            sides = []
+            for row in (first, second):
+                seeds = row["predictions"][task["name"]]
+                sides.append(sum(seed[place] == item["right"] for seed in seeds) > len(seeds) / 2)
+            wanted[ALL] += 1
+            wanted[FILTERS[tuple(sides)]] += 1
+            if sides == [True, False]:
+                passed.append((task["name"], place))
+    found = handlers.evidence["choices"]
+    items = items_of(found, found.row("Bitune"), found.row("LoRA r16"))
+    assert counts(items) == wanted
+    assert all(wanted.values())
+    assert [(item.task.name, item.place) for item in kept(items, "first")] == passed
+    labels = {name: label for label, name in handlers.filters(handlers.first_choice("choices"))}
+    assert labels["first"] == f"Bitune right, LoRA r16 wrong ({wanted['first']})"
+    assert labels[ALL] == "all (80)"
+    only = handlers.explore(Asked("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
+    assert only.place == "1 to 20 of 30"
+    assert only.html.count("<article") == PAGE
+
+
+def test_open_answers_are_right_or_not(handlers):
+    task = handlers.evidence["arithmetic"].tasks[0]
+    assert task.is_right(3, 1) and not task.is_right(3, 0)
+    shown = handlers.explore(Asked("arithmetic", "Bitune", "LoRA r16", wanted=ALL))
+    assert shown.html.count("✓") == shown.html.count("the right answer") == PAGE
+    assert "another answer" in shown.html
+
+
+def test_pages_end_where_the_items_end():
+    items = list(range(45))
+    assert page_of(items, 0) == (items[:20], 0, 3)
+    assert page_of(items, 9) == (items[40:], 2, 3)
+    assert page_of(items, -1)[1] == 0
+    assert page_of([], 3) == ([], 0, 1)
+
+
+def test_two_thirds_of_the_seeds_are_two_thirds(handlers):
+    found = handlers.evidence["choices"]
+    rows = [found.row("Bitune"), found.row("Base")]
+    item = next(item for item in items_of(found, *rows) if sorted(rows[0].picks("quiz", item.place).values()) == [1, 2])
+    html = listed([item], rows, views_of(found), {}, 1)
+    assert "Bitune 2/3" in plain(html)
+    assert "Bitune 1/3" in plain(html)
+    assert "Base 1/1" not in plain(html)
+
+
+def test_texts_are_found_by_id(handlers):
+    shown = handlers.explore(Asked("choices", "Bitune", "LoRA r16", wanted=ALL))
+    text = plain(shown.html)
+    assert "Which number is 7 in quiz? the number 7 " in text
+    assert f"the number {7 + 7 % 4} ✓ right" in text
+    assert "Choice" not in text
+    assert shown.html.count('data-to="compare"') == shown.html.count('data-to="attention"') == PAGE
+    hard = handlers.explore(Asked("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
+    assert "Choice 1" in plain(hard.html) and "hard?" not in hard.html
+    assert "data-to" not in hard.html
+    assert "holds 0 of these 30 questions" in hard.note
+
+
+def test_without_texts_items_have_ids_and_a_sentence_tells_how_to_get_them(engine, folder):
+    handlers = EvidenceHandlers(engine, folder)
+    shown = handlers.explore(Asked("choices", "Bitune", "LoRA r16", wanted=ALL))
+    assert "python app.py --data FOLDER" in shown.note
+    assert item_id(examples(QUIZ)[0].prompt) in shown.html
+    assert "Choice 1 ✓ right" in plain(shown.html)
+    with pytest.raises(ConfigError, match="--data"):
+        handlers.send(item_id(examples(QUIZ)[0].prompt))
+
+
+def test_a_source_is_read_once_and_only_when_asked_for(data, tmp_path, monkeypatch):
+    texts = ItemTexts([str(data), str(data / "quiz.train.jsonl")])
+    assert texts.found is None
+    assert len(texts.get()) == 53
+    (data / "quiz.test.jsonl").unlink()
+    assert len(texts.get()) == 53
+
+
+def test_a_source_that_cannot_be_read_is_a_sentence_and_the_rest_works(engine, folder, data, tmp_path):
+    (data / "broken.test.jsonl").write_text("{nonsense\n")
+    (tmp_path / "empty").mkdir()
+    sources = [str(tmp_path / "empty"), str(tmp_path / "gone.jsonl"), "~nobody-of-this-name/x", str(data)]
+    shown = EvidenceHandlers(engine, folder, sources).explore(Asked("choices", "Bitune", "LoRA r16", "quiz", ALL))
+    assert "empty has no file *.test.jsonl" in shown.note
+    assert "There is no file" in shown.note
+    assert "broken.test.jsonl, line 1: not JSON" in shown.note
+    assert "Which number is 7 in quiz?" in shown.html
+
+
+def test_a_question_arrives_as_it_was_measured():
+    (found,) = by_id(examples(QUIZ[:1])).values()
+    assert found.question == QUIZ[0]["question"]
+    bare = "Which number is 0 in quiz?\n\nChoices:\nthe number 0\nthe number 1\nthe number 2\nthe number 3"
+    own = "Question: {prompt}\n\nAnswer:"
+    assert as_asked(found.prompt, [own, own]) == (bare, "own")
+    assert own.replace("{prompt}", bare) == found.prompt
+    for templates in ([], [None], ["chat"], [own, None], ["Q: {prompt}\nA:"]):
+        assert as_asked(found.prompt, templates) == (found.prompt, "none")
+    (instruction,) = by_id(examples([{"task": "t0", "prompt": "Say it again: a", "answer": "a"}])).values()
+    assert (instruction.question, instruction.choices) == ("Say it again: a", None)
+    assert as_asked(instruction.prompt, [own]) == ("Say it again: a", "none")
+
+
+def test_nothing_recorded_is_one_sentence(engine, tmp_path):
+    handlers = EvidenceHandlers(engine, tmp_path / "nothing")
+    assert "python -m study table" in handlers.missing()
+    assert handlers.answer(None) == {}
+
+
+def damaged(value: dict, change) -> dict:
+    change(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.pop("rows"),
+        lambda value: value.update(rows=[]),
+        lambda value: value.update(title=7),
+        lambda value: value["tasks"][0].update(items=3),
+        lambda value: value["tasks"][0]["items"][0].update(right="2"),
+        lambda value: value["tasks"].append(5),
+        lambda value: value["rows"][1]["predictions"]["quiz"][0].pop(),
+        lambda value: value["rows"][1]["predictions"].update(quiz=[]),
+        lambda value: value["rows"][1]["predictions"]["quiz"][0].__setitem__(0, [1]),
+        lambda value: value["rows"][1]["accuracy"].pop("average"),
+        lambda value: value["rows"][1]["accuracy"]["quiz"].update(mean=float("nan")),
+        lambda value: value["rows"][1]["accuracy"]["quiz"].update(low="a"),
+        lambda value: value["rows"][1].update(parameters=None),
+        lambda value: value["rows"][1].update(seeds=[True]),
+        lambda value: value["rows"][1].update(minus=[]),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_others_are_shown(engine, folder, change):
+    write_evidence(folder, damaged(evidence("choices", TASKS), change))
+    handlers = EvidenceHandlers(engine, folder)
+    assert list(handlers.evidence) == ["arithmetic"]
+    (problem,) = handlers.problems
+    assert problem.startswith("choices.json is not a file of the study: ")
+    assert "python -m study table" in problem
+    assert escape(problem) in handlers.missing()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_a_file_of_anything_is_a_sentence(folder, content):
+    (folder / "choices.json").write_bytes(content)
+    found, (problem,) = load_all(folder)
+    assert list(found) == ["arithmetic"]
+    assert problem.startswith("choices.json is not a file of the study")
+
+
+def test_nasty_text_is_text_everywhere(engine, tmp_path):
+    quiz = [{"task": "quiz", "question": NASTY, "choices": [NASTY, "b"], "label": 0}, *records(5)]
+    open_ones = [{"task": "sums", "question": NASTY, "answer": NASTY}, *sums(3)]
+    write_records(tmp_path / "all.test.jsonl", [*quiz, *open_ones])
+    variants = [*VARIANTS, (NASTY, "custom", NASTY, 8, 5, [0], 0.5)]
+    value = evidence("choices", {NASTY: quiz, "Open": open_ones}, variants)
+    value |= {"title": NASTY, "text": NASTY, "base": NASTY}
+    handlers = EvidenceHandlers(engine, write_evidence(tmp_path / "evidence", value), [str(tmp_path)])
+    shown = [handlers.explore(Asked("choices", NASTY, "Bitune", wanted=ALL)), handlers.explore(Asked(NASTY, NASTY, NASTY))]
+    for html in (handlers.table("choices"), *(page.html + page.note for page in shown)):
+        assert "<img" not in html and "<script" not in html and "</script" not in html
+        assert escape(NASTY) in html
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}, "x", ("quiz",)])
+def test_whatever_a_browser_sends_is_answered_with_a_sentence(handlers, value):
+    good = Asked("choices", "Bitune", "LoRA r16")
+    for name in ("setting", "first", "second", "task", "wanted"):
+        html = handlers.explore(Asked(**{**vars(good), name: value})).html
+        assert 'role="alert"' in html and "failed inside" not in html
+    assert handlers.explore(Asked(**{**vars(good), "page": value})).page == (1 if value == 3 else 0), "the last page there is"
+    assert 'role="alert"' in handlers.table(value)
+    with pytest.raises(ConfigError):
+        handlers.send(value)
+
+
+def test_rows_get_colours_that_tell_the_two_in_question_apart(handlers):
+    views = evidence_table.views_of(handlers.evidence["choices"])
+    assert {name: view.colour for name, view in views.items()} == {
+        "Base": 0, "LoRA r8": 3, "LoRA r16": 2, "Bitune": 1, "Only causal": 4, "IA3": 5, "Bitune (IA3)": 3,
+    }  # fmt: skip
+
+
+def test_a_study_that_is_not_finished_is_shown_as_far_as_it_is(engine, tmp_path):
+    value = evidence("choices", TASKS, VARIANTS[:1])
+    handlers = EvidenceHandlers(engine, write_evidence(tmp_path / "evidence", value))
+    assert rows_of(handlers.table("choices"))[1].endswith("–")
+    assert handlers.explore(handlers.first_choice("choices")).place == "1 to 20 of 80"
+
+
+def test_programs_get_plain_rows(engine, folder, tmp_path):
+    with served(engine, results=folder) as address:
+        client = Client(address, verbose=False, analytics_enabled=False)
+        answer = client.predict(api_name="/evidence")
+        assert list(answer) == ["choices", "arithmetic"]
+        value = json.loads((folder / "choices.json").read_text())
+        assert [row["name"] for row in answer["choices"]["rows"]] == [row["name"] for row in value["rows"]]
+        for told, row in zip(answer["choices"]["rows"], value["rows"], strict=True):
+            assert told["minus"] == (row["minus"] and {key: share | {"spread": None} for key, share in row["minus"].items()})
+            assert {key: share["mean"] for key, share in told["accuracy"].items()} == {
+                key: share["mean"] for key, share in row["accuracy"].items()
+            }
+            assert "predictions" not in told
+        assert answer["choices"]["tasks"][0]["items"] == 50
+        assert list(client.predict("arithmetic", api_name="/evidence")) == ["arithmetic"]
+        with pytest.raises(AppError, match="no setting called 'ghost'"):
+            client.predict("ghost", api_name="/evidence")
+
+
+def test_data_comes_from_flags_or_the_environment():
+    assert Settings.from_command_line([], {}).data == ()
+    assert Settings.from_command_line([], {"BITUNE_DATA": "a,b:c"}).data == ("a", "b:c")
+    assert Settings.from_command_line(["--data", "x", "--data", "y"], {"BITUNE_DATA": "a"}).data == ("x", "y")
+
+
+def test_a_share_must_be_numbers():
+    for values in ((True, 0, 1), (0.1, float("inf"), 1), ("a", 0, 1), (0.1, 0, 1, float("nan"))):
+        with pytest.raises(DataError):
+            Share(*values)

@@ -1,0 +1,228 @@
+"""Checkpoint folders: a round trip changes no bit, and an older checkpoint is replaced whole or not at all."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from bitune import (
+    METHODS,
+    BituneModel,
+    CheckpointError,
+)
+from bitune.adapters.kinds import new_peft_config
+from bitune.checkpoints import folder as checkpoint_module
+from bitune.checkpoints.folder import read
+from tests.tiny import bitune_on, tiny_base, tiny_model
+from tests.unharmed import ANSWER, PROMPT, bare, change_tensors, contents, edit, refused, scores
+
+# PEFT's own way in asks transformers for a property under its old name.
+peft_itself = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+KINDS = ["lora", "dora", "ia3"]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """A random Bitune LoRA checkpoint of the tiny Llama; copy it before you damage it."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoint"
+    bitune_on(tiny_base()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    return shutil.copytree(saved, tmp_path / "checkpoint")
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_round_trip_is_exact_to_the_bit(method, kind, tmp_path):
+    model = bitune_on(tiny_base(), method, kind, prompt_template="Q: {prompt}\nA:")
+    model.log, model.card = '{"step": 1}\n', "# card \u2026\n"
+    model.record_training({"steps": 3})
+    model.save_pretrained(tmp_path / "first")
+    again = BituneModel.from_pretrained(tmp_path / "first", base=tiny_base())
+    assert torch.equal(scores(again), scores(model))
+    assert again.bitune_config == model.bitune_config and (again.log, again.card) == (model.log, model.card)
+    again.save_pretrained(tmp_path / "second")
+    assert contents(tmp_path / "second") == contents(tmp_path / "first")
+    untrained = BituneModel.create(tiny_base(), method, new_peft_config(tiny_model(), kind, rank=4))
+    assert not torch.equal(scores(untrained), scores(model)), "a load that does nothing would pass"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_checkpoint_in_16_bits_stays_as_it_was_saved(kind, dtype, tmp_path):
+    bitune_on(tiny_base(), kind=kind).save_pretrained(tmp_path / "first", dtype=dtype)
+    weights = load_file(tmp_path / "first" / "causal" / "adapter_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {dtype}
+    again = BituneModel.from_pretrained(tmp_path / "first", base=tiny_base())
+    again.save_pretrained(tmp_path / "second", dtype=dtype)
+    assert contents(tmp_path / "second") == contents(tmp_path / "first")
+    assert load_file(tmp_path / "second" / "mixing.safetensors")["theta_k"].dtype == torch.float32
+
+
+def test_a_base_in_bfloat16_rounds_no_adapter_and_no_coefficient(saved, tmp_path):
+    model = BituneModel.from_pretrained(saved, base=tiny_model().to(torch.bfloat16))
+    model.save_pretrained(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(saved)
+    model.to(torch.bfloat16)
+    assert model.mixing.theta_k.dtype == torch.float32
+
+
+def test_it_loads_beside_others_and_all_answer_as_alone(saved, tmp_path):
+    alone = scores(BituneModel.from_pretrained(saved, base=tiny_base()))
+    base = tiny_base()
+    first = bitune_on(base, "lora", seed=7)
+    before = scores(first)
+    models = [BituneModel.from_pretrained(saved, base=base) for _ in range(2)]
+    assert base.model._bitune_adapter_host.names == ("causal", "causal_2", "bidirectional", "causal_3", "bidirectional_2")
+    assert all(torch.equal(scores(model), alone) for model in models)
+    assert torch.equal(scores(first), before)
+    models[1].save_pretrained(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(saved)
+
+
+@peft_itself
+def test_peft_reads_an_adapter_folder_of_ours(saved):
+    loaded = PeftModel.from_pretrained(tiny_model(), saved / "causal").eval()
+    causal = BituneModel.from_pretrained(saved / "causal", base=tiny_base())
+    whole = torch.cat([PROMPT, ANSWER], dim=1)
+    with torch.no_grad():
+        expected = loaded(whole).logits[:, PROMPT.shape[1] - 1 : -1]
+    torch.testing.assert_close(scores(causal), expected, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(bare(tiny_model())[:, -1:], expected[:, :1], atol=0.1)
+
+
+@peft_itself
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_peft_folder_is_a_lora_checkpoint(kind, tmp_path):
+    torch.manual_seed(3)
+    plain = get_peft_model(tiny_model(), new_peft_config(tiny_model(), kind, rank=4)).eval()
+    for parameter in plain.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    plain.save_pretrained(tmp_path / "plain")
+    model = BituneModel.from_pretrained(tmp_path / "plain", base=tiny_base())
+    assert model.bitune_config.method == METHODS["lora"] and model.mixing is None
+    whole = torch.cat([PROMPT, ANSWER], dim=1)
+    with torch.no_grad():
+        expected = plain(whole).logits[:, PROMPT.shape[1] - 1 : -1]
+    torch.testing.assert_close(scores(model), expected, atol=1e-5, rtol=1e-5)
+    model.save_pretrained(tmp_path / "ours")
+    again = BituneModel.from_pretrained(tmp_path / "ours", base=tiny_base())
+    assert torch.equal(scores(again), scores(model))
+
+
+def test_the_same_weights_in_16_bits_are_the_same_base(saved):
+    for dtype in (torch.bfloat16, torch.float16):
+        BituneModel.from_pretrained(saved, base=tiny_model().to(dtype))
+
+
+def test_a_setting_of_a_newer_peft_that_is_not_in_use_is_no_obstacle(folder, saved):
+    edit(folder / "causal" / "adapter_config.json", lambda data: data | {"use_wonders": False, "wonders": None, "more": {}})
+    model = BituneModel.from_pretrained(folder, base=tiny_base())
+    assert torch.equal(scores(model), scores(BituneModel.from_pretrained(saved, base=tiny_base())))
+
+
+def test_lora_and_dora_share_a_base(saved, tmp_path):
+    bitune_on(tiny_base(), kind="dora").save_pretrained(tmp_path / "dora")
+    folders = [saved, tmp_path / "dora"]
+    alone = [scores(BituneModel.from_pretrained(folder, base=tiny_base())) for folder in folders]
+    base = tiny_base()
+    together = [BituneModel.from_pretrained(folder, base=base) for folder in folders]
+    for model, expected in zip(together, alone, strict=True):
+        torch.testing.assert_close(scores(model), expected, atol=1e-5, rtol=1e-5)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def test_saving_replaces_an_older_checkpoint_whole(folder, tmp_path):
+    (folder / "notes.txt").write_text("of the old one")
+    model = bitune_on(tiny_base(), "lora")
+    model.save_pretrained(folder)
+    assert set(contents(folder)) == {"bitune_config.json", "causal/adapter_config.json", "causal/adapter_model.safetensors"}
+    assert torch.equal(scores(BituneModel.from_pretrained(folder, base=tiny_base())), scores(model))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_folder_of_other_things_is_no_target(tmp_path):
+    model = bitune_on(tiny_base())
+    (tmp_path / "notes.txt").write_text("mine")
+    with refused(model.base, str(tmp_path), "empty or new"):
+        model.save_pretrained(tmp_path)
+    with refused(model.base, "notes.txt", "empty or new"):
+        model.save_pretrained(tmp_path / "notes.txt")
+    with refused(model.base, "notes.txt", "could not be written"):
+        model.save_pretrained(tmp_path / "notes.txt" / "inside")
+    assert (tmp_path / "notes.txt").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("facts", [{"when": object()}, {"who": "\ud800"}])
+def test_facts_that_are_no_json_are_refused_and_the_old_one_stays(facts, folder):
+    before, model = contents(folder), bitune_on(tiny_base())
+    model.record_training(facts)
+    with refused(model.base, str(folder), "no JSON"):
+        model.save_pretrained(folder)
+    assert contents(folder) == before
+
+
+def test_an_empty_folder_a_deep_one_a_link_and_here_are_targets(tmp_path, monkeypatch):
+    model = bitune_on(tiny_base())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty", target_is_directory=True)
+    (tmp_path / "here").mkdir()
+    for target in ("empty", "a/b/c", "link"):
+        model.save_pretrained(tmp_path / target)
+        BituneModel.from_pretrained(tmp_path / target, base=tiny_base())
+    assert (tmp_path / "link").is_symlink()
+    monkeypatch.chdir(tmp_path / "here")
+    model.save_pretrained(".")
+    assert (tmp_path / "here" / "bitune_config.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "empty", "here", "link"]
+    assert (tmp_path / "empty").stat().st_mode & 0o077 == (tmp_path / "a").stat().st_mode & 0o077, "others may read it too"
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("moment", ["bidirectional/adapter_model.safetensors", "mixing.safetensors", "rename"])
+def test_a_cut_while_saving_leaves_the_old_one_whole(error, moment, folder, tmp_path, monkeypatch):
+    before = contents(folder)
+    model = bitune_on(tiny_base(), seed=8)
+
+    def save(tensors, file, **options):
+        if str(file).endswith(moment):
+            raise error
+        save_file(tensors, file, **options)
+
+    def rename(self, target):
+        if self.name == "new":
+            raise error
+        return original(self, target)
+
+    original = Path.rename
+    monkeypatch.setattr(checkpoint_module, "save_file", save)
+    if moment == "rename":
+        monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(CheckpointError if isinstance(error, OSError) else KeyboardInterrupt):
+        model.save_pretrained(folder)
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_load_takes_over_all_or_nothing(saved, folder):
+    model = bitune_on(tiny_base(), seed=8)
+    before = scores(model)
+    weights = folder / "bidirectional" / "adapter_model.safetensors"
+    change_tensors(weights, lambda tensors: dict(list(tensors.items())[1:]))
+    with refused(model.base, "lack"):
+        model.load(read(folder))
+    assert torch.equal(scores(model), before)
+    model.load(read(saved))
+    assert torch.equal(scores(model), scores(BituneModel.from_pretrained(saved, base=tiny_base())))

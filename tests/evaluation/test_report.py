@@ -1,0 +1,138 @@
+"""Accuracies, intervals and differences: against counts by hand, the binomial distribution, and a loop over resamples."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from bitune.adapters.manager import AdapterHost
+from bitune.data.examples import example_of
+from bitune.errors import ConfigError, DataError
+from bitune.evaluation.report import Interval, bootstrap, evaluate, item_id, number_of, same_answer
+from bitune.evaluation.scores import question, score
+from bitune.schema.variants import BASE
+from tests.tiny import bitune_on, tiny_base
+
+
+def test_bootstrap_of_hits_is_the_binomial_interval():
+    """Resampling 60 hits of 200 draws from Binomial(200, 0.3): its 2.5 % and 97.5 % quantiles are known."""
+    found = bootstrap([1.0] * 60 + [0.0] * 140, resamples=200_000)
+    chance = np.array([math.comb(200, k) * 0.3**k * 0.7 ** (200 - k) for k in range(201)]).cumsum()
+    low, high = (int(np.searchsorted(chance, q)) / 200 for q in (0.025, 0.975))
+    assert found.mean == 0.3
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.0051)  # quantiles lie on a grid of 1 / 200
+
+
+def test_bootstrap_of_differences_equals_drawing_items():
+    generator = np.random.default_rng(3)
+    values = generator.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=300)
+    drawn = values[generator.integers(0, 300, (20_000, 300))].mean(1)
+    found = bootstrap(values, resamples=20_000)
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.007)
+
+
+def test_bootstrap_is_the_same_each_time_and_needs_items():
+    assert bootstrap([0.0, 1.0, 1.0]) == bootstrap([0.0, 1.0, 1.0])
+    assert bootstrap([1.0, 1.0]) == Interval(1.0, 1.0, 1.0)
+    for groups in ([], [[]], [[1.0], []]):
+        with pytest.raises(ConfigError, match="no item"):
+            bootstrap(*groups)
+
+
+def test_bootstrap_of_groups_is_of_their_average():
+    """A group without spread adds none: half the width; two alike groups narrow it by the root of two."""
+    one = bootstrap([1.0, 0.0] * 200)
+    fixed, two = bootstrap([1.0, 0.0] * 200, [1.0]), bootstrap([1.0, 0.0] * 200, [1.0, 0.0] * 200)
+    assert (fixed.mean, two.mean) == (0.75, 0.5)
+    assert fixed.high - fixed.low == pytest.approx((one.high - one.low) / 2, rel=0.05)
+    assert two.high - two.low == pytest.approx((one.high - one.low) / 2**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("5 apples and 7 pears", 7.0),
+        ("so 1,234.5 in all.", 1234.5),
+        ("3-2", 2.0),
+        ("it is -4", -4.0),
+        (".5", 0.5),
+        ("2 + 2 = 4\n#### 4 pounds, 20 pence", 4.0),
+        ("#### 1\n#### -2", -2.0),
+        ("none", None),
+        ("7 is not it ####", None),
+    ],
+)
+def test_number_of(text, number):
+    assert number_of(text) == number
+
+
+@pytest.mark.parametrize(
+    ("predicted", "right", "same"),
+    [
+        ("The answer is 12.", "12", True),
+        ("12.0004", "12", True),
+        ("12.1", "12", False),
+        ("twelve", "12", False),
+        ("1 + 1 = 2 #### 2", "so\n#### 2", True),
+        ("a  Cat", "A cat", True),
+        ("a cat in 1999", "a dog in 1999", False),
+    ],
+)
+def test_same_answer(predicted, right, same):
+    assert same_answer(predicted, right) is same
+
+
+@pytest.fixture(scope="module")
+def two():
+    base = tiny_base()
+    return base, {"base": BASE.with_mixing(None), "qa": bitune_on(base, seed=4).variant}
+
+
+CHOICES = [
+    example_of({"task": "t", "question": f"number {i}?", "choices": ["one", "two dogs", f"{i}"], "label": i % 3})
+    for i in range(12)
+]
+
+
+def test_report_counts_what_scores_say(two):
+    base, variants = two
+    host = AdapterHost.of(base.model)
+    report = evaluate(host, variants, CHOICES, base.tokenizer, batch_size=5)
+    scores = score(host, variants, [question(e, base.tokenizer) for e in CHOICES], batch_size=5)
+    for name in variants:
+        best = [max(range(3), key=lambda i, row=row: row[i].sum) for row in scores[name]]
+        assert list(report.predictions["sum"][name]) == best
+        right = [b == e.label for b, e in zip(best, CHOICES, strict=True)]
+        assert report.accuracy("sum", name).mean == sum(right) / 12
+    gap = report.accuracy("sum", "qa").mean - report.accuracy("sum", "base").mean
+    assert report.difference("sum", "qa", "base").mean == pytest.approx(gap)
+    assert [item.id for item in report.items] == [item_id(e.prompt) for e in CHOICES]
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["measures"]["sum"]["qa"]["predictions"] == list(report.predictions["sum"]["qa"])
+    assert plain["measures"]["mean"]["qa"]["minus"]["base"] == vars(report.difference("mean", "qa", "base"))
+    assert set(plain["measures"]) == {"sum", "mean"}
+
+
+def test_open_answers_are_generated_and_compared(two):
+    base, variants = two
+    host = AdapterHost.of(base.model)
+    asked = [example_of({"task": "t", "prompt": f"say {i}:", "answer": "yes"}) for i in range(4)]
+    said = evaluate(host, variants, asked, base.tokenizer, max_new_tokens=3).predictions["answer"]["qa"]
+    # Ask again for just what it said: every item is right now.
+    known = [example_of({"task": "t", "prompt": e.prompt, "answer": text or "x"}) for e, text in zip(asked, said, strict=True)]
+    again = evaluate(host, {"qa": variants["qa"]}, known, base.tokenizer, max_new_tokens=3)
+    assert again.accuracy("answer", "qa").mean == sum(map(bool, said)) / 4
+
+
+def test_mixed_and_empty_sets_are_refused(two):
+    base, variants = two
+    host = AdapterHost.of(base.model)
+    with pytest.raises(DataError, match="no item"):
+        evaluate(host, variants, [], base.tokenizer)
+    with pytest.raises(DataError, match="split it"):
+        evaluate(host, variants, [*CHOICES, example_of({"task": "t", "prompt": "a", "answer": "b"})], base.tokenizer)
+    with pytest.raises(DataError, match="Item 2 of those to measure needs 6.. tokens and the model reads 512"):
+        too_long = example_of({"task": "t", "question": "x" * 600, "choices": ["a", "b"], "label": 0})
+        evaluate(host, variants, [CHOICES[0], too_long], base.tokenizer)

@@ -1,0 +1,94 @@
+"""Scores against a brute force that re-reads every prompt for every choice; answers against generate, one at a time."""
+
+import pytest
+import torch
+
+from bitune import Engine
+from bitune.data.examples import Example
+from bitune.evaluation.scores import Likelihood, Question, answer, by_mean, by_sum, question, score
+from tests.tiny import bitune_on, ids, tiny_base
+
+
+@pytest.fixture(scope="module")
+def setting():
+    base = tiny_base()
+    models = {"qa": bitune_on(base, seed=1), "dora": bitune_on(base, "no_mixing", "dora", seed=2)}
+    engine = Engine(base)
+    questions = [
+        Question(prompt[0].tolist(), [choice[0].tolist() for choice in ids(3, 1, 5, seed=10 + i)], i % 3)
+        for i, prompt in enumerate(ids(9, 1, 4, 17, 2))
+    ]
+    variants = {**engine.variants, **{name: model.variant for name, model in models.items()}}
+    return engine.host, variants, models, questions
+
+
+def reread(host, model, prompt, choice) -> torch.Tensor:
+    """Logits [choice, vocabulary] of a choice after its prompt, read by itself; `model` None is the base."""
+    with torch.no_grad():
+        if model is not None:
+            return model(torch.tensor([prompt]), torch.tensor([choice])).logits[0]
+        return host.model(torch.tensor([[*prompt, *choice]])).logits[0, len(prompt) - 1 : -1]
+
+
+def test_scores_equal_a_brute_force(setting):
+    host, variants, models, questions = setting
+    scores = score(host, variants, questions, batch_size=2)
+    for name in variants:
+        for q, row in zip(questions, scores[name], strict=True):
+            for choice, found in zip(q.choices, row, strict=True):
+                logits = reread(host, models.get(name), q.prompt_ids, choice)
+                log = logits.log_softmax(-1)[range(len(choice)), choice]
+                assert found.sum == pytest.approx(log.sum().item(), abs=1e-3)
+                assert found.greedy == (logits.argmax(-1).tolist() == list(choice))
+
+
+def test_what_greedy_decoding_says_is_greedy(setting):
+    """Of two choices, the one that the model itself would say is marked, the other is not."""
+    host, variants, models, questions = setting
+    for name in variants:
+        said = []
+        for _ in range(3):
+            logits = reread(host, models.get(name), questions[1].prompt_ids, [*said, 0])
+            said.append(int(logits[-1].argmax()))
+        other = [said[0], said[1], (said[2] + 1) % 200]
+        ((row,),) = score(host, {name: variants[name]}, [Question(questions[1].prompt_ids, [said, other])]).values()
+        assert [found.greedy for found in row] == [True, False]
+
+
+def test_batches_do_not_change_scores(setting):
+    host, variants, _, questions = setting
+    one, many = score(host, variants, questions, batch_size=1), score(host, variants, questions, batch_size=5)
+    for name in variants:
+        for a, b in zip(one[name], many[name], strict=True):
+            assert [x.sum for x in a] == pytest.approx([x.sum for x in b], abs=1e-3)
+
+
+def test_answers_are_those_of_generate(setting):
+    """Batched, padded and beside other variants as each model alone; the end token and what follows are not in them."""
+    host, variants, models, questions = setting
+    prompts = [q.prompt_ids for q in questions]
+    found = answer(host, variants, prompts, max_new_tokens=6, batch_size=3, ends=[257])
+    end = host.model.generation_config.eos_token_id
+    assert end == 257
+    for name in variants:
+        for prompt, said in zip(prompts, found[name], strict=True):
+            generate = models[name].generate if name in models else host.model.generate
+            alone = generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=end)[
+                0, len(prompt) :
+            ].tolist()
+            assert said == (alone[: alone.index(end)] if end in alone else alone)
+    assert any(found["qa"])
+
+
+def test_best_by_sum_and_by_mean():
+    # By sum the short choice wins (-2 > -4), by mean a token the long one (-1 > -2).
+    scores = [Likelihood(-2.0, False), Likelihood(-4.0, True)]
+    assert by_sum(scores) == 0
+    assert by_mean(scores, [[1], [1, 1, 1, 1]]) == 1
+
+
+def test_questions_hold_the_choices_as_trained(setting):
+    tokenizer = tiny_base().tokenizer
+    q = question(Example("t", "Q:", " yes", (" yes", " no"), 0), tokenizer)
+    assert tokenizer.decode(q.choices[1]) == " no"
+    assert tokenizer.decode(q.prompt_ids) == "Q:"

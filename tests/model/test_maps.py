@@ -1,0 +1,248 @@
+"""Attention maps against eager attention on every family, summaries against plain loops, what-ifs against rows of the table."""
+
+import numpy as np
+import pytest
+import torch
+
+from bitune import BituneModel, ConfigError, Engine, MixingRatios, UnknownNameError
+from bitune.inference.sweep import stream_sweep, sweep
+from bitune.model.maps import attention_maps, recording, summarize
+from bitune.model.prefill import run_passes
+from bitune.modeling.masks import pass_masks
+from bitune.schema.variants import PRESETS, WhatIf
+from tests.tiny import FAMILIES, bitune_on, ids, tiny_base, tiny_model
+
+families = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+def eager_maps(model: BituneModel, prompt: torch.Tensor, reading) -> torch.Tensor:
+    """[layers, heads, tokens, tokens] by transformers' own output_attentions under eager attention."""
+    before = model.base.config._attn_implementation
+    model.base.set_attn_implementation("eager")
+    try:
+        masks = pass_masks(model.host.layout, [reading.attention], torch.ones_like(prompt), "eager", torch.float32)
+        with model.host.using(reading.adapter), torch.no_grad():
+            return torch.cat(model.base(prompt, attention_mask=masks, output_attentions=True).attentions)
+    finally:
+        model.base.set_attn_implementation(before)
+
+
+@families
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_recorded_weights_are_the_models(family, attention):
+    model = bitune_on(tiny_model(family, attention))
+    (prompt,) = ids(11)
+    for reading in model.variant.passes:
+        taken = {}
+        with (
+            recording(model.base, lambda layer, weights, taken=taken: taken.__setitem__(layer, weights[0].clone())),
+            torch.no_grad(),
+        ):
+            recorded, _ = run_passes(model.host, prompt, torch.ones_like(prompt), [(reading, 0)])
+        expected = eager_maps(model, prompt, reading)
+        found = torch.stack([taken[layer] for layer in range(4)])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:-1]), atol=1e-5, rtol=0)
+        assert model.base.config._attn_implementation == attention, "the implementation is restored"
+        with torch.no_grad():
+            plain, _ = run_passes(model.host, prompt, torch.ones_like(prompt), [(reading, 0)])
+        for a, b in zip(recorded.layers, plain.layers, strict=True):
+            torch.testing.assert_close(a.keys, b.keys, atol=1e-5, rtol=1e-5)
+
+
+@families
+def test_look_ahead_is_exactly_zero_causally_and_above_zero_both_ways(family):
+    model = bitune_on(tiny_model(family))
+    (prompt,) = ids(12)
+    maps = attention_maps(model.host, model.variant, prompt[0].tolist(), [], range(4))
+    assert not maps.summaries["causal"].look_ahead.any()
+    assert (maps.summaries["bidirectional"].look_ahead > 0).all()
+    assert not np.triu(maps.passes["causal"], 1).any()
+
+
+def test_summaries_equal_plain_loops():
+    model = bitune_on(tiny_model())
+    (prompt,) = ids(9)
+    maps = attention_maps(model.host, model.variant, prompt[0].tolist(), [], range(4))
+    for reading in model.variant.passes:
+        weights = eager_maps(model, prompt[:, :-1], reading)
+        summary = maps.summaries[reading.attention]
+        for layer in range(4):
+            for head in range(4):
+                ahead = entropy = distance = first = 0.0
+                for q in range(8):
+                    for k in range(8):
+                        w = float(weights[layer, head, q, k])
+                        ahead += w * (k > q) / 8
+                        entropy -= (w * np.log(w) if w > 0 else 0) / 8
+                        distance += w * abs(q - k) / 8
+                        first += w * (k == 0) / 8
+                found = [getattr(summary, key)[layer, head] for key in ("look_ahead", "entropy", "distance", "first_token")]
+                np.testing.assert_allclose(found, [ahead, entropy, distance, first], atol=1e-5)
+
+
+def test_summary_of_an_answers_rows_counts_positions_from_the_end():
+    uniform = torch.full((1, 2, 5), 0.2)  # queries at positions 3 and 4 of five keys
+    result = summarize(uniform)
+    assert result["look_ahead"].item() == pytest.approx(0.1)
+    assert result["distance"].item() == pytest.approx(((3 + 2 + 1 + 0 + 1) + (4 + 3 + 2 + 1 + 0)) / 5 / 2)
+
+
+@families
+def test_answer_rows_attend_to_the_mixed_cache(family):
+    """alpha 0 leaves the cache of the first pass: both maps agree then, and differ with the learned ratios; rows sum to 1."""
+    model = bitune_on(tiny_model(family))
+    prompt, answer = ids(12, 4)
+    layers = model.host.layout.layers
+    only = model.variant.with_mixing(MixingRatios.constant(layers, 0.0))
+    same = attention_maps(model.host, only, prompt[0].tolist(), answer[0].tolist(), [1, 3])
+    np.testing.assert_array_equal(same.answer.mixed, same.answer.first_pass)
+    assert not np.nan_to_num(same.moved_keys).any()
+    maps = attention_maps(model.host, model.variant, prompt[0].tolist(), answer[0].tolist(), [1, 3])
+    assert maps.answer.mixed.shape == (2, 4, 4, 15)
+    np.testing.assert_allclose(maps.answer.mixed.astype(np.float32).sum(-1), 1, atol=2e-3)
+    assert np.abs(maps.answer.mixed.astype(np.float32) - maps.answer.first_pass).max() > 1e-2
+    assert (np.nan_to_num(maps.moved_keys, nan=1) > 0).all()
+    assert (np.nan_to_num(maps.moved_values, nan=1) > 0).all()
+
+
+def test_how_far_the_cache_moved():
+    """With alpha 1 the cache is the second pass: the distance between the two passes, token by token."""
+    model = bitune_on(tiny_model())
+    (prompt,) = ids(8)
+    full = model.variant.with_mixing(MixingRatios.constant(4, 1.0))
+    maps = attention_maps(model.host, full, prompt[0].tolist(), [], [])
+    with torch.no_grad():
+        prefix = prompt[:, :-1]
+        cache, _ = run_passes(model.host, prefix, torch.ones_like(prefix), [(p, 0) for p in model.variant.passes])
+    for layer, part in enumerate(cache.layers):
+        for token in range(7):
+            for values, found in ((part.keys, maps.moved_keys), (part.values, maps.moved_values)):
+                first, second = values[0, :, token].flatten(), values[1, :, token].flatten()
+                assert found[layer, token] == pytest.approx(float((second - first).norm() / first.norm()), rel=1e-4)
+
+
+def test_prompts_of_one_and_two_tokens():
+    model = bitune_on(tiny_model())
+    for length in (1, 2):
+        (prompt,) = ids(length)
+        maps = attention_maps(model.host, model.variant, prompt[0].tolist(), [5], [0])
+        assert maps.passes["causal"].shape == (1, 4, length - 1, length - 1)
+        assert maps.answer.mixed.shape == (1, 4, 1, length)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    base = tiny_base()
+    for name, method in (("qa", "bitune"), ("plain", "lora")):
+        model = bitune_on(base, method)
+        model.save_pretrained(folder / name)
+        model.release()
+    engine = Engine(base)
+    engine.add_checkpoint(folder / "qa")
+    engine.add_checkpoint(folder / "plain")
+    return engine
+
+
+def test_the_engine_names_tokens(engine):
+    maps = engine.attention("Wörld?", "qa", layers=[3], answer="yes", template="none")
+    assert (maps.prompt_tokens, len(maps.tokens)) == (7, 10)
+    assert "".join(maps.tokens[-3:]) == "yes"
+    assert maps.passes["causal"].dtype == np.float16
+    assert maps.passes["bidirectional"].shape == (1, 4, 6, 6)
+    assert maps.layers == (3,)
+    assert set(engine.attention("one pass", "plain", layers=[0]).passes) == {"causal"}
+
+
+def test_two_passes_alike_keep_both_maps():
+    model = bitune_on(tiny_model(), "only_causal")
+    maps = attention_maps(model.host, model.variant, list(range(5, 14)), [], [0])
+    assert list(maps.passes) == list(maps.summaries) == ["causal", "second causal"]
+    assert np.abs(maps.passes["causal"] - maps.passes["second causal"]).max() > 1e-3
+
+
+def test_layers_that_are_not_there(engine):
+    with pytest.raises(ConfigError, match="no layer 4"):
+        engine.attention("Hello", "qa", layers=[4])
+
+
+@pytest.mark.parametrize(("preset", "method"), [("causal only", None), ("bidirectional only", "no_mixing")])
+def test_what_if_limits_equal_rows_of_the_table(engine, preset, method):
+    """Token for token: causal only is the LoRA of adapter A; bidirectional only is "no mixing" of the same adapters."""
+    from dataclasses import replace
+
+    learned = engine.variants["qa"]
+    reading = learned.passes[0 if method is None else 1]
+    engine.variants["row"] = replace(learned, passes=(reading,), mixing=None)
+    try:
+        question = WhatIf("qa", PRESETS[preset](engine.mixing("qa")))
+        *_, last = engine.stream("Hello you", ["qa", "row", "if"], template="none", max_new_tokens=16, what_ifs={"if": question})
+    finally:
+        del engine.variants["row"]
+    assert last["if"].text == last["row"].text != last["qa"].text
+
+
+def test_what_ifs_share_the_prompt_passes(engine, monkeypatch):
+    sizes = []
+    decoder = type(engine.base.model.base_model)
+    forward = decoder.forward
+    monkeypatch.setattr(
+        decoder,
+        "forward",
+        lambda self, input_ids=None, **k: sizes.append(len(input_ids)) or forward(self, input_ids=input_ids, **k),
+    )
+    learned = engine.mixing("qa")
+    what_ifs = {name: WhatIf("qa", preset(learned)) for name, preset in PRESETS.items()}
+    *_, last = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
+    assert sizes[:2] == [2, 5], "two passes, then five rows that answer"
+    assert last["learned"].text == last["qa"].text
+
+
+def test_what_ifs_that_make_no_sense(engine):
+    with pytest.raises(ConfigError, match="mixes nothing"):
+        engine.stream("Hello", ["if"], what_ifs={"if": WhatIf("plain", MixingRatios.constant(4, 0.5))})
+    with pytest.raises(ConfigError, match="4 ratios"):
+        engine.stream("Hello", ["if"], what_ifs={"if": WhatIf("qa", MixingRatios.constant(3, 0.5))})
+    with pytest.raises(UnknownNameError):
+        engine.stream("Hello", ["if"], what_ifs={"if": WhatIf("qb", MixingRatios.constant(4, 0.5))})
+    with pytest.raises(ConfigError, match="already there"):
+        engine.stream("Hello", ["qa"], what_ifs={"qa": WhatIf("qa", MixingRatios.constant(4, 0.5))})
+
+
+def test_scaling_goes_from_one_pass_to_the_other():
+    ratios = MixingRatios((0.2, 0.8), (0.0, 1.0))
+    assert ratios.scaled(0) == MixingRatios.constant(2, 0.0)
+    assert ratios.scaled(1) == ratios
+    assert ratios.scaled(2) == MixingRatios.constant(2, 1.0)
+    assert ratios.scaled(0.5).keys == pytest.approx((0.1, 0.4))
+    assert ratios.scaled(1.5).keys == pytest.approx((0.6, 0.9))
+    assert ratios.with_layers(1, 1, 0.5) == MixingRatios((0.2, 0.5), (0.0, 0.5))
+    with pytest.raises(ConfigError):
+        ratios.scaled(2.5)
+    with pytest.raises(ConfigError):
+        ratios.with_layers(1, 2, 0.5)
+
+
+def test_a_sweep_goes_through_the_learned_answer(engine):
+    points = sweep(engine, "Hello you", "qa", [0, 1, 2], template="none", max_new_tokens=8)
+    *_, learned = engine.stream("Hello you", ["qa"], template="none", max_new_tokens=8)
+    assert points[1].completion.text == learned["qa"].text
+    assert points[1].log_probability > max(points[0].log_probability, points[2].log_probability)
+    assert [p.factor for p in points] == [0, 1, 2]
+    # A greedy answer's probability is the product of its steps' largest: recomputed here over the whole sequence.
+    model = BituneModel.from_pretrained(engine.checkpoints["qa"].source, base=tiny_base())
+    answer = list(learned["qa"].token_ids)
+    with torch.no_grad():
+        loss = model(torch.tensor([engine.prompt_ids("Hello you", "qa", template="none")]), torch.tensor([answer])).loss
+    assert points[1].log_probability == pytest.approx(-loss.item() * len(answer), abs=1e-3)
+
+
+def test_a_sweep_streams_its_answers_and_can_be_stopped(engine):
+    *parts, last = stream_sweep(engine, "Hello you", "qa", [0, 1, 2], template="none", max_new_tokens=8)
+    assert all(point.log_probability is None for points in parts for point in points)
+    assert [p.completion.text for p in parts[-1]] == [p.completion.text for p in last]
+    running = stream_sweep(engine, "Hello you", "qa", template="none", max_new_tokens=400)
+    assert len(next(running)) == 9
+    running.close()
+    assert sweep(engine, "Hello", "qa", [1], template="none", max_new_tokens=2)[0].completion.tokens

@@ -1,0 +1,284 @@
+"""Training on tiny models: it learns, resumes to the same bits, keeps two processes in step, and says what it did."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from bitune import BituneModel, ConfigError
+from bitune.adapters.kinds import new_peft_config
+from bitune.data.examples import Collator, TokenPair
+from bitune.training.trainer import BituneTrainer, TrainingSettings, arguments_of, last_checkpoint, train
+from tests.launch import launched
+from tests.tiny import saved_base, tiny_base
+
+ROOT = Path(__file__).parent.parent.parent
+FAST = {"batch_size": 4, "max_steps": 6, "learning_rate": 5e-3, "log_every": 1, "save_every": 2}
+
+
+def pairs(count: int = 24, seed: int = 0) -> list[TokenPair]:
+    """Prompts whose answer is their first token, so that there is something to learn, of several lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [torch.randint(3, 40, (4 + i % 5,), generator=generator).tolist() for i in range(count)]
+    return [TokenPair(prompt, [prompt[0], 257]) for prompt in prompts]
+
+
+def fresh(method: str = "bitune", kind: str = "lora") -> BituneModel:
+    base = tiny_base()
+    torch.manual_seed(0)
+    return BituneModel.create(base, method, new_peft_config(base.model, kind, rank=4))
+
+
+def state(model: BituneModel) -> dict[str, torch.Tensor]:
+    saved = model.to_checkpoint()
+    parts = {f"{slot}.{key}": value for slot, adapter in saved.adapters.items() for key, value in adapter.weights.items()}
+    return parts | ({} if saved.theta is None else {"theta_k": saved.theta[0], "theta_v": saved.theta[1]})
+
+
+def assert_same(first: BituneModel, second: BituneModel) -> None:
+    a, b = state(first), state(second)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a), [key for key in a if not torch.equal(a[key], b[key])]
+
+
+@pytest.mark.parametrize(("method", "kind"), [("bitune", "lora"), ("lora", "lora"), ("bitune", "dora"), ("bitune", "ia3")])
+def test_it_learns_and_leaves_the_base_alone(method, kind, tmp_path):
+    model = fresh(method, kind)
+    before = {name: p.clone() for name, p in model.base.named_parameters() if not p.requires_grad}
+    start = state(model)
+    rate = 0.1 if kind == "ia3" else 5e-3  # IA3 learns a few numbers that start at 1
+    train(model, pairs(), TrainingSettings(**FAST | {"max_steps": 30, "save_every": 100, "learning_rate": rate}), tmp_path)
+    losses = [json.loads(line)["loss"] for line in model.log.splitlines()]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert all(torch.equal(p, before[name]) for name, p in model.base.named_parameters() if not p.requires_grad)
+    moved = {key for key, value in state(model).items() if not torch.equal(value, start[key])}
+    assert any(key.startswith("causal.") for key in moved)
+    if method == "bitune":
+        assert any(key.startswith("bidirectional.") for key in moved)
+        assert {"theta_k", "theta_v"} <= moved
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    """The second run starts from the files alone, as after a kill at step 5: its newest complete state is of step 4."""
+    whole, cut = fresh(), fresh()
+    settings = TrainingSettings(**FAST)
+    train(whole, pairs(), settings, tmp_path / "whole")
+
+    class Killed(Exception):
+        pass
+
+    def die_at_5(self, logs, start_time=None, log=BituneTrainer.log):
+        log(self, logs, start_time)
+        if self.state.global_step == 5:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(BituneTrainer, "log", die_at_5)
+        train(cut, pairs(), settings, tmp_path / "cut")
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
+    # A state that was being written when the power went has no trainer_state.json and is passed over.
+    (tmp_path / "cut" / "checkpoint-5").mkdir()
+    resumed = fresh()
+    train(resumed, pairs(), settings, tmp_path / "cut", resume=True)
+    assert_same(whole, resumed)
+    steps = [json.loads(line)["step"] for line in resumed.log.splitlines()]
+    assert steps == [json.loads(line)["step"] for line in whole.log.splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_without_a_state_starts_from_the_start(tmp_path):
+    first, second = fresh(), fresh()
+    train(first, pairs(), TrainingSettings(**FAST), tmp_path / "a")
+    train(second, pairs(), TrainingSettings(**FAST), tmp_path / "b", resume=True)
+    assert_same(first, second)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    """Two batches of 4 accumulated take the step of one of 8, as all answers are equally long."""
+    large, small = fresh(), fresh()
+    same = pairs(8)
+    train(large, same, TrainingSettings(**FAST | {"batch_size": 8, "max_steps": 1}), tmp_path / "a")
+    train(small, same, TrainingSettings(**FAST | {"accumulation": 2, "max_steps": 1}), tmp_path / "b")
+    for key, value in state(large).items():
+        torch.testing.assert_close(state(small)[key], value, atol=2e-4, rtol=1e-3)
+
+
+def test_batches_are_of_like_lengths_and_in_no_order_of_length():
+    from bitune.training.trainer import _EpochSampler
+
+    lengths = [1 + i % 97 for i in range(803)]
+    sampler = _EpochSampler(8, lengths, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(803))
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+    batches = [[lengths[i] for i in first[start : start + 8]] for start in range(0, 800, 8)]
+    assert sum(max(b) - min(b) for b in batches) / 100 < 5, "little padding"
+    rising = sum(max(b) > max(a) for a, b in zip(batches, batches[1:], strict=False))
+    assert 30 < rising < 70, "neither falling nor rising"
+
+
+def test_theta_has_its_own_learning_rate(tmp_path):
+    slow = fresh()
+    train(slow, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 1e-9}), tmp_path)
+    for alpha in slow.mixing_ratios():
+        torch.testing.assert_close(alpha, torch.full_like(alpha, 0.5), atol=1e-5, rtol=0)
+
+
+def test_the_log_holds_what_the_mixing_view_draws(tmp_path):
+    model = fresh()
+    train(model, pairs(), TrainingSettings(**FAST | {"evaluate_every": 3}), tmp_path, pairs(8, seed=1))
+    log = [json.loads(line) for line in model.log.splitlines()]
+    trained = [entry for entry in log if "loss" in entry]
+    assert [entry["step"] for entry in trained] == [1, 2, 3, 4, 5, 6]
+    assert all(len(entry["alpha_k"]) == len(entry["alpha_v"]) == 4 and "learning_rate" in entry for entry in trained)
+    assert [entry["step"] for entry in log if "eval_loss" in entry][:2] == [3, 6]
+    keys, values = model.mixing_ratios()
+    torch.testing.assert_close(torch.tensor(log[-1]["alpha_k"]), keys, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.tensor(log[-1]["alpha_v"]), values, atol=1e-4, rtol=0)
+    model.save_pretrained(tmp_path / "saved")
+    assert (tmp_path / "saved" / "training_log.jsonl").read_text() == model.log
+
+
+def test_bfloat16_keeps_what_is_trained_in_float32(tmp_path):
+    base = tiny_base()
+    base.model.to(torch.bfloat16)
+    model = BituneModel.create(base)
+    train(model, pairs(), TrainingSettings(**FAST | {"bf16": True}), tmp_path)
+    assert {value.dtype for value in state(model).values()} == {torch.float32}
+    assert base.model.lm_head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+def test_sparing_casts_under_autocast_changes_no_bit(kind):
+    """Same gradients with PEFT's casts to float32 and without them; the casts are back afterwards."""
+    gradients = []
+    for spared in (False, True):
+        base = tiny_base()
+        base.model.to(torch.bfloat16)
+        torch.manual_seed(0)
+        model = BituneModel.create(base, peft_config=new_peft_config(base.model, kind, rank=4)).train()
+        batch = Collator(0)(pairs(4))
+        with model.host.under_autocast() if spared else nullcontext(), torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch).loss
+        loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        assert all(layer.cast_input_dtype_enabled for layer in layers)
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "epochs": 1.0}])
+def test_a_finished_run_resumes_without_one_more_update(length, tmp_path):
+    """Also where the rate would not be 0 by then; its loss is the mean over all of it."""
+    settings = TrainingSettings(**FAST | length | {"schedule": "constant"})
+    first, second = fresh(), fresh()
+    figures = train(first, pairs(16), settings, tmp_path)
+    again = train(second, pairs(16), settings, tmp_path, resume=True)
+    assert_same(first, second)
+    assert first.log == second.log and len(second.log.splitlines()) == 4
+    losses = [json.loads(line)["loss"] for line in first.log.splitlines()]
+    assert figures["train_loss"] == again["train_loss"] == pytest.approx(sum(losses) / 4)
+
+
+def test_a_rate_of_zero_freezes_the_ratios(tmp_path):
+    model = fresh()
+    train(model, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 0.0}), tmp_path)
+    assert torch.equal(state(model)["theta_k"], torch.full((4,), 0.01))
+    with pytest.raises(ConfigError, match="mixing_learning_rate"):
+        TrainingSettings(mixing_learning_rate=-1.0)
+
+
+def test_the_kernel_for_short_prompts_gives_the_same_loss(tmp_path):
+    model = fresh()
+    settings = TrainingSettings(max_steps=1)
+    trainer = BituneTrainer(model, settings, arguments_of(settings, tmp_path, on_cpu=True), pairs(), [])
+    batch = Collator(0)(pairs(4))
+    torch.testing.assert_close(trainer.compute_loss(model, batch), model(**batch).loss)
+
+
+def test_alpha_starts_where_it_is_told():
+    for alpha in (0.1, 0.5, 0.9):
+        keys, values = BituneModel.create(tiny_base(), alpha_start=alpha).mixing_ratios()
+        torch.testing.assert_close(torch.cat([keys, values]), torch.full((8,), alpha))
+    for alpha in (0.0, 1.0, -1.0):
+        with pytest.raises(ConfigError, match=f"start at {alpha}"):
+            BituneModel.create(tiny_base(), alpha_start=alpha)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"batch_size": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"epochs": 0.0}, {"accumulation": -1}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainingSettings(**wrong)
+
+
+def test_evaluating_needs_something_to_evaluate_on(tmp_path):
+    with pytest.raises(ConfigError, match="validation"):
+        train(fresh(), pairs(), TrainingSettings(**FAST | {"evaluate_every": 2}), tmp_path)
+
+
+def test_gradient_checkpointing_is_refused():
+    model = fresh().train()
+    model.base.activation_checkpointing_enable()
+    with pytest.raises(ConfigError, match="checkpointing"):
+        model(torch.tensor([[5, 6, 7]]), torch.tensor([[8]]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny base with tokenizer and a data file, on disk."""
+    place = tmp_path_factory.mktemp("tiny")
+    saved_base(place / "base")
+    lines = [json.dumps({"task": "t", "question": f"{'again ' * (i % 4)}{i}?", "answer": str(i)}) for i in range(16)]
+    (place / "data.jsonl").write_text("\n".join(lines))
+    return place
+
+
+def run_training(folder: Path, output: Path, processes: int = 1, accumulation: int = 1) -> BituneModel:
+    command = f"train --device cpu --max-steps 3 --batch-size 2 --rank 4 --accumulation {accumulation}".split()
+    files = ["--base", folder / "base", "--data", folder / "data.jsonl", "--output", output]
+    assert launched(folder, command + files, processes).stdout.count("saved ") == 1
+    return BituneModel.from_pretrained(output, base=str(folder / "base"))
+
+
+def test_two_processes_take_the_steps_of_one(folder, tmp_path):
+    """DDP over two processes with 2 examples each is one process accumulating two batches of 2: the same weights, saved once."""
+    one = run_training(folder, tmp_path / "one", accumulation=2)
+    two = run_training(folder, tmp_path / "two", processes=2)
+    for key, value in state(one).items():
+        torch.testing.assert_close(state(two)[key], value, atol=1e-3, rtol=1e-2)
+    assert not torch.equal(state(one)["theta_k"], torch.full((4,), 0.01))
+
+
+def test_two_processes_evaluate_as_one(folder, tmp_path):
+    """Choices and open answers: the same report to the last digit."""
+    questions = [{"question": f"{'why ' * (i % 5)}{i}?", "choices": ["yes", "no", str(i)], "label": i % 3} for i in range(11)]
+    (tmp_path / "choices.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    reports = []
+    for processes in (1, 2):
+        report = tmp_path / f"{processes}.json"
+        files = ["--base", folder / "base", "--data", tmp_path / "choices.jsonl", "--data", folder / "data.jsonl"]
+        options = ["--device", "cpu", "--batch-size", 2, "--max-new-tokens", 3, "--output", report]
+        assert launched(folder, ["evaluate", *files, *options], processes).stdout.count("choices.jsonl  ") == 2
+        reports.append(json.loads(report.read_text()))
+    assert reports[0] == reports[1]
+    assert len(reports[0]["sets"][str(tmp_path / "choices.jsonl")]["items"]) == 11
+
+
+def test_a_gathered_state_dict_saves_the_same(folder):
+    """Under FSDP the weights come as a whole state dict of the model, gathered from its shards."""
+    model = fresh()
+    gathered = {key: value + 0 for key, value in model.state_dict().items()}
+    first, second = model.to_checkpoint(), model.to_checkpoint(gathered)
+    assert first.adapters.keys() == second.adapters.keys()
+    for slot, adapter in first.adapters.items():
+        assert adapter.weights.keys() == second.adapters[slot].weights.keys()
+        assert all(torch.equal(value, second.adapters[slot].weights[key]) for key, value in adapter.weights.items())
+    assert all(torch.equal(a, b) for a, b in zip(first.theta, second.theta, strict=True))
