@@ -25,16 +25,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     engine = bitune.Engine(bitune.load_base(device="cpu", dtype="float32"))
-    host = engine.host
+    manager = engine.manager
     ids = torch.randint(3, 40_000, (1, options.tokens))
     ones = torch.ones_like(ids)
 
     def plain():
-        run_passes(host, ids, ones, PASSES)
+        run_passes(manager, ids, ones, PASSES)
 
     def captured(only: set[int] | None, reduce):
-        with recording(host.model, reduce, only):
-            run_passes(host, ids, ones, PASSES)
+        with recording(manager.model, reduce, only):
+            run_passes(manager, ids, ones, PASSES)
 
     works = {
         "plain": plain,
@@ -49,7 +49,7 @@ def main() -> None:
         print(f"{name}: {ratios[name]}")
     variant = bitune.Variant(tuple(p for p, _ in PASSES), bitune.MixingRatios.constant(30, 0.5), None)
     long = torch.randint(3, 40_000, (options.memory_tokens,)).tolist()
-    most = peak_above(lambda: attention_maps(host, variant, long, [], []))
+    most = peak_above(lambda: attention_maps(manager, variant, long, [], []))
     print(f"all-layer summary of {options.memory_tokens} tokens: {most / 2**30:.2f} GB above the loaded model")
 
 

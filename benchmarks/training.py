@@ -38,7 +38,7 @@ def update_of(base: bitune.Base, method: str, options: argparse.Namespace) -> Wo
     weights = [p for group in optimizer.param_groups for p in group["params"]]
 
     def update() -> None:
-        with model.host.under_autocast():
+        with model.manager.under_autocast():
             trainer.compute_loss(prepared, batch).backward()
         torch.nn.utils.clip_grad_norm_(weights, settings.clip)
         optimizer.step()

@@ -50,7 +50,7 @@ def main() -> None:
 
     @torch.no_grad()
     def read(count: int) -> None:
-        run_passes(engine.host, ids, torch.ones_like(ids), [(reading, 0) for reading in passes[:count]])
+        run_passes(engine.manager, ids, torch.ones_like(ids), [(reading, 0) for reading in passes[:count]])
 
     result = in_turn({"one": lambda: read(1), "both": lambda: read(2)}, options.rounds)["both"]
     print(f"both passes of {ids.shape[1]} tokens / the causal pass alone: {result}")

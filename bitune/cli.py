@@ -247,7 +247,7 @@ def evaluate(options: argparse.Namespace) -> None:
     for source, examples in _fitting(sets, engine.base.tokenizer, options, seen).items():
         with tqdm(total=len(examples), desc=Path(source).name, disable=not distributed.is_main()) as bar:
             reports[source] = run(
-                engine.host,
+                engine.manager,
                 engine.variants,
                 examples,
                 engine.base.tokenizer,
@@ -334,12 +334,12 @@ def convert(options: argparse.Namespace) -> None:
 
 def inspect(options: argparse.Namespace) -> None:
     """Print config and mixing ratios; no base is loaded."""
-    from bitune.checkpoints.folder import locate, read
+    from bitune.checkpoints.folder import read, resolve_checkpoint
     from bitune.model.mixing import MixingCoefficients
     from bitune.schema.config import MixingSettings
     from bitune.schema.variants import name_of
 
-    checkpoint = read(locate(options.checkpoint))
+    checkpoint = read(resolve_checkpoint(options.checkpoint))
     config = checkpoint.config
     print(f"base      {config.base.id}\nmethod    {name_of(config.method) or 'custom'}\ntemplate  {config.prompt_template!r}")
     for slot, adapter in checkpoint.adapters.items():

@@ -16,13 +16,13 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from bitune import distributed
 from bitune.base.default import EMBEDDED
 from bitune.base.loading import load_base
-from bitune.checkpoints.folder import locate, read
+from bitune.checkpoints.folder import read, resolve_checkpoint
 from bitune.data.examples import continuation_ids, cut_left
 from bitune.data.prompts import pad_left
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
-from bitune.inference.generation import before_end, end_tokens, measured_decoding
+from bitune.inference.generation import before_end, end_tokens, eval_generation_config
 from bitune.model.identity import source_of
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.support import cache_input
@@ -72,14 +72,14 @@ class BituneLM(TemplateLM):
         self.batch_size = _count("batch_size", batch_size)
         distributed.meet()
         if not base:
-            base = source_of(read(locate(pretrained)).config.base) if pretrained else EMBEDDED.name
+            base = source_of(read(resolve_checkpoint(pretrained)).config.base) if pretrained else EMBEDDED.name
         engine = Engine(load_base(base, device="auto" if device == _UNSAID else device, dtype=dtype))
         if pretrained:
             engine.add_checkpoint(pretrained, name="checkpoint")
         *_, self._variant = engine.variants.values()
-        self._host, self._name, context = engine.host, engine.base_facts.name, engine.base_facts.context
+        self._manager, self._name, context = engine.manager, engine.base_facts.name, engine.base_facts.context
         self.tokenizer: PreTrainedTokenizerBase = engine.base.tokenizer
-        self._device = self._host.model.get_input_embeddings().weight.device
+        self._device = self._manager.model.get_input_embeddings().weight.device
         self.max_length = context if max_length is None else _count("max_length", max_length)
         if self.max_length > context:
             raise ConfigError(f"max_length is {self.max_length}, and {self._name!r} reads {context} tokens; give less.")
@@ -165,7 +165,7 @@ class BituneLM(TemplateLM):
             groups += [(context, indices[start : start + size]) for start in range(0, len(indices), size)]
         questions = [Question(context, [requests[index][2] for index in indices]) for context, indices in groups]
         with tqdm(total=len(groups), desc="contexts", disable=disable_tqdm or not distributed.is_main()) as bar:
-            (rows,) = score(self._host, {"": self._variant}, questions, self.batch_size, bar.update).values()
+            (rows,) = score(self._manager, {"": self._variant}, questions, self.batch_size, bar.update).values()
         pairs = (pair for (_, indices), row in zip(groups, rows, strict=True) for pair in zip(indices, row, strict=True))
         return [(value.sum, value.greedy) for _, value in sorted(pairs)]
 
@@ -218,12 +218,12 @@ class BituneLM(TemplateLM):
     @torch.no_grad()
     def _answers(self, prompts: Sequence[list[int]], until: list[str], **settings: object) -> list[str]:
         ids, mask = pad_left(prompts, 0, self._device)
-        cache = prefill(self._host, ids, mask, [Row.of(self._variant, row) for row in range(len(prompts))])
-        ends = end_tokens(self._host.model, self.tokenizer)
-        config = measured_decoding(ends, **settings)
+        cache = prefill(self._manager, ids, mask, [Row.of(self._variant, row) for row in range(len(prompts))])
+        ends = end_tokens(self._manager.model, self.tokenizer)
+        config = eval_generation_config(ends, **settings)
         how = {"generation_config": config, "stopping_criteria": [_Until(self.tokenizer, until, ids.shape[1])] if until else []}
-        with self._host.using(self._variant.answer_adapter):
-            whole = self._host.model.generate(ids, attention_mask=mask, **how, **cache_input(cache))
+        with self._manager.active_adapter(self._variant.answer_adapter):
+            whole = self._manager.model.generate(ids, attention_mask=mask, **how, **cache_input(cache))
         said = (self.tokenizer.decode(before_end(tokens, ends)) for tokens in whole[:, ids.shape[1] :].tolist())
         return [postprocess_generated_text(text, until, None) for text in said]
 

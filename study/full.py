@@ -1,6 +1,6 @@
 """Full fine-tuning in the place of adapters: whole sets of a base's linear weights, of which one is in force at a time.
 
-To BituneModel it is a host like any other, so every method of the variant table trains and answers with it.
+To BituneModel it is a manager like any other, so every method of the variant table trains and answers with it.
 """
 
 import copy
@@ -12,12 +12,12 @@ from peft import PeftConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base
 from bitune.errors import CheckpointError
 
 
-class WeightSets(AdapterHost):
+class WeightSets(AdapterManager):
     """Each `adapter` is a float32 copy of every linear weight of the decoder; at rest the base's own are in force."""
 
     def __init__(self, model: PreTrainedModel):

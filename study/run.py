@@ -14,7 +14,7 @@ import transformers
 from filelock import FileLock, Timeout
 
 from bitune.adapters.kinds import new_peft_config
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base
 from bitune.data.examples import (
     Example,
@@ -91,14 +91,14 @@ def _carry_out(study: Study, run: Run) -> None:
     setting, started = study.settings[run.setting], time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {run.name}", flush=True)
     if run.method == "base":
-        result = {"measured": measure(study, setting, BASE.with_mixing(None), AdapterHost.of(study.base.model))}
+        result = {"measured": measure(study, setting, BASE.with_mixing(None), AdapterManager.of(study.base.model))}
     else:
         model = _fresh(study, run)
         try:
             result = _train(study, run, model)
             if run.peft == FULL and not run.tuning:
                 with torch.autocast(model.device.type, torch.bfloat16):  # its weights are kept in float32, the base's in bfloat16
-                    result["measured"] = measure(study, setting, model.variant, model.host)
+                    result["measured"] = measure(study, setting, model.variant, model.manager)
             elif not run.tuning:
                 model.save_pretrained(study.checkpoint(run), dtype=torch.bfloat16)
         finally:
@@ -113,7 +113,7 @@ def _measure_saved(study: Study, run: Run) -> dict[str, dict]:
     """What is measured is what can be shipped: the checkpoint as it was saved, adapters in bfloat16."""
     model = BituneModel.from_pretrained(study.checkpoint(run), study.base, trainable=False)
     try:
-        return measure(study, study.settings[run.setting], model.variant, model.host)
+        return measure(study, study.settings[run.setting], model.variant, model.manager)
     finally:
         model.release()
 
@@ -167,7 +167,7 @@ def _training_examples(study: Study, setting: Setting) -> list[Example]:
     return [example for name in setting.train for example in load_examples(study.data / f"{name}.train.jsonl")]
 
 
-def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost) -> dict[str, dict]:
+def measure(study: Study, setting: Setting, variant: Variant, manager: AdapterManager) -> dict[str, dict]:
     """Predictions of one variant on the first records of each test file whose prompts fit, those left out whose answers do not or
     whose prompts stand in the training files too.
 
@@ -180,7 +180,7 @@ def measure(study: Study, setting: Setting, variant: Variant, host: AdapterHost)
         limits = (setting.max_prompt_tokens, setting.max_answer_tokens, limit)
         examples = to_measure(examples, study.base.tokenizer, *limits, seen)
         report = evaluate(
-            host, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
+            manager, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )
         # An open answer is somebody's text: what is kept is whether it was right.
         right = [item.right if isinstance(item.right, int) else 1 for item in report.items]

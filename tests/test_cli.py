@@ -286,7 +286,7 @@ def test_train_writes_a_checkpoint_that_moved_and_says_so(more, method, work, ca
     log = [json.loads(line) for line in (tmp_path / "trained" / "training_log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3]
     model = BituneModel.from_pretrained(tmp_path / "trained", base=load_base(work / "base", device="cpu"))
-    moved = [value for key, value in model.host.weights("causal").items() if "lora_B" in key or "ia3_l" in key]
+    moved = [value for key, value in model.manager.weights("causal").items() if "lora_B" in key or "ia3_l" in key]
     assert any((value != value.new_tensor(1.0 if "ia3" in more else 0.0)).any() for value in moved)
     assert "--- trained" in run(
         capsys, "generate", "--base", work / "base", "--checkpoint", tmp_path / "trained", "--max-new-tokens", 2, "Hi"

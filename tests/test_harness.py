@@ -59,7 +59,7 @@ def engine(work) -> Engine:
 def known(engine) -> list[dict]:
     """Open questions, some with the very answer that the checkpoint or the base gives."""
     asked = [example_of(record) for record in OPEN]
-    report = evaluate(engine.host, engine.variants, asked, engine.base.tokenizer, max_new_tokens=5)
+    report = evaluate(engine.manager, engine.variants, asked, engine.base.tokenizer, max_new_tokens=5)
     said = [report.predictions["answer"][name] for name in ("qa", "base", "qa", "base", "qa")]
     return [record | {"answer": said[i][i] or "none"} if i < 4 else record for i, record in enumerate(OPEN)]
 
@@ -179,7 +179,7 @@ def test_choices_are_those_of_evaluate(work, engine, name):
     args = arguments(work) if name == "qa" else {"base": str(work / "base"), "device": "cpu", "pretrained": ""}
     results = run(work, [choice_task(work)], model_args=args)
     examples = [example_of(record) for record in CHOICES]
-    report = evaluate(engine.host, {name: engine.variants[name]}, examples, engine.base.tokenizer, batch_size=4)
+    report = evaluate(engine.manager, {name: engine.variants[name]}, examples, engine.base.tokenizer, batch_size=4)
     found = []
     for sample, example in zip(results["samples"]["choices"], examples, strict=True):
         assert [tuple(pair) for pair in sample["arguments"]] == [(example.prompt, choice) for choice in example.choices]
@@ -196,7 +196,7 @@ def test_open_answers_are_those_of_evaluate(work, engine, known, name, tmp_path)
     args = arguments(work) | ({} if name == "qa" else {"pretrained": None})
     results = run(work, [open_task(work, tmp_path / "open.jsonl")], model_args=args)
     examples = [example_of(record) for record in known]
-    report = evaluate(engine.host, {name: engine.variants[name]}, examples, engine.base.tokenizer, max_new_tokens=5)
+    report = evaluate(engine.manager, {name: engine.variants[name]}, examples, engine.base.tokenizer, max_new_tokens=5)
     said = tuple(sample["resps"][0][0].strip() for sample in results["samples"]["open"])
     assert said == report.predictions["answer"][name]
     exact = [text == record["answer"] for text, record in zip(said, known, strict=True)]
@@ -321,8 +321,8 @@ def test_stopping_saves_steps(work, monkeypatch):
     lm = model(work)
     whole = generate(lm, ["One"], max_gen_toks=12)[0]
     steps = []
-    forward = lm._host.model.forward
-    monkeypatch.setattr(lm._host.model, "forward", lambda *a, **k: steps.append(1) or forward(*a, **k))
+    forward = lm._manager.model.forward
+    monkeypatch.setattr(lm._manager.model, "forward", lambda *a, **k: steps.append(1) or forward(*a, **k))
     stop = next(c for c in whole if c.isascii())
     assert generate(lm, ["One"], max_gen_toks=12, until=[stop]) == [whole[: whole.index(stop)]]
     assert len(steps) < 12 - 1

@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
 from bitune import BituneError, CheckpointError
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from tests.tiny import ids
 
 PROMPT, ANSWER = ids(9, 4)
@@ -30,7 +30,7 @@ def bare(model) -> torch.Tensor:
 def state_of(model) -> dict[str, object]:
     """All that a failed load must leave alone, apart from the logits."""
     return {
-        "adapters": AdapterHost.of(model).names,
+        "adapters": AdapterManager.of(model).names,
         "parameters": {name: (p.data_ptr(), p.requires_grad) for name, p in model.named_parameters()},
         "wrapped": [path for path, module in model.named_modules() if isinstance(module, BaseTunerLayer)],
         "attributes": sorted(vars(model)),

@@ -17,8 +17,8 @@ from bitune.errors import ConfigError, UnknownNameError
 from bitune.schema.results import AttentionMaps
 
 # Measured in Chromium on two cores; beyond, the browser stands still for longer than a person waits.
-MOST_NUMBERS = 1_200_000  # in the document: 30 layers x 9 heads x 64 x 64 tokens are 1.1 million
-MOST_LINES = {"head": 150_000, "model": 300_000}  # drawn at once
+MAX_NUMBERS = 1_200_000  # in the document: 30 layers x 9 heads x 64 x 64 tokens are 1.1 million
+MAX_LINES = {"head": 150_000, "model": 300_000}  # drawn at once
 VIEWS = {"head": "head_view.js", "model": "model_view.js"}
 MARKER = "PYTHON_PARAMS"  # stands twice in BertViz's file, the second time in a comment
 CDN = "https://cdnjs.cloudflare.com"
@@ -68,10 +68,10 @@ def layers_that_fit(maps: AttentionMaps, view: str, layer: int) -> list[int]:
     """
     lines = next(iter(maps.passes.values()))[0].size
     if view == "head":
-        if lines > MOST_LINES[view]:
+        if lines > MAX_LINES[view]:
             return []
-        return list(maps.layers) if lines * len(maps.layers) <= MOST_NUMBERS else [layer]
-    number = MOST_LINES[view] // lines
+        return list(maps.layers) if lines * len(maps.layers) <= MAX_NUMBERS else [layer]
+    number = MAX_LINES[view] // lines
     start = max(0, min(maps.layers.index(layer) - number // 2, len(maps.layers) - number))
     return list(maps.layers[start : start + number])
 
@@ -81,7 +81,7 @@ def too_large(maps: AttentionMaps, view: str) -> str:
     heads, tokens, _ = next(iter(maps.passes.values()))[0].shape
     return (
         f"BertViz draws a line for every pair of tokens: one layer with {heads} heads and {tokens} tokens has "
-        f"{heads * tokens**2:,}, and above {MOST_LINES[view]:,} the browser stands still. Use the maps above, or a shorter prompt."
+        f"{heads * tokens**2:,}, and above {MAX_LINES[view]:,} the browser stands still. Use the maps above, or a shorter prompt."
     )
 
 

@@ -21,9 +21,9 @@ from bitune.errors import ConfigError, PromptError
 from bitune.schema.results import AttentionMaps
 from bitune.schema.variants import WhatIf
 
-MOST_TOKENS = 1024  # a map of more has over a million weights
-MOST_CHARACTERS = 24  # of one token, generously: counting the tokens of a megabyte takes seconds
-MOST_NUMBERS = 2_000_000  # in one answer to a program: about 15 MB of JSON
+MAX_TOKENS = 1024  # a map of more has over a million weights
+MAX_CHARACTERS = 24  # of one token, generously: counting the tokens of a megabyte takes seconds
+MAX_NUMBERS = 2_000_000  # in one answer to a program: about 15 MB of JSON
 KEPT_BYTES = 100 * 2**20  # of one reading with all its layers; a longer prompt keeps only what was opened
 STORE_BYTES = 4 * KEPT_BYTES
 FORGOTTEN = "This reading is no longer kept here; press Read to compute it again."
@@ -43,7 +43,7 @@ class Asked:
         for name, value in (("variant", self.variant), ("answer", self.answer)):
             if not isinstance(value, str):
                 raise ConfigError(f"{name} must be text; got {shown(value)}.")
-        if len(self.answer) > MOST_TOKENS * MOST_CHARACTERS:
+        if len(self.answer) > MAX_TOKENS * MAX_CHARACTERS:
             raise PromptError(f"The answer has {len(self.answer):,} characters; shorten it.")
         if any(0xD800 <= ord(sign) <= 0xDFFF for sign in self.answer):
             raise PromptError("The answer holds half of a surrogate pair, which is not text; remove it.")
@@ -186,9 +186,9 @@ class AttentionHandlers:
         tokens = len(self.engine.prompt_ids(asked.prompt, source, template=asked.template))
         # Not as a prompt: a model may write signs that no prompt may hold.
         tokens += len(self.engine.base.tokenizer(asked.answer, add_special_tokens=False).input_ids)
-        if tokens > MOST_TOKENS:
+        if tokens > MAX_TOKENS:
             raise PromptError(
-                f"Prompt and answer have {tokens:,} tokens; maps are drawn for up to {MOST_TOKENS:,}, so shorten them."
+                f"Prompt and answer have {tokens:,} tokens; maps are drawn for up to {MAX_TOKENS:,}, so shorten them."
             )
         return tokens
 
@@ -246,7 +246,7 @@ class AttentionHandlers:
         tokens, heads = self.checked_tokens(asked), self.engine.base_facts.heads
         maps.check_head(head, heads)
         numbers = 4 * (heads if head is None else 1) * tokens**2
-        if numbers > MOST_NUMBERS:
+        if numbers > MAX_NUMBERS:
             raise ConfigError(f"All heads of {tokens} tokens are about {numbers:,} numbers; ask for one head.")
         found = self.layer_of(Reading(asked, self.compute(asked, [])), layer)
         return {"variant": variant, "template": template, "base": self.engine.base_facts.name, **maps.plain(found, layer, head)}

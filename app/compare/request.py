@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from app.ui.what_ifs import plain, read, shown
 from bitune.errors import ConfigError
 
-MOST_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
+MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
 TEMPLATES = {"own": "the checkpoint's own", "chat": "the base's chat template", "none": "none, the text as it is"}
 
 
@@ -31,8 +31,8 @@ class CompareRequest:
         object.__setattr__(self, "variants", names(self.variants))
         object.__setattr__(self, "max_new_tokens", whole(self.max_new_tokens))
         object.__setattr__(self, "seed", whole(self.seed))
-        if isinstance(self.max_new_tokens, int) and self.max_new_tokens > MOST_NEW_TOKENS:
-            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; this page allows at most {MOST_NEW_TOKENS}.")
+        if isinstance(self.max_new_tokens, int) and self.max_new_tokens > MAX_NEW_TOKENS:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; this page allows at most {MAX_NEW_TOKENS}.")
 
     @property
     def options(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.compare.handlers import CompareHandlers, Screen, sentence
-from app.compare.request import MOST_NEW_TOKENS, TEMPLATES, from_query
+from app.compare.request import MAX_NEW_TOKENS, TEMPLATES, from_query
 from app.ui.examples import EXAMPLES
 from bitune.errors import BituneError
 
@@ -128,7 +128,7 @@ def choices(handlers: CompareHandlers, prompt: gr.Textbox) -> Fields:
     )
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
-            max_new_tokens = gr.Slider(1, MOST_NEW_TOKENS, value=64, step=1, label="New tokens", min_width=180)
+            max_new_tokens = gr.Slider(1, MAX_NEW_TOKENS, value=64, step=1, label="New tokens", min_width=180)
             temperature = gr.Slider(0, 2, value=0, step=0.05, label="Temperature", min_width=180)
         with gr.Row():
             top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", min_width=180)

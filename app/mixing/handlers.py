@@ -22,7 +22,7 @@ from bitune.inference.sweep import stream_sweep
 from bitune.schema.results import SweepPoint
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
-MOST_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
+MAX_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
 SWEEP_TOKENS = 32
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
 MIXES_NOTHING = "{} reads the prompt once and mixes nothing, so it has no ratios."
@@ -132,8 +132,8 @@ class MixingHandlers:
     def check_length(self, prompt: object, name: str, template: object) -> None:
         """PromptError where a prompt is too long for this tab."""
         tokens = len(self.engine.prompt_ids(prompt, name, template=template))
-        if tokens > MOST_TOKENS:
-            raise PromptError(f"The prompt has {tokens:,} tokens; this works for up to {MOST_TOKENS:,}, so shorten it.")
+        if tokens > MAX_TOKENS:
+            raise PromptError(f"The prompt has {tokens:,} tokens; this works for up to {MAX_TOKENS:,}, so shorten it.")
 
     def editor(self, of: str, preset: str = "learned") -> str:
         """The faders of a checkpoint, set by a preset."""

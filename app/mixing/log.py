@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bitune.errors import DataError
 
-MOST_COLUMNS = 160  # more than a screen shows apart
+MAX_COLUMNS = 160  # more than a screen shows apart
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def curve(entries: Sequence[Mapping], key: str) -> tuple[tuple[int, float], ...]
     return tuple((entry["step"], float(entry[key])) for entry in entries if real(entry.get(key)))
 
 
-def thinned(items: Sequence, most: int = MOST_COLUMNS) -> list[int]:
+def thinned(items: Sequence, most: int = MAX_COLUMNS) -> list[int]:
     """Places of at most `most` items, evenly spread, the last one among them."""
     if len(items) <= most:
         return list(range(len(items)))

@@ -9,7 +9,7 @@ from app.compare.handlers import sentence
 from app.compare.tab import MODEL_QUEUE, STOPPING, Fields
 from app.mixing.handlers import NO_CHECKPOINT, Added, MixingHandlers, SweepScreen
 from app.ui.examples import EXAMPLES
-from app.ui.what_ifs import MOST
+from app.ui.what_ifs import MAX_WHAT_IFS
 from bitune.schema.variants import PRESETS
 
 INTRODUCTION = (
@@ -168,7 +168,7 @@ def what_if_list() -> tuple:
         add = gr.Button("Add to Compare", variant="primary", elem_id="bt-add", scale=0, min_width=160)
     note = gr.HTML("", elem_id="bt-added", apply_default_css=False)
     slots = []
-    for _ in range(MOST):
+    for _ in range(MAX_WHAT_IFS):
         with gr.Row(visible=False, elem_classes="bt-slot") as row:
             chip = gr.HTML("", apply_default_css=False, min_width=0)
             remove = gr.Button("Remove", size="sm", scale=0, min_width=90)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
-MOST = 4  # each is one more row of the batch
+MAX_WHAT_IFS = 4  # each is one more row of the batch
 FIELDS = {"of", "keys", "values"}
 
 
@@ -21,8 +21,8 @@ def read(value: object) -> dict[str, WhatIf]:
         raise ConfigError(
             f'what_ifs must be an object {{name: {{"of": ..., "keys": [...], "values": [...]}}}}; got {shown(value)}.'
         )
-    if len(value) > MOST:
-        raise ConfigError(f"There are {len(value)} what-ifs; this page answers at most {MOST} at once.")
+    if len(value) > MAX_WHAT_IFS:
+        raise ConfigError(f"There are {len(value)} what-ifs; this page answers at most {MAX_WHAT_IFS} at once.")
     return {name: read_one(name, question) for name, question in value.items()}
 
 
@@ -88,11 +88,11 @@ def add(
         raise ConfigError(
             f"A what-if of {question.of!r} needs {learned.layers} ratios, one a layer; got {question.mixing.layers}."
         )
-    if len(what_ifs) >= MOST:
-        raise ConfigError(f"There are {MOST} what-ifs already; remove one first.")
+    if len(what_ifs) >= MAX_WHAT_IFS:
+        raise ConfigError(f"There are {MAX_WHAT_IFS} what-ifs already; remove one first.")
     name = free_name(f"{question.of}: {label(question.mixing, learned)}", {*what_ifs, *taken})
     used = {other["colour"] for other in what_ifs.values()}
-    value["colour"] = next(place for place in range(MOST) if place not in used)
+    value["colour"] = next(place for place in range(MAX_WHAT_IFS) if place not in used)
     return {**what_ifs, name: value}, name
 
 

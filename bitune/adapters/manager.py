@@ -27,8 +27,8 @@ _BASE_ROW = "__base__"  # PEFT's name for a row without adapter
 _HOST = "_bitune_adapter_host"
 
 
-class AdapterHost:
-    """The adapters of one base. Get it with `AdapterHost.of(model)`: everybody who shares a base shares its host."""
+class AdapterManager:
+    """The adapters of one base. Get it with `AdapterManager.of(model)`: everybody who shares a base shares its manager."""
 
     def __init__(self, model: PreTrainedModel):
         if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
@@ -45,15 +45,15 @@ class AdapterHost:
         self._lock = threading.RLock()
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> "AdapterHost":
-        """The host of `model`, made on first call; UnsupportedModelError if the model cannot run Bitune."""
+    def of(cls, model: PreTrainedModel) -> "AdapterManager":
+        """The manager of `model`, made on first call; UnsupportedModelError if the model cannot run Bitune."""
         if _HOST not in vars(model):
-            host = cls(model)
+            manager = cls(model)
             model.requires_grad_(False)
-            setattr(model, _HOST, host)
+            setattr(model, _HOST, manager)
         return vars(model)[_HOST]
 
-    def __getstate__(self) -> dict:  # a copied or pickled base has its own host, and locks cannot be copied
+    def __getstate__(self) -> dict:  # a copied or pickled base has its own manager, and locks cannot be copied
         return {key: value for key, value in vars(self).items() if key != "_lock"}
 
     def __setstate__(self, state: dict) -> None:
@@ -150,7 +150,7 @@ class AdapterHost:
             yield
 
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[None]:
+    def active_adapter(self, adapter: str | None) -> Iterator[None]:
         """Run with one adapter (None: the base alone) until the end of the block, also when it ends by an exception."""
         self._check_known([adapter])
         with self._lock:
@@ -199,7 +199,7 @@ class AdapterHost:
     def _rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
         distinct = set(adapters)
         if len(distinct) == 1:
-            with self.using(adapters[0]):
+            with self.active_adapter(adapters[0]):
                 yield
             return
         names = [_BASE_ROW if name is None else name for name in adapters]
@@ -209,7 +209,7 @@ class AdapterHost:
             beams = args[0].shape[0] // len(names)
             return args, {**kwargs, "adapter_names": [name for name in names for _ in range(beams)]}
 
-        with self.using(next(name for name in adapters if name is not None)):
+        with self.active_adapter(next(name for name in adapters if name is not None)):
             hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._switchable]
             try:
                 yield

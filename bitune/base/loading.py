@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitune.base.default import EMBEDDED, reason
-from bitune.base.sources import Weights, locate
+from bitune.base.sources import Weights, resolve_base
 from bitune.base.unpacked import unpacked
 from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
 
@@ -67,7 +67,7 @@ def load_base(
         raise ConfigError(f"device is {str(device)!r} and device_map is {device_map!r}; give one of the two.")
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    weights = locate(source)
+    weights = resolve_base(source)
     with _told_plainly(weights), _quiet():
         weights = _quicker(weights)
         model = _load_model(weights, dtype, device_map)

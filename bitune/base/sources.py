@@ -35,7 +35,7 @@ class Weights:
     sha256: str | None = None
 
 
-def locate(source: str | os.PathLike) -> Weights:
+def resolve_base(source: str | os.PathLike) -> Weights:
     """Weights of a folder, a .gguf file, a Hub id with optional `@revision`, or the embedded name. Downloads what is not here.
 
     Raises BaseNotFoundError with the reason of every source that failed.

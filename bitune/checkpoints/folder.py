@@ -56,7 +56,7 @@ class Checkpoint:
     card: str | None = None
 
 
-def locate(source: str | os.PathLike) -> Path:
+def resolve_checkpoint(source: str | os.PathLike) -> Path:
     """The folder of a checkpoint: `source` itself, or a snapshot of the Hub repository of that id (`user/name@revision`)."""
     path = Path(source).expanduser()
     if path.is_dir():

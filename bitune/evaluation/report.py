@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import Example
 from bitune.errors import ConfigError, DataError
 from bitune.evaluation.scores import answer, by_mean, by_sum, question, score
@@ -193,7 +193,7 @@ def have_choices(examples: Sequence[Example], where: str = "The set") -> bool:
 
 
 def evaluate(
-    host: AdapterHost,
+    manager: AdapterManager,
     variants: Mapping[str, Variant],
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
@@ -207,13 +207,13 @@ def evaluate(
     Examples must be of one kind; DataError if some have choices and some have not. Processes share the work, see evaluation.
     """
     if have_choices(examples):
-        return _by_choice(host, variants, examples, tokenizer, batch_size, progress)
-    return _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress)
+        return _by_choice(manager, variants, examples, tokenizer, batch_size, progress)
+    return _by_answer(manager, variants, examples, tokenizer, batch_size, max_new_tokens, progress)
 
 
-def _by_choice(host, variants, examples, tokenizer, batch_size, progress) -> Report:
+def _by_choice(manager, variants, examples, tokenizer, batch_size, progress) -> Report:
     questions = [question(example, tokenizer) for example in examples]
-    scores = score(host, variants, questions, batch_size, progress)
+    scores = score(manager, variants, questions, batch_size, progress)
     items = tuple(Item(e.task, item_id(e.prompt), e.label) for e in examples)
     predictions: dict = {"sum": {}, "mean": {}}
     for name, rows in scores.items():
@@ -222,10 +222,10 @@ def _by_choice(host, variants, examples, tokenizer, batch_size, progress) -> Rep
     return _report(items, predictions, lambda item, predicted: predicted == item.right)
 
 
-def _by_answer(host, variants, examples, tokenizer, batch_size, max_new_tokens, progress) -> Report:
+def _by_answer(manager, variants, examples, tokenizer, batch_size, max_new_tokens, progress) -> Report:
     prompts = [tokenizer(example.prompt).input_ids for example in examples]
-    ends = end_tokens(host.model, tokenizer)
-    answers = answer(host, variants, prompts, max_new_tokens, batch_size, progress, ends=ends)
+    ends = end_tokens(manager.model, tokenizer)
+    answers = answer(manager, variants, prompts, max_new_tokens, batch_size, progress, ends=ends)
     items = tuple(Item(e.task, item_id(e.prompt), e.answer.strip()) for e in examples)
     texts = {name: tuple(tokenizer.decode(ids).strip() for ids in rows) for name, rows in answers.items()}
     return _report(items, {"answer": texts}, lambda item, predicted: same_answer(predicted, item.right))

@@ -1,6 +1,6 @@
 """Score variants: the log-likelihood of each choice after the prompt, and free answers, over one prompt cache.
 
-Knows an engine's host and token ids; knows no file and no page. Under `accelerate launch` the processes share the batches.
+Knows an engine's manager and token ids; knows no file and no page. Under `accelerate launch` the processes share the batches.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import Cache, PreTrainedTokenizerBase
 
 from bitune import distributed
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import Example, continuation_ids
 from bitune.data.prompts import pad_left
 from bitune.errors import DataError
-from bitune.inference.generation import before_end, measured_decoding
+from bitune.inference.generation import before_end, eval_generation_config
 from bitune.model.mixing import take_rows
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.support import cache_input, position_input
@@ -49,7 +49,7 @@ def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
 
 
 def score(
-    host: AdapterHost,
+    manager: AdapterManager,
     variants: Mapping[str, Variant],
     questions: Sequence[Question],
     batch_size: int = 8,
@@ -62,18 +62,18 @@ def score(
     DataError for a question that does not fit into the model's context.
     """
     rows = list(variants.values())
-    _check_room(host, [len(q.prompt_ids) + max(map(len, q.choices)) - 1 for q in questions])
+    _check_room(manager, [len(q.prompt_ids) + max(map(len, q.choices)) - 1 for q in questions])
     return _in_batches(
         variants,
         [q.prompt_ids for q in questions],
         batch_size,
-        lambda batch: _score_batch(host, rows, [questions[i] for i in batch]),
+        lambda batch: _score_batch(manager, rows, [questions[i] for i in batch]),
         progress,
     )
 
 
 def answer(
-    host: AdapterHost,
+    manager: AdapterManager,
     variants: Mapping[str, Variant],
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
@@ -87,18 +87,18 @@ def answer(
     `ends`: the tokens that end an answer, as generation.end_tokens tells.
     """
     rows = list(variants.values())
-    _check_room(host, [len(prompt) + max_new_tokens for prompt in prompts])
+    _check_room(manager, [len(prompt) + max_new_tokens for prompt in prompts])
     return _in_batches(
         variants,
         prompts,
         batch_size,
-        lambda batch: _answer_batch(host, rows, [prompts[i] for i in batch], ends, max_new_tokens),
+        lambda batch: _answer_batch(manager, rows, [prompts[i] for i in batch], ends, max_new_tokens),
         progress,
     )
 
 
-def _check_room(host: AdapterHost, lengths: Sequence[int]) -> None:
-    context = host.model.config.get_text_config(decoder=True).max_position_embeddings
+def _check_room(manager: AdapterManager, lengths: Sequence[int]) -> None:
+    context = manager.model.config.get_text_config(decoder=True).max_position_embeddings
     for place, length in enumerate(lengths, 1):
         if length > context:
             raise DataError(
@@ -131,12 +131,12 @@ def _in_batches(
 
 
 def _read(
-    host: AdapterHost, variants: Sequence[Variant], prompts: Sequence[Sequence[int]]
+    manager: AdapterManager, variants: Sequence[Variant], prompts: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor, Cache, list[Row]]:
     """Ids and mask of the prompts [prompts, longest], and a cache with a row for each variant and prompt, in this order."""
-    ids, mask = pad_left(prompts, 0, host.model.get_input_embeddings().weight.device)
+    ids, mask = pad_left(prompts, 0, manager.model.get_input_embeddings().weight.device)
     rows = [Row.of(variant, prompt) for variant in variants for prompt in range(len(prompts))]
-    return ids, mask, prefill(host, ids, mask, rows), rows
+    return ids, mask, prefill(manager, ids, mask, rows), rows
 
 
 def _by_variant(values: Sequence[Result], variants: int) -> list[list[Result]]:
@@ -144,13 +144,15 @@ def _by_variant(values: Sequence[Result], variants: int) -> list[list[Result]]:
     return [list(values[v * size : (v + 1) * size]) for v in range(variants)]
 
 
-def _score_batch(host: AdapterHost, variants: Sequence[Variant], questions: Sequence[Question]) -> list[list[list[Likelihood]]]:
-    ids, mask, cache, rows = _read(host, variants, [q.prompt_ids for q in questions])
+def _score_batch(
+    manager: AdapterManager, variants: Sequence[Variant], questions: Sequence[Question]
+) -> list[list[list[Likelihood]]]:
+    ids, mask, cache, rows = _read(manager, variants, [q.prompt_ids for q in questions])
     # One row a choice: (row of the cache, prompt, token ids of the choice).
     wanted = [(r, row.prompt, choice) for r, row in enumerate(rows) for choice in questions[row.prompt].choices]
     adapters = [variants[r // len(questions)].answer_adapter for r, _, _ in wanted]
     found: list[Likelihood | None] = [None] * len(wanted)
-    for batch, values in host.run(adapters, lambda b: _score_choices(host, cache, ids, mask, [wanted[i] for i in b])):
+    for batch, values in manager.run(adapters, lambda b: _score_choices(manager, cache, ids, mask, [wanted[i] for i in b])):
         for index, value in zip(batch, values, strict=True):
             found[index] = value
     by_row: list[list[Likelihood]] = [[] for _ in rows]
@@ -159,7 +161,7 @@ def _score_batch(host: AdapterHost, variants: Sequence[Variant], questions: Sequ
     return _by_variant(by_row, len(variants))
 
 
-def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, wanted: Sequence[tuple]) -> list[Likelihood]:
+def _score_choices(manager: AdapterManager, cache: Cache, ids: Tensor, mask: Tensor, wanted: Sequence[tuple]) -> list[Likelihood]:
     """Likelihood of each choice after its prompt's last token, on its own copy of the prompt's cache row."""
     longest = max(len(choice) for _, _, choice in wanted)
     answers = torch.zeros((len(wanted), longest), dtype=torch.long)
@@ -171,30 +173,34 @@ def _score_choices(host: AdapterHost, cache: Cache, ids: Tensor, mask: Tensor, w
     prompts = torch.tensor([prompt for _, prompt, _ in wanted], device=ids.device)
     inputs = torch.cat([ids[prompts, -1:], answers[:, :-1]], dim=1)
     full = torch.cat([mask[prompts], real[:, :-1]], dim=1)
-    placed = position_input(host.model, full, inputs.shape[1])
+    placed = position_input(manager.model, full, inputs.shape[1])
     rows = torch.tensor([row for row, _, _ in wanted])
     own = take_rows(cache, rows)
-    logits = host.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed).logits
+    logits = manager.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed).logits
     chosen = logits.float().log_softmax(-1).gather(-1, answers[..., None])[..., 0]
     greedy = ((logits.argmax(-1) == answers) | (real == 0)).all(-1)
     return [Likelihood(*pair) for pair in zip((chosen * real).sum(-1).tolist(), greedy.tolist(), strict=True)]
 
 
 def _answer_batch(
-    host: AdapterHost, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], ends: Sequence[int], max_new_tokens: int
+    manager: AdapterManager,
+    variants: Sequence[Variant],
+    prompts: Sequence[Sequence[int]],
+    ends: Sequence[int],
+    max_new_tokens: int,
 ) -> list[list[list[int]]]:
-    ids, mask, cache, rows = _read(host, variants, prompts)
-    config = measured_decoding(ends, max_new_tokens=max_new_tokens)
+    ids, mask, cache, rows = _read(manager, variants, prompts)
+    config = eval_generation_config(ends, max_new_tokens=max_new_tokens)
     answers: list[list[int]] = [[] for _ in rows]
 
     def decode(batch: list[int]) -> None:
         here = torch.tensor([rows[i].prompt for i in batch], device=ids.device)
         own = take_rows(cache, torch.tensor(batch))
-        whole = host.model.generate(ids[here], attention_mask=mask[here], generation_config=config, **cache_input(own))
+        whole = manager.model.generate(ids[here], attention_mask=mask[here], generation_config=config, **cache_input(own))
         for i, tokens in zip(batch, whole[:, ids.shape[1] :].tolist(), strict=True):
             answers[i] = before_end(tokens, ends)
 
-    host.run([variants[i // len(prompts)].answer_adapter for i in range(len(rows))], decode)
+    manager.run([variants[i // len(prompts)].answer_adapter for i in range(len(rows))], decode)
     return _by_variant(answers, len(variants))
 
 

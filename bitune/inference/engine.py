@@ -12,9 +12,9 @@ import torch
 from transformers import GenerationConfig
 
 from bitune.adapters.kinds import kind_of
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
-from bitune.checkpoints.folder import locate, read
+from bitune.checkpoints.folder import read, resolve_checkpoint
 from bitune.data.prompts import CHAT, PromptTemplate, pad_left
 from bitune.errors import ConfigError, PromptError, UnknownNameError
 from bitune.inference.generation import (
@@ -61,7 +61,7 @@ class Engine:
         self.base = base if isinstance(base, Base) else load_base(base)
         if self.base.tokenizer is None:
             raise ConfigError(f"The base {self.base.id!r} has no tokenizer, so it reads no text; give a folder that has one.")
-        self.host = AdapterHost.of(self.base.model)
+        self.manager = AdapterManager.of(self.base.model)
         self.variants: dict[str, Variant] = {BASE_NAME: BASE.with_mixing(None)}
         self.checkpoints: dict[str, CheckpointFacts] = {}
         self._models: dict[str, BituneModel] = {}
@@ -71,11 +71,11 @@ class Engine:
     def base_facts(self) -> BaseFacts:
         """What is loaded."""
         model = self.base.model
-        adapters = {id(p) for name, p in model.named_parameters() if any(f".{a}." in f"{name}." for a in self.host.names)}
+        adapters = {id(p) for name, p in model.named_parameters() if any(f".{a}." in f"{name}." for a in self.manager.names)}
         return BaseFacts(
             name=self.base.id,
             parameters=sum(p.numel() for p in model.parameters() if id(p) not in adapters),
-            layers=self.host.layout.layers,
+            layers=self.manager.layout.layers,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
             context=self._context,
@@ -98,7 +98,7 @@ class Engine:
         name = name or self._name_of(source)
         if name in self.variants:
             raise ConfigError(f"A variant called {name!r} is already there; give this checkpoint another name.")
-        checkpoint = read(locate(source))
+        checkpoint = read(resolve_checkpoint(source))
         model = BituneModel.from_checkpoint(checkpoint, self.base, trainable=False, allow_other_base=allow_other_base)
         config = model.bitune_config
         self._models[name] = model
@@ -172,7 +172,7 @@ class Engine:
             raise PromptError(
                 f"Prompt and answer have {len(ids) + len(answer_ids):,} tokens and the model reads {self._context:,}."
             )
-        maps = attention_maps(self.host, request.variants[variant], ids, answer_ids, layers)
+        maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
         texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
         return replace(maps, tokens=texts, prompt_tokens=len(ids))
 
@@ -269,7 +269,7 @@ class Engine:
         variants = list(request.variants.values())
         rows = [Row.of(variant, place) for variant, place in zip(variants, places, strict=True)]
         with interruptible(self.base.model, cancel):
-            cache = prefill(self.host, ids, mask, rows)
+            cache = prefill(self.manager, ids, mask, rows)
 
         def decode(rows: list[int]) -> None:
             own = cache if len(rows) == len(variants) else take_rows(cache, torch.tensor(rows))
@@ -277,7 +277,7 @@ class Engine:
             here = [places[row] for row in rows]
             self._generate(ids[here], mask[here], own, request.settings, limit, streamer, cancel)
 
-        self.host.run([variant.answer_adapter for variant in variants], decode)
+        self.manager.run([variant.answer_adapter for variant in variants], decode)
 
     def _generate(self, ids, mask, cache, settings: GenerationSettings, limit: int, streamer: RowStreamer, cancel) -> None:
         config = GenerationConfig(

@@ -142,7 +142,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     return tuple(dict.fromkeys([*ends, *([] if trained is None else [trained])]))
 
 
-def measured_decoding(ends: Sequence[int], **settings: object) -> GenerationConfig:
+def eval_generation_config(ends: Sequence[int], **settings: object) -> GenerationConfig:
     """Settings of transformers' generate for measuring: greedy unless told otherwise, with no penalty that the base comes with."""
     plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     pad = ends[0] if ends else 0

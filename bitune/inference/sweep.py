@@ -66,5 +66,5 @@ def _scores(
         return dict.fromkeys(what_ifs, 0.0)
     tokens = engine.prompt_ids(prompt, variant, template=template)
     variants = {name: engine.variants[variant].with_mixing(question.mixing) for name, question in what_ifs.items()}
-    rows = score(engine.host, variants, [Question(tokens, [answer], 0)])
+    rows = score(engine.manager, variants, [Question(tokens, [answer], 0)])
     return {name: row[0][0].sum for name, row in rows.items()}

@@ -11,9 +11,9 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bitune.adapters.kinds import new_peft_config
-from bitune.adapters.manager import AdapterHost, require_no_checkpointing
+from bitune.adapters.manager import AdapterManager, require_no_checkpointing
 from bitune.base.loading import Base, load_base
-from bitune.checkpoints.folder import Adapter, Checkpoint, locate, read, write
+from bitune.checkpoints.folder import Adapter, Checkpoint, read, resolve_checkpoint, write
 from bitune.checkpoints.publish import publish
 from bitune.checkpoints.reference import read_reference
 from bitune.errors import CheckpointError, ConfigError
@@ -49,7 +49,7 @@ class BituneModel(nn.Module):
         super().__init__()
         self.tokenizer = base.tokenizer if isinstance(base, Base) else None
         self.base = base.model if isinstance(base, Base) else base
-        self.host = AdapterHost.of(self.base)
+        self.manager = AdapterManager.of(self.base)
         self.bitune_config = config
         self.log: str | None = None
         self.card: str | None = None
@@ -57,13 +57,13 @@ class BituneModel(nn.Module):
         try:
             for slot in config.method.slots:
                 adapter = adapters[slot]
-                self.names[slot] = self.host.add(slot, adapter.config, adapter.weights, trainable=trainable)
+                self.names[slot] = self.manager.add(slot, adapter.config, adapter.weights, trainable=trainable)
         except CheckpointError:
             self.release()
             raise
         self.mixing = None
         if config.mixing is not None:
-            self.mixing = MixingCoefficients(self.host.layout.layers, **vars(config.mixing))
+            self.mixing = MixingCoefficients(self.manager.layout.layers, **vars(config.mixing))
             self.mixing.requires_grad_(trainable).to(self.device)
         self._method = config.method.renamed(self.names)
 
@@ -107,7 +107,7 @@ class BituneModel(nn.Module):
         Raises CheckpointError for a folder that is incomplete, damaged or does not fit, WrongBaseError if `base` is another
         than it was trained on; `allow_other_base` lets it run on, say, another quantization of the same base.
         """
-        checkpoint = read(locate(source))
+        checkpoint = read(resolve_checkpoint(source))
         base = _resolve(source_of(checkpoint.config.base) if base is None else base)
         return cls.from_checkpoint(checkpoint, base, trainable=trainable, allow_other_base=allow_other_base)
 
@@ -127,7 +127,7 @@ class BituneModel(nn.Module):
         """Put a checkpoint that was read on a base that was loaded."""
         if not allow_other_base:
             check_base(checkpoint.config.base, describe(base))
-        layers = AdapterHost.of(module_of(base)).layout.layers
+        layers = AdapterManager.of(module_of(base)).layout.layers
         if checkpoint.theta is not None and len(checkpoint.theta[0]) != layers:
             raise CheckpointError(
                 f"The checkpoint has mixing coefficients for {len(checkpoint.theta[0])} layers, the base has {layers}; "
@@ -145,9 +145,9 @@ class BituneModel(nn.Module):
                 "The checkpoint was made by another method than this model runs; give the settings it was made with."
             )
         for slot, name in self.names.items():
-            self.host.check_fit(name, checkpoint.adapters[slot].weights)
+            self.manager.check_fit(name, checkpoint.adapters[slot].weights)
         for slot, name in self.names.items():
-            self.host.fill(name, checkpoint.adapters[slot].weights)
+            self.manager.fill(name, checkpoint.adapters[slot].weights)
         self._set_theta(checkpoint)
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class BituneModel(nn.Module):
     def release(self) -> None:
         """Take this model's adapters off the base; the model is of no use afterwards."""
         for name in self.names.values():
-            self.host.remove(name)
+            self.manager.remove(name)
         self.names = {}
 
     @property
@@ -196,7 +196,7 @@ class BituneModel(nn.Module):
         ids = torch.cat([prompt_ids[:, -1:], answer_ids[:, :-1]], dim=1)
         mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
         placed = position_input(self.base, mask, ids.shape[1])
-        with self.host.using(self._method.answer_adapter):
+        with self.manager.active_adapter(self._method.answer_adapter):
             output = self.base(input_ids=ids, attention_mask=mask, use_cache=True, **cache_input(cache), **placed)
         labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)
         loss = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
@@ -215,20 +215,22 @@ class BituneModel(nn.Module):
         arguments = {**arguments, "use_cache": True, **cache_input(cache)}
         if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
             cache.batch_repeat_interleave(copies)
-        with self.host.using(self._method.answer_adapter):
+        with self.manager.active_adapter(self._method.answer_adapter):
             return self.base.generate(prompt_ids, attention_mask=prompt_mask, **arguments)
 
     def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor):
         alphas = self.mixing() if self.mixing is not None else (None, None)
         rows = [Row(prompt, self._method.passes, *alphas) for prompt in range(len(prompt_ids))]
-        return prefill(self.host, prompt_ids, prompt_mask, rows)
+        return prefill(self.manager, prompt_ids, prompt_mask, rows)
 
     def to_checkpoint(self, state: Mapping[str, Tensor] | None = None) -> Checkpoint:
         """Everything that is saved, copied to the CPU. `state`: this model's whole state dict where it lies in shards elsewhere."""
         inner = None
         if state is not None:
             inner = {key.removeprefix("base."): value for key, value in state.items() if key.startswith("base.")}
-        adapters = {slot: Adapter(self.host.config(name), self.host.weights(name, inner)) for slot, name in self.names.items()}
+        adapters = {
+            slot: Adapter(self.manager.config(name), self.manager.weights(name, inner)) for slot, name in self.names.items()
+        }
         theta = None
         if self.mixing is not None:
             own = state or self.state_dict()
@@ -250,7 +252,7 @@ class BituneModel(nn.Module):
     def trainable_parameters(self) -> int:
         """How many numbers training moves: adapters in use and mixing coefficients."""
         mixing = sum(p.numel() for p in self.mixing.parameters()) if self.mixing is not None else 0
-        return self.host.trainable_parameters(list(self.names.values())) + mixing
+        return self.manager.trainable_parameters(list(self.names.values())) + mixing
 
 
 # Ways of generating that read the prompt themselves, or bring a cache of their own.

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from bitune.adapters.manager import AdapterHost, same_weights
+from bitune.adapters.manager import AdapterManager, same_weights
 from bitune.base.loading import Base
 from bitune.errors import WrongBaseError
 from bitune.schema.config import BaseReference
@@ -25,7 +25,7 @@ def describe(base: Base | PreTrainedModel, name: str | None = None) -> BaseRefer
         model_type=model.config.model_type,
         layers=text.num_hidden_layers,
         hidden_size=text.hidden_size,
-        fingerprint=AdapterHost.of(model).fingerprint,
+        fingerprint=AdapterManager.of(model).fingerprint,
     )
 
 

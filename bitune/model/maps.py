@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.errors import ConfigError, UnsupportedModelError
 from bitune.model.mixing import take_rows
 from bitune.model.prefill import Row, prefill, run_passes
@@ -90,7 +90,7 @@ AttentionMaskInterface.register(RECORDING, eager_mask)
 
 @torch.no_grad()
 def attention_maps(
-    host: AdapterHost, variant: Variant, prompt_ids: Sequence[int], answer_ids: Sequence[int], layers: Sequence[int]
+    manager: AdapterManager, variant: Variant, prompt_ids: Sequence[int], answer_ids: Sequence[int], layers: Sequence[int]
 ) -> AttentionMaps:
     """Maps of `layers` and summaries of all layers, of the passes over the first P - 1 prompt tokens and of the answer.
 
@@ -98,29 +98,29 @@ def attention_maps(
     variant's cache and once on the cache that its first pass alone leaves. ConfigError for a layer that is not there.
     """
     for layer in layers:
-        if not 0 <= layer < host.layout.layers:
-            raise ConfigError(f"There is no layer {layer}; this base has layers 0 to {host.layout.layers - 1}.")
-    ids = torch.tensor([list(prompt_ids)], device=host.model.get_input_embeddings().weight.device)
-    with host.exclusive():
-        passes, summaries = _pass_maps(host, variant, ids, layers)
-        answer, moved = _answer_maps(host, variant, ids, answer_ids, layers)
+        if not 0 <= layer < manager.layout.layers:
+            raise ConfigError(f"There is no layer {layer}; this base has layers 0 to {manager.layout.layers - 1}.")
+    ids = torch.tensor([list(prompt_ids)], device=manager.model.get_input_embeddings().weight.device)
+    with manager.exclusive():
+        passes, summaries = _pass_maps(manager, variant, ids, layers)
+        answer, moved = _answer_maps(manager, variant, ids, answer_ids, layers)
     return AttentionMaps(tuple(layers), passes, summaries, answer, *moved)
 
 
-def _pass_maps(host: AdapterHost, variant: Variant, ids: Tensor, layers: Sequence[int]):
+def _pass_maps(manager: AdapterManager, variant: Variant, ids: Tensor, layers: Sequence[int]):
     """{pass name: maps [layers, heads, P - 1, P - 1]} and {pass name: HeadSummary}."""
-    prefix, heads = ids[:, :-1], _heads(host)
+    prefix, heads = ids[:, :-1], _heads(manager)
     names = pass_names(variant.passes)
     size = prefix.shape[1]
     maps = {name: np.zeros((len(layers), heads, size, size), np.float16) for name in names}
-    summaries = {name: HeadSummary.empty(host.layout.layers, heads) for name in names}
+    summaries = {name: HeadSummary.empty(manager.layout.layers, heads) for name in names}
     if size == 0:
         return maps, summaries
     for name, reading in zip(names, variant.passes, strict=True):
         reduce = _reducer(maps[name], layers, summaries[name])
-        with recording(host.model, reduce) as recorder:
-            run_passes(host, prefix, torch.ones_like(prefix), [(reading, 0)])
-        _check_seen(host, recorder)
+        with recording(manager.model, reduce) as recorder:
+            run_passes(manager, prefix, torch.ones_like(prefix), [(reading, 0)])
+        _check_seen(manager, recorder)
     return maps, summaries
 
 
@@ -154,20 +154,20 @@ def summarize(weights: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _answer_maps(host: AdapterHost, variant: Variant, ids: Tensor, answer_ids: Sequence[int], layers: Sequence[int]):
+def _answer_maps(manager: AdapterManager, variant: Variant, ids: Tensor, answer_ids: Sequence[int], layers: Sequence[int]):
     """AnswerMaps of the answer, and how far mixing moved keys and values: [layers, P - 1] each."""
     mask = torch.ones_like(ids)
-    cache = prefill(host, ids, mask, [Row.of(variant, 0), Row(0, variant.passes[:1])])
+    cache = prefill(manager, ids, mask, [Row.of(variant, 0), Row(0, variant.passes[:1])])
     moved = (
         [_moved(cache, kind) for kind in ("keys", "values")]
         if ids.shape[1] > 1
-        else [np.zeros((host.layout.layers, 0), np.float32)] * 2
+        else [np.zeros((manager.layout.layers, 0), np.float32)] * 2
     )
     inputs = torch.cat([ids[:, -1:], torch.tensor([list(answer_ids)[:-1]], dtype=torch.long, device=ids.device)], dim=1).expand(
         2, -1
     )
     full = torch.ones((2, ids.shape[1] + inputs.shape[1] - 1), dtype=torch.long, device=ids.device)
-    heads, shape = _heads(host), (inputs.shape[1], full.shape[1])
+    heads, shape = _heads(manager), (inputs.shape[1], full.shape[1])
     maps = [np.zeros((len(layers), heads, *shape), np.float16) for _ in range(2)]
     places = {layer: place for place, layer in enumerate(layers)}
 
@@ -177,10 +177,10 @@ def _answer_maps(host: AdapterHost, variant: Variant, ids: Tensor, answer_ids: S
                 # A sliding layer holds the last tokens only; the others have weight 0.
                 target[places[layer]][..., shape[1] - weights.shape[-1] :] = weights[row].to(torch.float16).cpu().numpy()
 
-    placed = position_input(host.model, full, inputs.shape[1])
-    with recording(host.model, take, layers), host.using(variant.answer_adapter):
+    placed = position_input(manager.model, full, inputs.shape[1])
+    with recording(manager.model, take, layers), manager.active_adapter(variant.answer_adapter):
         own = take_rows(cache, torch.tensor([0, 1]))
-        host.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed)
+        manager.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed)
     return AnswerMaps(*maps), moved
 
 
@@ -201,13 +201,13 @@ def pass_names(passes: Sequence[PromptPass]) -> list[str]:
     return [name if name not in names[:place] else f"second {name}" for place, name in enumerate(names)]
 
 
-def _heads(host: AdapterHost) -> int:
-    return host.model.config.get_text_config(decoder=True).num_attention_heads
+def _heads(manager: AdapterManager) -> int:
+    return manager.model.config.get_text_config(decoder=True).num_attention_heads
 
 
-def _check_seen(host: AdapterHost, recorder: _Recorder) -> None:
-    missing = set(range(host.layout.layers)) - recorder.seen
+def _check_seen(manager: AdapterManager, recorder: _Recorder) -> None:
+    missing = set(range(manager.layout.layers)) - recorder.seen
     if missing:
         raise UnsupportedModelError(
-            f"{host.model.config.model_type!r} ran layers {sorted(missing)} without the attention function it was given, so their maps are not known."
+            f"{manager.model.config.model_type!r} ran layers {sorted(missing)} without the attention function it was given, so their maps are not known."
         )

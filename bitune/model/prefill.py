@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.model.mixing import join_rows, mix_rows
 from bitune.modeling.masks import pass_masks
 from bitune.modeling.support import attention_implementation, cache_input, position_input
@@ -35,16 +35,16 @@ class Row:
         return cls(prompt, variant.passes, torch.tensor(variant.mixing.keys), torch.tensor(variant.mixing.values))
 
 
-def prefill(host: AdapterHost, prompt_ids: Tensor, prompt_mask: Tensor, rows: Sequence[Row]) -> Cache:
+def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, rows: Sequence[Row]) -> Cache:
     """A cache of `len(rows)` rows and P - 1 tokens. `prompt_ids`, `prompt_mask` [prompts, P], left-padded.
 
     With one-token prompts the cache is empty: there is nothing to read twice.
     """
     ids, mask = prompt_ids[:, :-1], prompt_mask[:, :-1]
     if ids.shape[1] == 0:
-        return DynamicCache(config=host.model.config)
+        return DynamicCache(config=manager.model.config)
     wanted = list(dict.fromkeys((p, row.prompt) for row in rows for p in row.passes))
-    cache, place = run_passes(host, ids, mask, wanted)
+    cache, place = run_passes(manager, ids, mask, wanted)
     first = torch.tensor([place[row.passes[0], row.prompt] for row in rows])
     second = torch.tensor([place[row.passes[-1], row.prompt] for row in rows])
     alpha_k = _stack([row.alpha_k for row in rows], len(cache.layers))
@@ -53,22 +53,22 @@ def prefill(host: AdapterHost, prompt_ids: Tensor, prompt_mask: Tensor, rows: Se
 
 
 def run_passes(
-    host: AdapterHost, ids: Tensor, mask: Tensor, wanted: Sequence[tuple[PromptPass, int]]
+    manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[tuple[PromptPass, int]]
 ) -> tuple[Cache, dict[tuple[PromptPass, int], int]]:
     """Run each (pass, prompt row) once over all tokens of `ids` [prompts, tokens]; returns the cache and each pair's row in it."""
-    decoder = host.model.base_model  # without the head: nobody reads the logits of a prompt pass
+    decoder = manager.model.base_model  # without the head: nobody reads the logits of a prompt pass
 
     def call(batch: list[int]) -> Cache:
         prompts = [wanted[i][1] for i in batch]
         row_mask = mask[prompts]
-        implementation = attention_implementation(host.model)
-        masks = pass_masks(host.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, host.model.dtype)
-        cache = DynamicCache(config=host.model.config)
-        placed = position_input(host.model, row_mask, row_mask.shape[1])
+        implementation = attention_implementation(manager.model)
+        masks = pass_masks(manager.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, manager.model.dtype)
+        cache = DynamicCache(config=manager.model.config)
+        placed = position_input(manager.model, row_mask, row_mask.shape[1])
         decoder(input_ids=ids[prompts], attention_mask=masks, use_cache=True, **cache_input(cache), **placed)
         return cache
 
-    batches = host.run([pass_.adapter for pass_, _ in wanted], call)
+    batches = manager.run([pass_.adapter for pass_, _ in wanted], call)
     order = [index for batch, _ in batches for index in batch]
     place = {wanted[index]: row for row, index in enumerate(order)}
     return join_rows([cache for _, cache in batches]), place

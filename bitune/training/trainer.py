@@ -83,7 +83,7 @@ def train(
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
     try:
-        with model.host.under_autocast() if settings.bf16 else nullcontext():
+        with model.manager.under_autocast() if settings.bf16 else nullcontext():
             if done:  # the Trainer would take one more step before it looks
                 trainer._load_from_checkpoint(str(last))
                 figures = {}

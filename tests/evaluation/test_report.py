@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import example_of
 from bitune.errors import ConfigError, DataError
 from bitune.evaluation.report import Interval, bootstrap, evaluate, item_id, number_of, same_answer
@@ -98,9 +98,9 @@ CHOICES = [
 
 def test_report_counts_what_scores_say(two):
     base, variants = two
-    host = AdapterHost.of(base.model)
-    report = evaluate(host, variants, CHOICES, base.tokenizer, batch_size=5)
-    scores = score(host, variants, [question(e, base.tokenizer) for e in CHOICES], batch_size=5)
+    manager = AdapterManager.of(base.model)
+    report = evaluate(manager, variants, CHOICES, base.tokenizer, batch_size=5)
+    scores = score(manager, variants, [question(e, base.tokenizer) for e in CHOICES], batch_size=5)
     for name in variants:
         best = [max(range(3), key=lambda i, row=row: row[i].sum) for row in scores[name]]
         assert list(report.predictions["sum"][name]) == best
@@ -117,22 +117,22 @@ def test_report_counts_what_scores_say(two):
 
 def test_open_answers_are_generated_and_compared(two):
     base, variants = two
-    host = AdapterHost.of(base.model)
+    manager = AdapterManager.of(base.model)
     asked = [example_of({"task": "t", "prompt": f"say {i}:", "answer": "yes"}) for i in range(4)]
-    said = evaluate(host, variants, asked, base.tokenizer, max_new_tokens=3).predictions["answer"]["qa"]
+    said = evaluate(manager, variants, asked, base.tokenizer, max_new_tokens=3).predictions["answer"]["qa"]
     # Ask again for just what it said: every item is right now.
     known = [example_of({"task": "t", "prompt": e.prompt, "answer": text or "x"}) for e, text in zip(asked, said, strict=True)]
-    again = evaluate(host, {"qa": variants["qa"]}, known, base.tokenizer, max_new_tokens=3)
+    again = evaluate(manager, {"qa": variants["qa"]}, known, base.tokenizer, max_new_tokens=3)
     assert again.accuracy("answer", "qa").mean == sum(map(bool, said)) / 4
 
 
 def test_mixed_and_empty_sets_are_refused(two):
     base, variants = two
-    host = AdapterHost.of(base.model)
+    manager = AdapterManager.of(base.model)
     with pytest.raises(DataError, match="no item"):
-        evaluate(host, variants, [], base.tokenizer)
+        evaluate(manager, variants, [], base.tokenizer)
     with pytest.raises(DataError, match="split it"):
-        evaluate(host, variants, [*CHOICES, example_of({"task": "t", "prompt": "a", "answer": "b"})], base.tokenizer)
+        evaluate(manager, variants, [*CHOICES, example_of({"task": "t", "prompt": "a", "answer": "b"})], base.tokenizer)
     with pytest.raises(DataError, match="Item 2 of those to measure needs 6.. tokens and the model reads 512"):
         too_long = example_of({"task": "t", "question": "x" * 600, "choices": ["a", "b"], "label": 0})
-        evaluate(host, variants, [CHOICES[0], too_long], base.tokenizer)
+        evaluate(manager, variants, [CHOICES[0], too_long], base.tokenizer)

@@ -19,24 +19,24 @@ def setting():
         for i, prompt in enumerate(ids(9, 1, 4, 17, 2))
     ]
     variants = {**engine.variants, **{name: model.variant for name, model in models.items()}}
-    return engine.host, variants, models, questions
+    return engine.manager, variants, models, questions
 
 
-def reread(host, model, prompt, choice) -> torch.Tensor:
+def reread(manager, model, prompt, choice) -> torch.Tensor:
     """Logits [choice, vocabulary] of a choice after its prompt, read by itself; `model` None is the base."""
     with torch.no_grad():
         if model is not None:
             return model(torch.tensor([prompt]), torch.tensor([choice])).logits[0]
-        return host.model(torch.tensor([[*prompt, *choice]])).logits[0, len(prompt) - 1 : -1]
+        return manager.model(torch.tensor([[*prompt, *choice]])).logits[0, len(prompt) - 1 : -1]
 
 
 def test_scores_equal_a_brute_force(setting):
-    host, variants, models, questions = setting
-    scores = score(host, variants, questions, batch_size=2)
+    manager, variants, models, questions = setting
+    scores = score(manager, variants, questions, batch_size=2)
     for name in variants:
         for q, row in zip(questions, scores[name], strict=True):
             for choice, found in zip(q.choices, row, strict=True):
-                logits = reread(host, models.get(name), q.prompt_ids, choice)
+                logits = reread(manager, models.get(name), q.prompt_ids, choice)
                 log = logits.log_softmax(-1)[range(len(choice)), choice]
                 assert found.sum == pytest.approx(log.sum().item(), abs=1e-3)
                 assert found.greedy == (logits.argmax(-1).tolist() == list(choice))
@@ -44,20 +44,20 @@ def test_scores_equal_a_brute_force(setting):
 
 def test_what_greedy_decoding_says_is_greedy(setting):
     """Of two choices, the one that the model itself would say is marked, the other is not."""
-    host, variants, models, questions = setting
+    manager, variants, models, questions = setting
     for name in variants:
         said = []
         for _ in range(3):
-            logits = reread(host, models.get(name), questions[1].prompt_ids, [*said, 0])
+            logits = reread(manager, models.get(name), questions[1].prompt_ids, [*said, 0])
             said.append(int(logits[-1].argmax()))
         other = [said[0], said[1], (said[2] + 1) % 200]
-        ((row,),) = score(host, {name: variants[name]}, [Question(questions[1].prompt_ids, [said, other])]).values()
+        ((row,),) = score(manager, {name: variants[name]}, [Question(questions[1].prompt_ids, [said, other])]).values()
         assert [found.greedy for found in row] == [True, False]
 
 
 def test_batches_do_not_change_scores(setting):
-    host, variants, _, questions = setting
-    one, many = score(host, variants, questions, batch_size=1), score(host, variants, questions, batch_size=5)
+    manager, variants, _, questions = setting
+    one, many = score(manager, variants, questions, batch_size=1), score(manager, variants, questions, batch_size=5)
     for name in variants:
         for a, b in zip(one[name], many[name], strict=True):
             assert [x.sum for x in a] == pytest.approx([x.sum for x in b], abs=1e-3)
@@ -65,14 +65,14 @@ def test_batches_do_not_change_scores(setting):
 
 def test_answers_are_those_of_generate(setting):
     """Batched, padded and beside other variants as each model alone; the end token and what follows are not in them."""
-    host, variants, models, questions = setting
+    manager, variants, models, questions = setting
     prompts = [q.prompt_ids for q in questions]
-    found = answer(host, variants, prompts, max_new_tokens=6, batch_size=3, ends=[257])
-    end = host.model.generation_config.eos_token_id
+    found = answer(manager, variants, prompts, max_new_tokens=6, batch_size=3, ends=[257])
+    end = manager.model.generation_config.eos_token_id
     assert end == 257
     for name in variants:
         for prompt, said in zip(prompts, found[name], strict=True):
-            generate = models[name].generate if name in models else host.model.generate
+            generate = models[name].generate if name in models else manager.model.generate
             alone = generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=end)[
                 0, len(prompt) :
             ].tolist()

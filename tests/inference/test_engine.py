@@ -7,7 +7,7 @@ import torch
 
 from bitune import BituneModel, ConfigError, Engine, MixingRatios, PromptError, UnknownNameError
 from bitune.adapters.kinds import new_peft_config
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from tests.tiny import bitune_on, tiny_base
 
 PROMPT = "Which way does it read?"
@@ -62,7 +62,7 @@ def test_the_lora_variants_are_one_batch_and_dora_a_second(engine, monkeypatch):
 def test_one_adapter_at_a_time_gives_the_same(engine, monkeypatch):
     names = ["base", "qa", "plain"]
     greedy, sampled = texts(final(engine, PROMPT, names)), texts(final(engine, PROMPT, names, temperature=1.0, seed=3))
-    monkeypatch.setattr(AdapterHost, "can_mix", lambda self, adapters: False)
+    monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: False)
     assert texts(final(engine, PROMPT, names)) == greedy
     assert texts(final(engine, PROMPT, names, temperature=1.0, seed=3)) == sampled
 

@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache
 
 from bitune import METHODS, MixingRatios
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.data.prompts import pad_left
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.support import cache_input
@@ -18,9 +18,9 @@ families = pytest.mark.parametrize("family", sorted(FAMILIES))
 methods = pytest.mark.parametrize("method", sorted(METHODS))
 
 
-def caches_of(host, prompt, rows):
+def caches_of(manager, prompt, rows):
     with torch.no_grad():
-        return prefill(host, prompt, torch.ones_like(prompt), rows)
+        return prefill(manager, prompt, torch.ones_like(prompt), rows)
 
 
 def stacked(cache) -> torch.Tensor:
@@ -32,9 +32,9 @@ def stacked(cache) -> torch.Tensor:
 @families
 def test_a_causal_pass_is_the_models_own_prompt_pass(family):
     model = tiny_model(family)
-    host = AdapterHost.of(model)
+    manager = AdapterManager.of(model)
     (prompt,) = ids(14)
-    ours = caches_of(host, prompt, [Row(0, BASE.passes)])
+    ours = caches_of(manager, prompt, [Row(0, BASE.passes)])
     own = DynamicCache(config=model.config)
     with torch.no_grad():
         model(prompt[:, :-1], **cache_input(own))
@@ -44,9 +44,9 @@ def test_a_causal_pass_is_the_models_own_prompt_pass(family):
 @families
 def test_base_variant_generates_as_plain_transformers(family):
     model = tiny_model(family)
-    host = AdapterHost.of(model)
+    manager = AdapterManager.of(model)
     for prompt in ids(1, 2, 14):
-        cache = caches_of(host, prompt, [Row(0, BASE.passes)])
+        cache = caches_of(manager, prompt, [Row(0, BASE.passes)])
         mask = torch.ones_like(prompt)
         ours = model.generate(prompt, attention_mask=mask, **{**GREEDY, **cache_input(cache)})
         assert torch.equal(ours, model.generate(prompt, attention_mask=mask, **GREEDY)), prompt.shape
@@ -78,10 +78,10 @@ def test_one_batch_of_adapters_equals_one_adapter_at_a_time(family, monkeypatch)
     model = bitune_on(tiny_model(family))
     (prompt,) = ids(13)
     rows = [Row.of(model.variant, 0), Row(0, BASE.passes), Row(0, model.variant.passes[1:])]
-    together = caches_of(model.host, prompt, rows)
-    assert model.host.can_mix([None, *model.names.values()])
-    monkeypatch.setattr(AdapterHost, "can_mix", lambda self, adapters: False)
-    torch.testing.assert_close(stacked(together), stacked(caches_of(model.host, prompt, rows)), **CLOSE)
+    together = caches_of(model.manager, prompt, rows)
+    assert model.manager.can_mix([None, *model.names.values()])
+    monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: False)
+    torch.testing.assert_close(stacked(together), stacked(caches_of(model.manager, prompt, rows)), **CLOSE)
 
 
 @families
@@ -90,7 +90,7 @@ def test_the_passes_see_what_they_should(family):
     from bitune.modeling.masks import pass_masks
 
     model = tiny_model(family, attention="eager")
-    layout = AdapterHost.of(model).layout
+    layout = AdapterManager.of(model).layout
     (prompt,) = ids(11)
     index = torch.arange(11)
     distance = index[:, None] - index[None]
@@ -133,11 +133,11 @@ def test_training_mode_scores_as_eval_mode(method, kind):
 def test_limits_of_mixing_are_rows_of_the_table(family):
     """alpha 0 is the causal pass alone, alpha 1 the bidirectional pass alone (no mixing)."""
     model = bitune_on(tiny_model(family))
-    layers = model.host.layout.layers
+    layers = model.manager.layout.layers
     (prompt,) = ids(13)
     limits = [model.variant.with_mixing(MixingRatios.constant(layers, alpha)) for alpha in (0.0, 1.0)]
     single = [Row(0, (reading,)) for reading in model.variant.passes]
-    cache = stacked(caches_of(model.host, prompt, [*(Row.of(v, 0) for v in limits), *single]))
+    cache = stacked(caches_of(model.manager, prompt, [*(Row.of(v, 0) for v in limits), *single]))
     assert torch.equal(cache[0], cache[2])
     assert torch.equal(cache[1], cache[3])
     assert not torch.allclose(cache[2], cache[3], atol=1e-2)
@@ -156,7 +156,7 @@ def test_a_pass_that_rows_share_is_run_once(monkeypatch):
     )
     half = model.variant.with_mixing(MixingRatios.constant(4, 0.5))
     caches_of(
-        model.host, prompt, [Row.of(model.variant, 0), Row.of(half, 0), Row(0, model.variant.passes[:1]), Row(0, BASE.passes)]
+        model.manager, prompt, [Row.of(model.variant, 0), Row.of(half, 0), Row(0, model.variant.passes[:1]), Row(0, BASE.passes)]
     )
     assert sizes == [3], "causal with A, bidirectional with B, the base: three rows of one forward"
 

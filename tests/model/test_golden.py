@@ -85,7 +85,7 @@ def test_caches_of_each_pass_and_mixed(case):
         prompt, _ = case.prompt(key)
         rows = [Row(0, (reading,)) for reading in variant.passes] + [Row.of(variant, 0)]
         with torch.no_grad():
-            cache = prefill(case.model.host, prompt, torch.ones_like(prompt), rows)
+            cache = prefill(case.model.manager, prompt, torch.ones_like(prompt), rows)
         names = ["causal", "bidir", "mixed"] if variant.mixing else ["bidir", "mixed"]
         for row, name in enumerate(names):
             for kind, part in (("k", "keys"), ("v", "values")):

@@ -20,8 +20,8 @@ def eager_maps(model: BituneModel, prompt: torch.Tensor, reading) -> torch.Tenso
     before = model.base.config._attn_implementation
     model.base.set_attn_implementation("eager")
     try:
-        masks = pass_masks(model.host.layout, [reading.attention], torch.ones_like(prompt), "eager", torch.float32)
-        with model.host.using(reading.adapter), torch.no_grad():
+        masks = pass_masks(model.manager.layout, [reading.attention], torch.ones_like(prompt), "eager", torch.float32)
+        with model.manager.active_adapter(reading.adapter), torch.no_grad():
             return torch.cat(model.base(prompt, attention_mask=masks, output_attentions=True).attentions)
     finally:
         model.base.set_attn_implementation(before)
@@ -38,14 +38,14 @@ def test_recorded_weights_are_the_models(family, attention):
             recording(model.base, lambda layer, weights, taken=taken: taken.__setitem__(layer, weights[0].clone())),
             torch.no_grad(),
         ):
-            recorded, _ = run_passes(model.host, prompt, torch.ones_like(prompt), [(reading, 0)])
+            recorded, _ = run_passes(model.manager, prompt, torch.ones_like(prompt), [(reading, 0)])
         expected = eager_maps(model, prompt, reading)
         found = torch.stack([taken[layer] for layer in range(4)])
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:-1]), atol=1e-5, rtol=0)
         assert model.base.config._attn_implementation == attention, "the implementation is restored"
         with torch.no_grad():
-            plain, _ = run_passes(model.host, prompt, torch.ones_like(prompt), [(reading, 0)])
+            plain, _ = run_passes(model.manager, prompt, torch.ones_like(prompt), [(reading, 0)])
         for a, b in zip(recorded.layers, plain.layers, strict=True):
             torch.testing.assert_close(a.keys, b.keys, atol=1e-5, rtol=1e-5)
 
@@ -54,7 +54,7 @@ def test_recorded_weights_are_the_models(family, attention):
 def test_look_ahead_is_exactly_zero_causally_and_above_zero_both_ways(family):
     model = bitune_on(tiny_model(family))
     (prompt,) = ids(12)
-    maps = attention_maps(model.host, model.variant, prompt[0].tolist(), [], range(4))
+    maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), [], range(4))
     assert not maps.summaries["causal"].look_ahead.any()
     assert (maps.summaries["bidirectional"].look_ahead > 0).all()
     assert not np.triu(maps.passes["causal"], 1).any()
@@ -63,7 +63,7 @@ def test_look_ahead_is_exactly_zero_causally_and_above_zero_both_ways(family):
 def test_summaries_equal_plain_loops():
     model = bitune_on(tiny_model())
     (prompt,) = ids(9)
-    maps = attention_maps(model.host, model.variant, prompt[0].tolist(), [], range(4))
+    maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), [], range(4))
     for reading in model.variant.passes:
         weights = eager_maps(model, prompt[:, :-1], reading)
         summary = maps.summaries[reading.attention]
@@ -93,12 +93,12 @@ def test_answer_rows_attend_to_the_mixed_cache(family):
     """alpha 0 leaves the cache of the first pass: both maps agree then, and differ with the learned ratios; rows sum to 1."""
     model = bitune_on(tiny_model(family))
     prompt, answer = ids(12, 4)
-    layers = model.host.layout.layers
+    layers = model.manager.layout.layers
     only = model.variant.with_mixing(MixingRatios.constant(layers, 0.0))
-    same = attention_maps(model.host, only, prompt[0].tolist(), answer[0].tolist(), [1, 3])
+    same = attention_maps(model.manager, only, prompt[0].tolist(), answer[0].tolist(), [1, 3])
     np.testing.assert_array_equal(same.answer.mixed, same.answer.first_pass)
     assert not np.nan_to_num(same.moved_keys).any()
-    maps = attention_maps(model.host, model.variant, prompt[0].tolist(), answer[0].tolist(), [1, 3])
+    maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), answer[0].tolist(), [1, 3])
     assert maps.answer.mixed.shape == (2, 4, 4, 15)
     np.testing.assert_allclose(maps.answer.mixed.astype(np.float32).sum(-1), 1, atol=2e-3)
     assert np.abs(maps.answer.mixed.astype(np.float32) - maps.answer.first_pass).max() > 1e-2
@@ -111,10 +111,10 @@ def test_how_far_the_cache_moved():
     model = bitune_on(tiny_model())
     (prompt,) = ids(8)
     full = model.variant.with_mixing(MixingRatios.constant(4, 1.0))
-    maps = attention_maps(model.host, full, prompt[0].tolist(), [], [])
+    maps = attention_maps(model.manager, full, prompt[0].tolist(), [], [])
     with torch.no_grad():
         prefix = prompt[:, :-1]
-        cache, _ = run_passes(model.host, prefix, torch.ones_like(prefix), [(p, 0) for p in model.variant.passes])
+        cache, _ = run_passes(model.manager, prefix, torch.ones_like(prefix), [(p, 0) for p in model.variant.passes])
     for layer, part in enumerate(cache.layers):
         for token in range(7):
             for values, found in ((part.keys, maps.moved_keys), (part.values, maps.moved_values)):
@@ -126,7 +126,7 @@ def test_prompts_of_one_and_two_tokens():
     model = bitune_on(tiny_model())
     for length in (1, 2):
         (prompt,) = ids(length)
-        maps = attention_maps(model.host, model.variant, prompt[0].tolist(), [5], [0])
+        maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), [5], [0])
         assert maps.passes["causal"].shape == (1, 4, length - 1, length - 1)
         assert maps.answer.mixed.shape == (1, 4, 1, length)
 
@@ -157,7 +157,7 @@ def test_the_engine_names_tokens(engine):
 
 def test_two_passes_alike_keep_both_maps():
     model = bitune_on(tiny_model(), "only_causal")
-    maps = attention_maps(model.host, model.variant, list(range(5, 14)), [], [0])
+    maps = attention_maps(model.manager, model.variant, list(range(5, 14)), [], [0])
     assert list(maps.passes) == list(maps.summaries) == ["causal", "second causal"]
     assert np.abs(maps.passes["causal"] - maps.passes["second causal"]).max() > 1e-3
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, DynamicCac
 
 from bitune import BituneModel, ConfigError, MixingRatios, UnsupportedModelError
 from bitune.adapters.kinds import linear_layers, new_peft_config
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.data.prompts import pad_left
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.masks import pass_masks
@@ -67,16 +67,16 @@ def stacked(cache) -> torch.Tensor:
 
 
 @torch.no_grad()
-def cache_of(host: AdapterHost, prompt, rows):
-    return prefill(host, prompt, torch.ones_like(prompt), rows)
+def cache_of(manager: AdapterManager, prompt, rows):
+    return prefill(manager, prompt, torch.ones_like(prompt), rows)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_base_reads_and_generates_as_plain_transformers(family):
     model = built(CONFIGS[family]())
-    host = AdapterHost.of(model)
+    manager = AdapterManager.of(model)
     for prompt in ids(1, 2, 14):
-        cache, mask = cache_of(host, prompt, [Row(0, BASE.passes)]), torch.ones_like(prompt)
+        cache, mask = cache_of(manager, prompt, [Row(0, BASE.passes)]), torch.ones_like(prompt)
         own = DynamicCache(config=model.config)
         if prompt.shape[1] > 1:
             with torch.no_grad():
@@ -98,8 +98,8 @@ def test_batches_give_what_single_prompts_and_single_adapters_give(family, kind,
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             torch.testing.assert_close(together[row : row + 1], model(prompt, answer).logits, **CLOSE)
             assert torch.equal(tokens[row, -4:], model.generate(prompt, **GREEDY)[0, -4:]), row
-        assert model.host.can_mix(list(model.names.values())) == (kind == "lora" and family not in EXPERT_FAMILIES)
-        monkeypatch.setattr(AdapterHost, "can_mix", lambda self, adapters: False)
+        assert model.manager.can_mix(list(model.names.values())) == (kind == "lora" and family not in EXPERT_FAMILIES)
+        monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: False)
         torch.testing.assert_close(model(batch, torch.cat(answers), mask).logits, together, **CLOSE)
 
 
@@ -107,7 +107,7 @@ def test_batches_give_what_single_prompts_and_single_adapters_give(family, kind,
 def test_the_passes_see_what_they_should(family):
     """Eager attention weights of each pass: zero where nothing may be seen, above zero where it may."""
     model = built(CONFIGS[family](), "eager")
-    layout = AdapterHost.of(model).layout
+    layout = AdapterManager.of(model).layout
     (prompt,) = ids(11)
     ones, index = torch.ones_like(prompt), torch.arange(11)
     distance = index[:, None] - index[None]
@@ -132,7 +132,7 @@ def test_limits_of_mixing_are_the_single_passes(family):
     (prompt,) = ids(13)
     limits = [model.variant.with_mixing(MixingRatios.constant(4, alpha)) for alpha in (0.0, 1.0)]
     rows = [*(Row.of(variant, 0) for variant in limits), *(Row(0, (reading,)) for reading in model.variant.passes)]
-    cache = stacked(cache_of(model.host, prompt, rows))
+    cache = stacked(cache_of(model.manager, prompt, rows))
     assert torch.equal(cache[0], cache[2]) and torch.equal(cache[1], cache[3])
     assert not torch.allclose(cache[2], cache[3], atol=1e-2)
 

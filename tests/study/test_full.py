@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bitune import METHODS, BituneModel
-from bitune.adapters.manager import AdapterHost
+from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import TokenPair
 from bitune.errors import CheckpointError
 from bitune.model.prefill import run_passes
@@ -21,14 +21,14 @@ def fresh(method: str = "bitune") -> BituneModel:
     return BituneModel.create(WeightSets.on_copy(tiny_base()), method)
 
 
-def owning(weights: dict) -> AdapterHost:
+def owning(weights: dict) -> AdapterManager:
     """A model of its own whose linear weights are these."""
     model = copy.deepcopy(tiny_base().model)
     with torch.no_grad():
         for path, module in model.base_model.named_modules():
             if path.replace(".", "-") in weights:
                 module.weight.copy_(weights[path.replace(".", "-")])
-    return AdapterHost.of(model)
+    return AdapterManager.of(model)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -36,10 +36,10 @@ def test_sets_are_models_of_their_own(method):
     """A method over two sets equals its passes over two models that own these weights, mixed and answered by hand."""
     model = fresh(method)
     generator = torch.Generator().manual_seed(5)
-    for name in model.host.names:
-        moved = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in model.host.weights(name).items()}
-        model.host.fill(name, moved)
-    alone = {slot: owning(model.host.weights(name)) for slot, name in model.names.items()}
+    for name in model.manager.names:
+        moved = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in model.manager.weights(name).items()}
+        model.manager.fill(name, moved)
+    alone = {slot: owning(model.manager.weights(name)) for slot, name in model.names.items()}
     row = METHODS[method]
     prompt, answer = ids(7, 3)
     with torch.no_grad():
@@ -59,12 +59,12 @@ def test_sets_are_models_of_their_own(method):
 
 def test_training_moves_both_sets_and_nothing_else(tmp_path):
     model = fresh()
-    before = {name: model.host.weights(name) for name in model.host.names}
+    before = {name: model.manager.weights(name) for name in model.manager.names}
     own = {name: p.clone() for name, p in model.base.named_parameters() if "weight_sets" not in name}
     pairs = [TokenPair([5, 6, 7, 8 + i], [9, 257]) for i in range(4)]
     train(model, pairs, TrainingSettings(max_steps=2, batch_size=2), tmp_path)
     for name, weights in before.items():
-        moved = [not torch.equal(value, weights[key]) for key, value in model.host.weights(name).items()]
+        moved = [not torch.equal(value, weights[key]) for key, value in model.manager.weights(name).items()]
         # In the last layer the second set reaches the cache through keys and values only.
         assert sum(moved) >= len(moved) - 5
     for name, value in model.base.named_parameters():
@@ -74,12 +74,12 @@ def test_training_moves_both_sets_and_nothing_else(tmp_path):
 
 def test_weights_that_do_not_fit_are_refused():
     model = fresh("lora")
-    (name,) = model.host.names
+    (name,) = model.manager.names
     with pytest.raises(CheckpointError, match="linear layers"):
-        model.host.fill(name, {})
+        model.manager.fill(name, {})
 
 
 def test_a_released_model_leaves_the_base(tmp_path):
     model = fresh()
     model.release()
-    assert model.host.names == () and not list(model.base.weight_sets.parameters())
+    assert model.manager.names == () and not list(model.base.weight_sets.parameters())

@@ -267,7 +267,7 @@ def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatc
     monkeypatch.setitem(SETTINGS, "choices", SMALL)
     ship(METHODS[1], study.state, tmp_path / "shipped", study.results)
     model = BituneModel.from_pretrained(tmp_path / "shipped", study.base)
-    assert measure(study, SMALL, model.variant, model.host) == result(study, METHODS[1])["measured"]
+    assert measure(study, SMALL, model.variant, model.manager) == result(study, METHODS[1])["measured"]
     assert model.bitune_config.training["run"] == METHODS[1].name
     assert METHODS[1].name in model.card and "2 seeds" in model.card
     assert "--limit 6 " in model.card and model.card.count("--leave-out a.train.jsonl") == len(SMALL.limits)

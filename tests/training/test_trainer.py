@@ -162,7 +162,7 @@ def test_sparing_casts_under_autocast_changes_no_bit(kind):
         torch.manual_seed(0)
         model = BituneModel.create(base, peft_config=new_peft_config(base.model, kind, rank=4)).train()
         batch = Collator(0)(pairs(4))
-        with model.host.under_autocast() if spared else nullcontext(), torch.autocast("cpu", torch.bfloat16):
+        with model.manager.under_autocast() if spared else nullcontext(), torch.autocast("cpu", torch.bfloat16):
             loss = model(**batch).loss
         loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

@@ -179,7 +179,7 @@ def test_bad_requests_are_a_sentence(handlers, asked, words):
 
 
 def test_what_is_too_long_to_draw_is_refused_before_the_model_runs(handlers, engine, monkeypatch):
-    monkeypatch.setattr(attention_handlers, "MOST_TOKENS", 8)
+    monkeypatch.setattr(attention_handlers, "MAX_TOKENS", 8)
     monkeypatch.setattr(engine, "attention", None)
     assert "maps are drawn for up to 8" in handlers.read("hi", "base", "none", "long enough")["problem"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.compare.request import MOST_NEW_TOKENS, CompareRequest, from_query
+from app.compare.request import MAX_NEW_TOKENS, CompareRequest, from_query
 from app.settings import DEFAULT_BASE, Settings, shipped_checkpoints
 from bitune.errors import ConfigError
 
@@ -27,8 +27,8 @@ def test_variants_must_be_names(variants):
 
 
 def test_the_page_has_a_limit_of_its_own():
-    with pytest.raises(ConfigError, match=f"at most {MOST_NEW_TOKENS}"):
-        CompareRequest("hi", ["base"], max_new_tokens=MOST_NEW_TOKENS + 1)
+    with pytest.raises(ConfigError, match=f"at most {MAX_NEW_TOKENS}"):
+        CompareRequest("hi", ["base"], max_new_tokens=MAX_NEW_TOKENS + 1)
 
 
 def test_a_link_fills_in_what_it_names():

@@ -4,7 +4,7 @@ import pytest
 
 from app.compare.request import CompareRequest
 from app.ui.variants import VariantView, with_what_ifs
-from app.ui.what_ifs import MOST, add, free_name, label, plain, read
+from app.ui.what_ifs import MAX_WHAT_IFS, add, free_name, label, plain, read
 from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
@@ -36,7 +36,7 @@ def test_plain_values_and_back():
         {"if": {**GOOD, "keys": [0.5]}},
         {"if": {**GOOD, "keys": [0.5, 1.5, 0.5]}},
         {"if": {**GOOD, "keys": [0.5, float("nan"), 0.5]}},
-        {str(i): GOOD for i in range(MOST + 1)},
+        {str(i): GOOD for i in range(MAX_WHAT_IFS + 1)},
     ],
 )
 def test_what_is_no_what_if_is_a_sentence(value):
@@ -72,7 +72,7 @@ def test_names_are_new_and_colours_stay():
 
 def test_there_is_an_end_to_them():
     what_ifs: dict = {}
-    for step in range(MOST):
+    for step in range(MAX_WHAT_IFS):
         what_ifs, _ = add(what_ifs, WhatIf("qa", MixingRatios.constant(4, step / 10)), LEARNED, [])
     with pytest.raises(ConfigError, match="remove one"):
         add(what_ifs, WhatIf("qa", MixingRatios.constant(4, 0.99)), LEARNED, [])
