@@ -209,5 +209,5 @@ def _check_seen(manager: AdapterManager, recorder: _Recorder) -> None:
     missing = set(range(manager.layout.layers)) - recorder.seen
     if missing:
         raise UnsupportedModelError(
-            f"{manager.model.config.model_type!r} ran layers {sorted(missing)} without the attention function it was given, so their maps are not known."
+            f"{manager.model.config.model_type!r} ran layers {sorted(missing)} without the attention function it was given, so no map is known."
         )
