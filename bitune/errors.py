@@ -49,3 +49,20 @@ class UnknownNameError(BituneError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr
         return self.message
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an exception, fit to stand inside a sentence.
+
+    Where another library wraps an exception (`raise ... from cause`), its cause is read instead: it is closer to what happened.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        At most 300 characters without a stop at the end; the exception's class where it has no text.
+    """
+    if not isinstance(error, BituneError):
+        error = error.__cause__ or error
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip().rstrip(".:;")[:300]

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import check_switchable, is_mixture_of_experts
-from bitune.base.default import reason
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
+from bitune.base.fingerprint import fingerprint
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError, reason
 from bitune.modeling.support import check_supported
 
 Result = TypeVar("Result")
@@ -264,34 +264,6 @@ def _unwrap(model: PreTrainedModel) -> None:
             model.set_submodule(path, module.get_base_layer())
             outer = path
     vars(model).pop("peft_config", None)
-
-
-_SAMPLED_TENSORS = 24
-_SAMPLED_VALUES = 4
-
-
-def fingerprint(model: PreTrainedModel) -> tuple[float, ...]:
-    """A few weights of the bare base, in a fixed order: enough to tell two bases of one shape apart, in no time.
-
-    Taken before any adapter is injected; empty where weights are not in memory. Compare with `same_weights`.
-    """
-    named = sorted(model.named_parameters(), key=lambda item: item[0])
-    chosen = named[:: max(1, len(named) // _SAMPLED_TENSORS)]
-    values: list[float] = []
-    for _, tensor in chosen:
-        if tensor.is_meta or not tensor.is_floating_point():
-            return ()
-        flat = tensor.detach().flatten()
-        step = max(1, flat.numel() // _SAMPLED_VALUES)
-        values += flat[::step][:_SAMPLED_VALUES].float().tolist()
-    return tuple(float(f"{value:.5g}") for value in values)
-
-
-def same_weights(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether two fingerprints are of the same weights, up to the rounding of a 16-bit dtype."""
-    if len(first) != len(second):
-        return False
-    return all(abs(a - b) <= 1e-6 + max(abs(a), abs(b)) / 128 for a, b in zip(first, second, strict=True))
 
 
 def require_no_checkpointing(model: PreTrainedModel) -> None:

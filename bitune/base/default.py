@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bitune.errors import BaseNotFoundError, BituneError
+from bitune.errors import BaseNotFoundError, BituneError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ EMBEDDED = EmbeddedBase(
 )
 
 
-class SourceFailed(Exception):
+class SourceFailed(BituneError):
     """One source has no usable file; its text is the reason, a part of a sentence."""
 
 
@@ -188,10 +188,3 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def reason(error: BaseException) -> str:
-    """The first line of an exception, fit to stand inside a sentence: of its cause if it is another library's, which wraps it."""
-    told = error if isinstance(error, SourceFailed | BituneError) else error.__cause__ or error
-    lines = str(told).strip().splitlines() or [type(told).__name__]
-    return lines[0].strip().rstrip(".:;")[:300]

@@ -2,7 +2,8 @@
 
 from transformers import PreTrainedModel
 
-from bitune.adapters.manager import AdapterManager, same_weights
+from bitune.adapters.manager import AdapterManager
+from bitune.base.fingerprint import same_weights
 from bitune.base.loading import Base
 from bitune.errors import WrongBaseError
 from bitune.schema.config import BaseReference

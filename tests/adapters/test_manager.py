@@ -11,7 +11,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from bitune import BituneModel, ConfigError, UnknownNameError, UnsupportedModelError
 from bitune.adapters.kinds import new_peft_config
-from bitune.adapters.manager import AdapterManager, fingerprint, same_weights
+from bitune.adapters.manager import AdapterManager
+from bitune.base.fingerprint import fingerprint, same_weights
 from tests.tiny import bitune_on, randomized, tiny_model
 from tests.unharmed import ANSWER, PROMPT, bare, scores
 
