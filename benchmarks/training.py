@@ -15,7 +15,7 @@ import torch
 import bitune
 from benchmarks.measures import Work, in_turn, peak_above
 from bitune.adapters.kinds import new_peft_config
-from bitune.data.examples import Collator, TokenPair
+from bitune.data.batches import Collator, TokenPair
 from bitune.training.trainer import BituneTrainer, TrainingSettings, arguments_of
 
 METHODS = {"lora": 16, "bitune": 8}

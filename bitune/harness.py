@@ -17,8 +17,8 @@ from bitune import distributed
 from bitune.base.default import EMBEDDED
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
-from bitune.data.examples import continuation_ids, cut_left
-from bitune.data.prompts import pad_left
+from bitune.data.batches import cut_left, pad_left
+from bitune.data.examples import continuation_ids
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine

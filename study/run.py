@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base
+from bitune.data.batches import TokenPair
 from bitune.data.examples import (
     Example,
-    TokenPair,
     content_of,
     fitting,
     load_examples,

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from bitune import Engine, distributed, load_base
-from bitune.data.examples import cut_left, example_of
+from bitune.data.batches import cut_left
+from bitune.data.examples import example_of
 from bitune.errors import BituneError, ConfigError
 from bitune.evaluation.report import evaluate
 from tests.tiny import bitune_on, saved_base

@@ -11,11 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bitune.data.prompts import pad_left
+from bitune.data.batches import TokenPair, cut_left
 from bitune.data.records import load_records
 from bitune.errors import ConfigError, DataError
 
@@ -32,18 +30,6 @@ class Example:
     answer: str
     choices: tuple[str, ...] | None = None
     label: int | None = None
-
-
-@dataclass(frozen=True)
-class TokenPair:
-    """`prompt_ids` with the special tokens the tokenizer puts in front; `answer_ids` end with the end token.
-
-    `prompt_cut`: the prompt was too long and lost its beginning.
-    """
-
-    prompt_ids: list[int]
-    answer_ids: list[int]
-    prompt_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,36 +163,6 @@ def _answer_ids(examples: Sequence[Example], prompts: list[list[int]], tokenizer
     alone = tokenizer([e.answer for e in examples], add_special_tokens=False).input_ids
     rows = zip(prompts, whole, alone, strict=True)
     return [ids[len(prompt) :] if ids[: len(prompt)] == prompt else answer for prompt, ids, answer in rows]
-
-
-def cut_left(ids: list[int], most: int, bos: int | None) -> list[int]:
-    """The last `most` ids, a BOS token at the beginning kept as the first of them."""
-    if len(ids) <= most:
-        return ids
-    head = ids[:1] if ids[0] == bos else []
-    return head + ids[len(ids) - most + len(head) :]
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Makes a batch of token pairs: a dict of int64 tensors, the arguments of a Bitune model's forward.
-
-    `prompt_ids`, `prompt_mask` [batch, longest prompt], padded on the left; `answer_ids`, `answer_mask` [batch, longest answer],
-    padded on the right. A mask is 1 on tokens and 0 on padding.
-    """
-
-    pad_id: int
-
-    def __call__(self, pairs: Sequence[TokenPair]) -> dict[str, Tensor]:
-        prompt_ids, prompt_mask = pad_left([pair.prompt_ids for pair in pairs], self.pad_id)
-        answer_ids, answer_mask = pad_right([pair.answer_ids for pair in pairs], self.pad_id)
-        return {"prompt_ids": prompt_ids, "prompt_mask": prompt_mask, "answer_ids": answer_ids, "answer_mask": answer_mask}
-
-
-def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Ids and mask, int64 [rows, longest], padding on the right."""
-    ids, mask = pad_left([list(reversed(row)) for row in rows], pad_id)
-    return torch.flip(ids, [1]), torch.flip(mask, [1])
 
 
 def split_validation(examples: Sequence[Example], part: float | int, seed: int) -> tuple[list[Example], list[Example]]:

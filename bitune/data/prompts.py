@@ -1,10 +1,7 @@
 """Templates, and a prompt as token ids. Knows tokenizers; knows no model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from bitune.errors import PromptError
@@ -64,14 +61,3 @@ def check_text(prompt: str, context: int) -> None:
             )
         if (code < 32 and character not in _ALLOWED_CONTROLS) or 127 <= code < 160:
             raise PromptError(f"Character {place + 1} of the prompt is the control character U+{code:04X}; remove it.")
-
-
-def pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-    """Token ids of several prompts as one batch: ids and mask, int64 [prompts, longest], padding on the left."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
-        mask[row, longest - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)

@@ -15,7 +15,8 @@ from bitune.adapters.kinds import kind_of
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
-from bitune.data.prompts import CHAT, PromptTemplate, pad_left
+from bitune.data.batches import pad_left
+from bitune.data.prompts import CHAT, PromptTemplate
 from bitune.errors import ConfigError, PromptError, UnknownNameError
 from bitune.inference.generation import (
     Answer,

@@ -13,7 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from bitune.checkpoints.folder import read, write
-from bitune.data.examples import Collator, TokenPair
+from bitune.data.batches import Collator, TokenPair
 from bitune.errors import ConfigError
 from bitune.model.bitune_model import BituneModel
 

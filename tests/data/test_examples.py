@@ -8,13 +8,11 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from bitune.data.batches import Collator, TokenPair, cut_left
 from bitune.data.examples import (
-    Collator,
     Example,
-    TokenPair,
     content_of,
     continuation_ids,
-    cut_left,
     example_of,
     fitting,
     joined,

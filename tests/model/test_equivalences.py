@@ -6,7 +6,7 @@ from transformers import DynamicCache
 
 from bitune import METHODS, MixingRatios
 from bitune.adapters.manager import AdapterManager
-from bitune.data.prompts import pad_left
+from bitune.data.batches import pad_left
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.support import cache_input
 from bitune.schema.variants import BASE

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, DynamicCac
 from bitune import BituneModel, ConfigError, MixingRatios, UnsupportedModelError
 from bitune.adapters.kinds import linear_layers, new_peft_config
 from bitune.adapters.manager import AdapterManager
-from bitune.data.prompts import pad_left
+from bitune.data.batches import pad_left
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.masks import pass_masks
 from bitune.modeling.support import cache_input, position_input

@@ -7,7 +7,7 @@ import torch
 
 from bitune import METHODS, BituneModel
 from bitune.adapters.manager import AdapterManager
-from bitune.data.examples import TokenPair
+from bitune.data.batches import TokenPair
 from bitune.errors import CheckpointError
 from bitune.model.prefill import run_passes
 from bitune.modeling.support import cache_input

@@ -10,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 
 from bitune import BituneModel, ConfigError
 from bitune.adapters.kinds import new_peft_config
-from bitune.data.examples import Collator, TokenPair
+from bitune.data.batches import Collator, TokenPair
 from bitune.training.trainer import BituneTrainer, TrainingSettings, arguments_of, last_checkpoint, train
 from tests.launch import launched
 from tests.tiny import saved_base, tiny_base
