@@ -18,7 +18,7 @@ from bitune.base.default import EMBEDDED
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
 from bitune.data.batches import cut_left, pad_left
-from bitune.data.examples import continuation_ids
+from bitune.data.tokens import continuation_ids
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
@@ -137,7 +137,7 @@ class BituneLM(TemplateLM):
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Token ids of both. White space that ends the context goes to the continuation, as everywhere in lm-eval.
 
-        Beyond that as in `bitune.data.examples`: the continuation's tokens are those after the context's, and where one would cross the
+        Beyond that as in `bitune.data.tokens`: the continuation's tokens are those after the context's, and where one would cross the
         border the continuation is read alone, while lm-eval's own models would lose or repeat a piece of it there.
         """
         stem = context.rstrip()

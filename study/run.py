@@ -20,12 +20,10 @@ from bitune.data.batches import TokenPair
 from bitune.data.examples import (
     Example,
     content_of,
-    fitting,
     load_examples,
     split_validation,
-    to_measure,
-    tokenize_all,
 )
+from bitune.data.tokens import fitting, to_measure, tokenize_all
 from bitune.errors import BituneError
 from bitune.evaluation.report import evaluate, write_json
 from bitune.model.bitune_model import BituneModel

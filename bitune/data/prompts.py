@@ -1,4 +1,4 @@
-"""Templates, and a prompt as token ids. Knows tokenizers; knows no model."""
+"""A person's text in a prompt template, as token ids. Knows tokenizers; knows no model."""
 
 from dataclasses import dataclass
 
@@ -53,11 +53,11 @@ def check_text(prompt: str, context: int) -> None:
         raise PromptError("The prompt is empty; write something.")
     if len(prompt) > context * _CHARACTERS_PER_TOKEN:
         raise PromptError(f"The prompt has {len(prompt):,} characters; the model reads {context:,} tokens, so shorten it.")
-    for place, character in enumerate(prompt):
+    for number, character in enumerate(prompt, 1):
         code = ord(character)
         if 0xD800 <= code <= 0xDFFF:
             raise PromptError(
-                f"Character {place + 1} of the prompt is half of a surrogate pair (U+{code:04X}), which is not text; remove it."
+                f"Character {number} of the prompt is half of a surrogate pair (U+{code:04X}), which is not text; remove it."
             )
         if (code < 32 and character not in _ALLOWED_CONTROLS) or 127 <= code < 160:
-            raise PromptError(f"Character {place + 1} of the prompt is the control character U+{code:04X}; remove it.")
+            raise PromptError(f"Character {number} of the prompt is the control character U+{code:04X}; remove it.")

@@ -6,28 +6,39 @@ A record is a dict with `task` and either `question`, `choices` (list of texts),
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
 
 from bitune.errors import DataError
 
 
 def load_records(source: str | os.PathLike, split: str | None = None) -> list[dict]:
-    """The records of a JSON Lines file, or of a split (default `train`) of a Hub data set `id` or `id:config`.
+    """Read a whole data set.
 
-    Raises DataError that names the file and line, or the data set and record, what is wrong and what to do.
+    Args:
+        source: path of a JSON Lines file, or a Hub data set as `id` or `id:config`.
+        split: of a Hub data set, by default `train`; a file has none.
+
+    Returns:
+        Records in the schema above. `task` is what a record says, else the file's name up to its first dot, or the data set's.
+
+    Raises:
+        DataError: with the file and line, or the data set and record, what is wrong with it and what to do.
     """
     path = Path(source).expanduser()
     if path.is_file():
         if split is not None:
             raise DataError(f"{path} is one file, so it has no split {split!r}; name the file that holds that split.")
-        return _checked(_read_lines(path), task=path.name.split(".")[0], place=str(path))
+        return _checked(_read_lines(path), task=path.name.split(".")[0], source=str(path))
     if isinstance(source, os.PathLike) or path.suffix in (".jsonl", ".json"):
         raise DataError(f"There is no file {path}; check the path.")
     name, _, config = source.partition(":")
     rows = _read_hub(name, config or None, split or "train")
     named = config if config not in ("", "main", "default") else name.split("/")[-1]
-    return _checked(enumerate(rows, 1), task=named.lower().replace("-", "_"), place=source, unit="record")
+    return _checked(enumerate(rows, 1), task=named.lower().replace("-", "_"), source=source, unit="record")
 
 
 def _read_lines(path: Path) -> Iterable[tuple[int, object]]:
@@ -59,23 +70,57 @@ def _read_hub(name: str, config: str | None, split: str) -> Iterable[object]:
         ) from error
     try:
         return datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # datasets has no root exception, and passes on those of the network, the disk and pyarrow
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    except datasets.exceptions.DatasetGenerationError as error:
+        reason = str(error.__cause__ or error).strip().partition("\n")[0].rstrip(".")
         raise DataError(
-            f"{name!r} is no file here, and the Hub did not deliver its split {split!r}: {told}; check both."
+            f"The files of {name!r} cannot be read as records ({reason}); use a data set of JSON or Parquet."
         ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        for kind, message, problem in _HUB_ERRORS:
+            if isinstance(error, kind) and re.search(message, reason):
+                raise DataError(problem.format(name=name, split=split, reason=reason)) from error
+        raise
 
 
-def _checked(rows: Iterable[tuple[int, object]], task: str, place: str, unit: str = "line") -> list[dict]:
+# What can be wrong with the name of a Hub data set: what datasets raises, what its message holds, and our sentence. The first that
+# fits counts; an error that is not here passes as it is.
+_HUB_ERRORS = (
+    (HFValidationError, "", "{name!r} is no file here, and no Hub data set can be called so; check the name."),
+    (
+        ConnectionError,
+        "",
+        "{name!r} is no file here, and the Hub cannot be reached ({reason}); check the connection, or name a JSON Lines file.",
+    ),
+    (
+        FileNotFoundError,
+        "",
+        "{name!r} is no file here, and no data set on the Hub that you may read ({reason}); check the name, or log in.",
+    ),
+    (ValueError, "(Unknown|Bad) split", "The data set {name!r} has no split {split!r} ({reason}); name one that it has."),
+    (
+        ValueError,
+        "BuilderConfig .* not found|Config name is missing",
+        "The data set {name!r} needs one of its configs ({reason}); name it as {name}:CONFIG.",
+    ),
+    (
+        RuntimeError,
+        "scripts are no longer supported",
+        "The data set {name!r} is a script, and scripts are not run; use a data set of JSON or Parquet.",
+    ),
+)
+
+
+def _checked(rows: Iterable[tuple[int, object]], task: str, source: str, unit: str = "line") -> list[dict]:
     """Every row in the schema; DataError names the first that is not."""
     records = []
     for number, row in rows:
         try:
             records.append(normalized(row, task))
         except DataError as error:
-            raise DataError(f"{place}, {unit} {number}: {error}") from error
+            raise DataError(f"{source}, {unit} {number}: {error}") from error
     if not records:
-        raise DataError(f"{place} holds no record; check that it is the right one.")
+        raise DataError(f"{source} holds no record; check that it is the right one.")
     return records
 
 

@@ -14,7 +14,8 @@ from transformers import Cache, PreTrainedTokenizerBase
 from bitune import distributed
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left
-from bitune.data.examples import Example, continuation_ids
+from bitune.data.examples import Example
+from bitune.data.tokens import continuation_ids
 from bitune.errors import DataError
 from bitune.inference.generation import before_end, eval_generation_config
 from bitune.model.mixing import take_rows

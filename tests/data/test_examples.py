@@ -12,17 +12,13 @@ from bitune.data.batches import Collator, TokenPair, cut_left
 from bitune.data.examples import (
     Example,
     content_of,
-    continuation_ids,
     example_of,
-    fitting,
     joined,
     load_examples,
     split_validation,
-    to_measure,
-    tokenize,
-    tokenize_all,
 )
 from bitune.data.records import load_records, normalized
+from bitune.data.tokens import continuation_ids, fitting, to_measure, tokenize, tokenize_all
 from bitune.errors import ConfigError, DataError
 from tests.tiny import tiny_base
 
@@ -65,6 +61,34 @@ def test_the_hub_is_read_through_datasets(tmp_path):
     assert len(load_records(str(tmp_path / "ai2_arc"), "test")) == 2
     with pytest.raises(DataError, match="'validation'"):
         load_records(str(tmp_path / "ai2_arc"), "validation")
+
+
+def test_what_is_wrong_with_a_data_set_is_said_with_its_cause(tmp_path, monkeypatch):
+    """Each cause as datasets itself meets it; what is in no table passes with its own name."""
+    datasets = pytest.importorskip("datasets", reason="the training extra is not installed")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    for name in ("whole", "broken", "empty", "script"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "whole" / "train.jsonl", ARC)
+    (tmp_path / "broken" / "train.jsonl").write_text('{"question": \n')
+    (tmp_path / "script" / "script.py").write_text("")
+    for name, words in {
+        "whole:other": "needs one of its configs .BuilderConfig 'other' not found",
+        "broken": "cannot be read as records .*JSON",
+        "empty": "doesn't contain any data files",
+        "script": "scripts are not run",
+    }.items():
+        with pytest.raises(DataError, match=words):
+            load_records(f"{tmp_path / name}")
+    with pytest.raises(DataError, match="Hub cannot be reached"):
+        load_records("nobody/nothing")
+
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    with pytest.raises(OSError, match="No space left"):
+        load_records("nobody/nothing")
 
 
 def test_without_datasets_the_error_names_the_remedy(monkeypatch):
@@ -221,7 +245,7 @@ def test_what_is_measured_are_the_first_that_fit_less_those_with_long_answers():
     assert to_measure(examples, tokenizer, prompt, answer, limit=3) == [examples[0], examples[3]]
     assert to_measure(examples, tokenizer, max_answer_tokens=answer) == [e for e in examples if e is not examples[2]]
     assert to_measure(examples, tokenizer) == examples
-    assert to_measure(examples, tokenizer, limit=2, seen={content_of(examples[0].prompt)}) == [examples[1]]
+    assert to_measure(examples, tokenizer, limit=2, trained_on={content_of(examples[0].prompt)}) == [examples[1]]
 
 
 def test_choices_in_another_order_are_the_same_question():
