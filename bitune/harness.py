@@ -25,7 +25,7 @@ from bitune.inference.engine import Engine
 from bitune.inference.generation import before_end, end_tokens, eval_generation_config
 from bitune.model.identity import source_of
 from bitune.model.prefill import Row, prefill
-from bitune.modeling.support import cache_input
+from bitune.modeling.interface import cache_input
 
 try:
     from lm_eval.api.instance import Instance

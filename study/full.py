@@ -37,7 +37,6 @@ class WeightSets(AdapterManager):
     def on_copy(cls, base: Base) -> Base:
         """A copy of a bare base whose models train whole sets of weights."""
         model = copy.deepcopy(base.model)
-        vars(model).pop("_bitune_adapter_host", None)
         cls.of(model)
         return replace(base, model=model)
 

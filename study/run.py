@@ -119,9 +119,9 @@ def _measure_saved(study: Study, run: Run) -> dict[str, dict]:
 def _fresh(study: Study, run: Run) -> BituneModel:
     torch.manual_seed(run.seed)
     if run.peft == FULL:
-        return BituneModel.create(WeightSets.on_copy(study.base), run.method, alpha_start=run.alpha_start)
+        return BituneModel.create(WeightSets.on_copy(study.base), run.method, initial_mixing_alpha=run.alpha_start)
     config = new_peft_config(study.base.model, run.peft, run.rank)
-    return BituneModel.create(study.base, run.method, config, alpha_start=run.alpha_start)
+    return BituneModel.create(study.base, run.method, config, initial_mixing_alpha=run.alpha_start)
 
 
 def _train(study: Study, run: Run, model: BituneModel) -> dict:

@@ -15,15 +15,18 @@ from bitune.errors import CheckpointError, ConfigError, UnknownNameError
 PEFT_KINDS = ("lora", "dora", "ia3")
 RANK = 8
 _CONFIGS: dict[str, type[PeftConfig]] = {"LORA": LoraConfig, "IA3": IA3Config}
-# Settings that say where an adapter sits, how large it is and where it came from.
-_PLAIN = {
-    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"),
-    *("target_modules", "exclude_modules", "feedforward_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
-    *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "use_dora", "lora_bias"),
-    *("init_lora_weights", "init_ia3_weights", "bias", "eva_config", "megatron_core", "qalora_group_size", "runtime_config"),
-}
-# The other ways to begin (pissa, olora, corda, loftq, ...) subtract the adapter from the base.
-_PLAIN_BEGINNINGS = (True, False, "gaussian", "orthogonal", "eva")
+# What replaces modules of the base or needs inputs that only PeftModel.forward hands in. Everything else is judged by the layers
+# that PEFT makes of a config (adapters.layers), not by the names of its settings: those grow with every release.
+_BEYOND_LAYERS = (
+    "alora_invocation_tokens",
+    "layer_replication",
+    "megatron_config",
+    "modules_to_save",
+    "target_parameters",
+    "trainable_token_indices",
+)
+# Ways to begin that subtract the adapter from the base; known by name because they take minutes before it shows.
+_CHANGES_THE_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
 
 def new_peft_config(
@@ -137,20 +140,28 @@ def read_peft_config(data: Mapping[str, object], file: str) -> PeftConfig:
         raise CheckpointError(f"{file} is no {kind} config ({error}); download or save the adapter again.") from error
 
 
-def check_switchable(config: PeftConfig, where: str) -> None:
-    """CheckpointError unless an adapter of this config leaves the base as it is, so that others can share it."""
+def check_switchable(config: PeftConfig, name: str) -> None:
+    """Refuse a config whose adapter could not share its base, as far as the config alone can tell.
+
+    Args:
+        config: Of an adapter that is not on a base yet.
+        name: What the error calls it.
+
+    Raises:
+        CheckpointError: It is of another kind than LoRA (DoRA with it) and IA3, or replaces parts of the base.
+    """
     if str(config.peft_type.value) not in _CONFIGS:
         raise CheckpointError(
-            f"{where} is of the PEFT type {config.peft_type.value}; bitune runs LORA (DoRA with it) and IA3: use one of them."
+            f"{name} is of the PEFT type {config.peft_type.value}; bitune runs LORA (DoRA with it) and IA3: use one of them."
         )
-    used = {field.name: getattr(config, field.name) for field in fields(config)}
-    odd = sorted(name for name, value in used.items() if value and name not in _PLAIN)
-    if used.get("bias", "none") != "none":
-        odd.append("bias")
-    if used.get("init_lora_weights", True) not in _PLAIN_BEGINNINGS:
-        odd.append("init_lora_weights")
-    if odd:
+    settings = {field.name: getattr(config, field.name) for field in fields(config)}
+    refused = [setting for setting in _BEYOND_LAYERS if settings.get(setting)]
+    if settings.get("bias", "none") != "none":
+        refused.append("bias")
+    if str(settings.get("init_lora_weights", True)).startswith(_CHANGES_THE_BASE):
+        refused.append("init_lora_weights")
+    if refused:
         raise CheckpointError(
-            f"{where} sets {odd[0]} to {used[odd[0]]!r}: that changes the base, which all adapters share, or needs more than "
-            "LoRA, DoRA and IA3 do; train the adapter without it."
+            f"{name} sets {refused[0]} to {settings[refused[0]]!r}: that changes the base, which all adapters share, or needs more "
+            "than LoRA, DoRA and IA3 do; train the adapter without it."
         )

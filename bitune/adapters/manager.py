@@ -1,116 +1,167 @@
 """One base model with any number of PEFT adapters, and which of them runs on which row of a batch.
 
-The only file that touches PEFT's switches. At rest no adapter is active: the base answers as if it had never been wrapped.
+At rest no adapter is active: the base answers as if it had never been wrapped. Threads use a base in turns (adapters.turns).
 """
 
 import copy
+import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
-from peft.tuners.lora import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import check_switchable, is_mixture_of_experts
+from bitune.adapters.layers import BaseWeights, adapter_layers, check_layers, is_plain_lora, unwrap
+from bitune.adapters.turns import TurnQueue
 from bitune.base.fingerprint import fingerprint
 from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError, reason
 from bitune.modeling.support import check_supported
 
 Result = TypeVar("Result")
 _BASE_ROW = "__base__"  # PEFT's name for a row without adapter
-_HOST = "_bitune_adapter_host"
+_PREFIX = "base_model.model."  # before every key in a PEFT folder
+# What PEFT raises for a config that cannot be put on these modules; anything else is a bug or the machine's, and keeps its name.
+_DOES_NOT_FIT = (ValueError, TypeError, NotImplementedError, re.error)
 
 
 class AdapterManager:
     """The adapters of one base. Get it with `AdapterManager.of(model)`: everybody who shares a base shares its manager."""
 
     def __init__(self, model: PreTrainedModel):
-        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+        if adapter_layers(model):
             raise UnsupportedModelError(
                 "This model already carries adapters that PEFT put on it; pass the bare base (PeftModel.unload() returns it)."
             )
         self.layout = check_supported(model)
         self.fingerprint = fingerprint(model)
-        self.model = model
-        self._peft: PeftModel | None = None
-        self._switchable: list[BaseTunerLayer] = []
+        self._model = weakref.ref(model)  # the registry must not keep a base alive
+        self._configs: dict[str, PeftConfig] = {}
+        self._layers = []
         self._trainable: set[str] = set()
         self._active: str | None = None
-        self._lock = threading.RLock()
+        self._set_up_threads()
+
+    def _set_up_threads(self) -> None:
+        self._turns = TurnQueue()
+        self._holds: dict[str, list[int]] = {}  # adapter -> idents of the threads that hold it
+        self._removing: set[str] = set()
+        self._holds_changed = threading.Condition()
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "AdapterManager":
         """The manager of `model`, made on first call; UnsupportedModelError if the model cannot run Bitune."""
-        if _HOST not in vars(model):
-            manager = cls(model)
-            model.requires_grad_(False)
-            setattr(model, _HOST, manager)
-        return vars(model)[_HOST]
+        with _REGISTRY_LOCK:
+            if model not in _REGISTRY:
+                manager = cls(model)
+                model.requires_grad_(False)
+                _REGISTRY[model] = manager
+            return _REGISTRY[model]
 
-    def __getstate__(self) -> dict:  # a copied or pickled base has its own manager, and locks cannot be copied
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
+    def __getstate__(self) -> dict:  # a base that is copied or pickled with its manager gets one of its own
+        left_out = ("_turns", "_holds", "_removing", "_holds_changed")
+        return {key: value for key, value in vars(self).items() if key not in left_out} | {"_model": self.model}
 
     def __setstate__(self, state: dict) -> None:
-        vars(self).update(state, _lock=threading.RLock())
+        vars(self).update(state, _model=weakref.ref(state["_model"]))
+        self._set_up_threads()
+        with _REGISTRY_LOCK:
+            _REGISTRY[state["_model"]] = self
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The base; whoever uses the manager holds it too, as the manager itself does not keep it alive."""
+        model = self._model()
+        if model is None:
+            raise ReferenceError("The base of this AdapterManager is gone; keep the model as long as its manager.")
+        return model
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every adapter loaded on this base."""
-        return tuple(self._peft.peft_config) if self._peft else ()
+        return tuple(self._configs)
+
+    @property
+    def _staying(self) -> list[str]:
+        return [name for name in self.names if name not in self._removing]
 
     def config(self, name: str) -> PeftConfig:
         """The PEFT config of an adapter; UnknownNameError for one that is not loaded."""
         self._check_known([name])
-        return self._peft.peft_config[name]
+        return self._configs[name]
+
+    # --- adding and removing ------------------------------------------------------------------------------------------
 
     def add(self, wanted: str, config: PeftConfig, weights: Mapping[str, Tensor] | None = None, *, trainable: bool) -> str:
-        """Put an adapter on the base, new or with `weights` (keys as in a PEFT folder), and return the name it got.
+        """Put an adapter on the base; waits for its turn.
 
-        The name is `wanted`, with a number if that is taken. Raises CheckpointError if config or weights do not fit this
-        base; the base is then as it was.
+        Args:
+            wanted: Its name, with a number behind it where that is taken.
+            config: LoRA (DoRA with it) or IA3.
+            weights: Keys as in a PEFT folder; None for a new adapter.
+            trainable: Whether its parameters require gradients.
+
+        Returns:
+            The name it got.
+
+        Raises:
+            CheckpointError: Config or weights do not fit this base; the base is then as it was.
         """
         check_switchable(config, f"Adapter {wanted!r}")
-        with self._lock:
+        with self.turn():
             name = self._free_name(wanted)
+            base_weights = BaseWeights(self.model)
             try:
                 with warnings.catch_warnings():
                     # PEFT asks transformers for a property under its old name.
                     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it ...
-                check_switchable(self.config(name), f"Adapter {wanted!r} on this base")  # ... and may choose other places
+                    warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it
+                check_switchable(self.config(name), f"Adapter {wanted!r} on this base")  # PEFT may have chosen other modules
+                check_layers(self.model, name, f"Adapter {wanted!r}")
+                if base_weights.restore():
+                    raise CheckpointError(
+                        f"Adapter {wanted!r} changes the weights of the base, which all adapters share; train or convert it with an "
+                        "init_lora_weights that leaves the base as it is."
+                    )
                 if weights is not None:
                     self.fill(name, weights)
-            except Exception as error:
-                self.remove(name)
-                if isinstance(error, CheckpointError):
-                    raise
-                raise CheckpointError(
-                    f"Adapter {wanted!r} does not fit this base ({reason(error)}); load it on the base it was made for."
-                ) from error
+            except BaseException as error:
+                base_weights.restore()
+                self._take_off(name)
+                if isinstance(error, _DOES_NOT_FIT):
+                    raise CheckpointError(
+                        f"Adapter {wanted!r} does not fit this base ({reason(error)}); load it on the base it was made for."
+                    ) from error
+                raise
             if trainable:
                 self._trainable.add(name)
             self._activate(None)
         return name
 
     def remove(self, name: str) -> None:
-        """Take an adapter off the base, also one that was begun only; the last one takes PEFT's wrappers with it."""
-        with self._lock:
-            self._trainable.discard(name)
-            if set(self.names) <= {name}:
-                self._peft, self._switchable, self._active = None, [], None
-                _unwrap(self.model)
-                return
-            self._activate(next(other for other in self.names if other != name))  # PEFT warns if it has to choose
-            for layer in self._switchable:
-                layer.delete_adapter(name)
-            self._peft.peft_config.pop(name, None)
-            self._activate(None)
+        """Take an adapter off the base; the last one takes PEFT's wrappers with it.
+
+        Waits until no request holds the adapter (see `hold`), then for its turn. From now on nobody new may hold it.
+        """
+        with self._holds_changed:
+            self._check_known([name], self._staying)
+            holders = self._holds.get(name, [])
+            if holders and (self._turns.is_mine or threading.get_ident() in holders):
+                raise ConfigError(f"Adapter {name!r} is in use by the request that would remove it; end that request first.")
+            self._removing.add(name)
+            self._holds_changed.wait_for(lambda: not self._holds.get(name))
+        try:
+            with self.turn():
+                self._take_off(name)
+        finally:
+            self._removing.discard(name)
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
@@ -130,30 +181,52 @@ class AdapterManager:
     def fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """Put `weights` (keys as in a PEFT folder) into adapter `name`; CheckpointError, and nothing changed, if they do not fit."""
         self.check_fit(name, weights)
-        set_peft_model_state_dict(self._peft, dict(weights), adapter_name=name)
+        set_peft_model_state_dict(self.model, dict(weights), adapter_name=name)
 
     def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
         self._check_known([name])
-        inner = None if state is None else {f"base_model.model.{key}": value for key, value in state.items()}
-        state = get_peft_model_state_dict(self._peft, inner, adapter_name=name, save_embedding_layers=False)
-        return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        state = None if state is None else dict(state)
+        state = get_peft_model_state_dict(self.model, state, adapter_name=name, save_embedding_layers=False)
+        return {_PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
     def trainable_parameters(self, names: Sequence[str]) -> int:
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
+    # --- threads ------------------------------------------------------------------------------------------------------
+
+    def turn(self, cancelled: threading.Event | None = None) -> AbstractContextManager[None]:
+        """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
+        return self._turns.turn(cancelled)
+
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Nobody else runs this base until the end of the block."""
-        with self._lock:
+    def hold(self, adapters: Iterable[str | None]) -> Iterator[None]:
+        """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
+
+        Raises:
+            UnknownNameError: One of them is not loaded, or is being removed.
+        """
+        names, thread = {name for name in adapters if name is not None}, threading.get_ident()
+        with self._holds_changed:
+            self._check_known(names, self._staying)
+            for name in names:
+                self._holds.setdefault(name, []).append(thread)
+        try:
             yield
+        finally:
+            with self._holds_changed:
+                for name in names:
+                    self._holds[name].remove(thread)
+                self._holds_changed.notify_all()
+
+    # --- running ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def active_adapter(self, adapter: str | None) -> Iterator[None]:
         """Run with one adapter (None: the base alone) until the end of the block, also when it ends by an exception."""
         self._check_known([adapter])
-        with self._lock:
+        with self.turn():
             before = self._active
             try:
                 self._activate(adapter)
@@ -161,44 +234,10 @@ class AdapterManager:
             finally:
                 self._activate(before)
 
-    def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
-        """Call `call(rows)` for batches that together cover every row, row r under `adapters[r]`.
-
-        One batch for the adapters that PEFT can mix, and one for each other adapter. Returns [(rows, result), ...].
-        """
-        self._check_known(adapters)
-        results = []
-        for rows in self._batches(adapters):
-            with self._rows([adapters[row] for row in rows]):
-                results.append((rows, call(rows)))
-        return results
-
-    def under_autocast(self) -> AbstractContextManager[None]:
-        """Spare PEFT's casts of every layer's input to float32, which autocast undoes at once: same numbers, an eighth of the time.
-
-        For plain LoRA only: DoRA computes with what was cast, and IA3 casts nothing.
-        """
-        plain = all(isinstance(layer, LoraLayer) and not layer.lora_variant for layer in self._switchable)
-        return disable_input_dtype_casting(self.model, active=plain)
-
-    def can_mix(self, adapters: Sequence[str | None]) -> bool:
-        """Whether PEFT can run these adapters, one a row, in one forward: plain LoRA on linear layers, in eval mode."""
-        if self.model.training or is_mixture_of_experts(self.model):
-            return False
-        named = {name for name in adapters if name is not None}
-        # A "variant" is what PEFT calls DoRA.
-        return all(isinstance(layer, LoraLayer) and not named & layer.lora_variant.keys() for layer in self._switchable)
-
-    def _batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
-        distinct = list(dict.fromkeys(adapters))
-        together = [name for name in distinct if self.can_mix([name])]
-        groups = [together, *([name] for name in distinct if name not in together)]
-        return [[row for row, adapter in enumerate(adapters) if adapter in group] for group in groups if group]
-
     @contextmanager
-    def _rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        distinct = set(adapters)
-        if len(distinct) == 1:
+    def active_rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        """Run row r of a batch under `adapters[r]` until the end of the block. They must be of one batch, see `batches`."""
+        if len(set(adapters)) == 1:
             with self.active_adapter(adapters[0]):
                 yield
             return
@@ -210,30 +249,79 @@ class AdapterManager:
             return args, {**kwargs, "adapter_names": [name for name in names for _ in range(beams)]}
 
         with self.active_adapter(next(name for name in adapters if name is not None)):
-            hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._switchable]
+            hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._layers]
             try:
                 yield
             finally:
                 for hook in hooks:
                     hook.remove()
 
+    def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
+        """Call `call(rows)` for batches that together cover every row, row r under `adapters[r]`.
+
+        Returns:
+            [(rows, result), ...], one for each of `batches(adapters)`.
+        """
+        self._check_known(adapters)
+        results = []
+        for rows in self.batches(adapters):
+            with self.active_rows([adapters[row] for row in rows]):
+                results.append((rows, call(rows)))
+        return results
+
+    def batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
+        """The rows that can share a forward: one batch for the adapters that PEFT can mix, and one for each other adapter."""
+        distinct = list(dict.fromkeys(adapters))
+        together = [name for name in distinct if self.can_mix([name])]
+        groups = [together, *([name] for name in distinct if name not in together)]
+        return [[row for row, adapter in enumerate(adapters) if adapter in group] for group in groups if group]
+
+    def can_mix(self, adapters: Sequence[str | None]) -> bool:
+        """Whether PEFT can run these adapters, one a row, in one forward: plain LoRA on linear layers, in eval mode."""
+        if self.model.training or is_mixture_of_experts(self.model):
+            return False
+        names = [name for name in adapters if name is not None]
+        return all(is_plain_lora(layer, names) for layer in self._layers)
+
+    def under_autocast(self) -> AbstractContextManager[None]:
+        """Spare PEFT's casts of every layer's input to float32, which autocast undoes at once: same numbers, an eighth of the time.
+
+        For plain LoRA only: DoRA computes with what was cast, and IA3 casts nothing.
+        """
+        return disable_input_dtype_casting(self.model, active=all(is_plain_lora(layer, self.names) for layer in self._layers))
+
+    # --- PEFT's switches ----------------------------------------------------------------------------------------------
+
     def _inject(self, name: str, config: PeftConfig) -> None:
-        if self._peft is not None and config.peft_type != self._peft.peft_type:
+        kinds = {other.peft_type for other in self._configs.values()}
+        if kinds and config.peft_type not in kinds:
             raise CheckpointError(
-                f"This base already carries {self._peft.peft_type.value} adapters and PEFT cannot put {config.peft_type.value} "
-                "beside them; load the base a second time for it."
+                f"This base already carries {kinds.pop().value} adapters and PEFT cannot put {config.peft_type.value} beside them; "
+                "load the base a second time for it."
             )
+        self._configs[name] = config
         try:
-            if self._peft is None:
-                self._peft = PeftModel(self.model, config, adapter_name=name)
-            else:
-                self._peft.add_adapter(name, config)
+            inject_adapter_in_model(config, self.model, name)
         finally:
-            self._switchable = [module for module in self.model.modules() if isinstance(module, BaseTunerLayer)]
+            self._layers = adapter_layers(self.model)
+
+    def _take_off(self, name: str) -> None:
+        """Remove an adapter, also one that was injected in part only. Needs a turn."""
+        self._trainable.discard(name)
+        self._configs.pop(name, None)
+        if not self._configs:
+            self._layers, self._active = [], None
+            unwrap(self.model)
+            return
+        self._activate(self.names[0])  # PEFT warns if it has to choose
+        for layer in self._layers:
+            layer.delete_adapter(name)
+        self.model.peft_config.pop(name, None)
+        self._activate(None)
 
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter
-        for layer in self._switchable:
+        for layer in self._layers:
             if adapter is not None:
                 layer.enable_adapters(True)
                 layer.set_adapter(adapter, inference_mode=True)
@@ -250,23 +338,12 @@ class AdapterManager:
             name = f"{wanted}_{number}"
         return name
 
-    def _check_known(self, adapters: Sequence[str | None]) -> None:
+    def _check_known(self, adapters: Iterable[str | None], known: Sequence[str] | None = None) -> None:
+        known = self.names if known is None else known
         for name in set(adapters) - {None}:
-            if name not in self.names:
-                raise UnknownNameError("adapter", str(name), self.names)
+            if name not in known:
+                raise UnknownNameError("adapter", str(name), known)
 
 
-def _unwrap(model: PreTrainedModel) -> None:
-    """Put every layer that PEFT wrapped back in its place; what it calls unload needs an adapter that was injected whole."""
-    outer = ""
-    for path, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer) and not (outer and path.startswith(f"{outer}.")):
-            model.set_submodule(path, module.get_base_layer())
-            outer = path
-    vars(model).pop("peft_config", None)
-
-
-def require_no_checkpointing(model: PreTrainedModel) -> None:
-    """ConfigError if gradient checkpointing is on: it would re-run a layer in the backward pass under another adapter."""
-    if model.training and any(vars(module).get("gradient_checkpointing") for module in model.modules()):
-        raise ConfigError("Gradient checkpointing is on; Bitune switches adapters between passes, so turn it off to train.")
+_REGISTRY: "weakref.WeakKeyDictionary[PreTrainedModel, AdapterManager]" = weakref.WeakKeyDictionary()
+_REGISTRY_LOCK = threading.RLock()

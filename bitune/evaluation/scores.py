@@ -18,9 +18,9 @@ from bitune.data.examples import Example
 from bitune.data.tokens import continuation_ids
 from bitune.errors import DataError
 from bitune.inference.generation import before_end, eval_generation_config
-from bitune.model.mixing import take_rows
 from bitune.model.prefill import Row, prefill
-from bitune.modeling.support import cache_input, position_input
+from bitune.modeling.cache import take_rows
+from bitune.modeling.interface import cache_input, position_input
 from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")

@@ -30,9 +30,9 @@ from bitune.inference.generation import (
 )
 from bitune.model.bitune_model import BituneModel
 from bitune.model.maps import attention_maps
-from bitune.model.mixing import take_rows
 from bitune.model.prefill import Row, prefill
-from bitune.modeling.support import cache_input
+from bitune.modeling.cache import take_rows
+from bitune.modeling.interface import cache_input
 from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts, Update
 from bitune.schema.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
 

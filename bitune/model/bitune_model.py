@@ -7,20 +7,21 @@ from dataclasses import dataclass, replace
 import torch
 from peft import PeftConfig
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from bitune.adapters.kinds import new_peft_config
-from bitune.adapters.manager import AdapterManager, require_no_checkpointing
+from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
 from bitune.checkpoints.folder import Adapter, Checkpoint, read, resolve_checkpoint, write
 from bitune.checkpoints.publish import publish
 from bitune.checkpoints.reference import read_reference
 from bitune.errors import CheckpointError, ConfigError
+from bitune.model.decoding import PromptCache, generate, read_prompts, score
 from bitune.model.identity import check_base, describe, module_of, source_of
-from bitune.model.mixing import MixingCoefficients
-from bitune.model.prefill import Row, prefill
-from bitune.modeling.support import cache_input, position_input
+from bitune.model.mixing import MixingCoefficients, check_initial_alpha
+from bitune.model.prefill import Row
+from bitune.modeling.interface import checkpoints_activations, input_device
 from bitune.schema.config import BituneConfig, MixingSettings
 from bitune.schema.variants import Variant, method_named
 
@@ -54,18 +55,18 @@ class BituneModel(nn.Module):
         self.log: str | None = None
         self.card: str | None = None
         self.names: dict[str, str] = {}
+        self.mixing: MixingCoefficients | None = None
         try:
             for slot in config.method.slots:
                 adapter = adapters[slot]
                 self.names[slot] = self.manager.add(slot, adapter.config, adapter.weights, trainable=trainable)
-        except CheckpointError:
+            if config.mixing is not None:
+                self.mixing = MixingCoefficients(self.manager.layout.layers, **vars(config.mixing))
+                self.mixing.requires_grad_(trainable).to(self.device)
+            self._method = config.method.renamed(self.names)
+        except BaseException:
             self.release()
             raise
-        self.mixing = None
-        if config.mixing is not None:
-            self.mixing = MixingCoefficients(self.manager.layout.layers, **vars(config.mixing))
-            self.mixing.requires_grad_(trainable).to(self.device)
-        self._method = config.method.renamed(self.names)
 
     @classmethod
     def create(
@@ -75,13 +76,23 @@ class BituneModel(nn.Module):
         peft_config: PeftConfig | None = None,
         mixing: MixingSettings | None = None,
         prompt_template: str | None = None,
-        alpha_start: float = 0.5,
+        initial_mixing_alpha: float = 0.5,
     ) -> "BituneModel":
-        """An untrained model: fresh adapters of `peft_config` (default: LoRA of rank 8, see peft_kinds).
+        """Make an untrained model. With fresh LoRA adapters every method with causal passes answers like the base.
 
-        `method` is a name of variants.METHODS. `alpha_start`: the ratio that every layer begins with, above 0 and below 1; the
-        paper's is 0.5. With fresh LoRA adapters every method with causal passes answers like the base.
+        Args:
+            base: What `load_base` returns or takes, or any causal language model of transformers.
+            method: A name of `bitune.METHODS`.
+            peft_config: Of each of its adapters; default LoRA of rank 8 on every linear layer, see adapters.kinds.
+            mixing: How theta becomes alpha, where the method mixes.
+            prompt_template: Kept in the checkpoint; holds `{prompt}` once, or is `chat`.
+            initial_mixing_alpha: The ratio of the second pass that every layer begins with, above 0 and below 1; the paper's is 0.5
+                (arXiv 2405.14862, section 3.2).
+
+        Raises:
+            BituneError: A setting makes no sense, or does not fit this base; nothing is left on the base then.
         """
+        check_initial_alpha(initial_mixing_alpha)
         base = _resolve(base)
         row = method_named(method)
         fresh = peft_config or new_peft_config(module_of(base))
@@ -95,7 +106,7 @@ class BituneModel(nn.Module):
         )
         model = cls(base, config, {slot: Adapter(replace(fresh), None) for slot in row.slots})
         if model.mixing is not None:
-            model.mixing.start_at(alpha_start)
+            model.mixing.start_at(initial_mixing_alpha)
         return model
 
     @classmethod
@@ -134,8 +145,12 @@ class BituneModel(nn.Module):
                 "load it on the base it was trained on."
             )
         model = cls(base, checkpoint.config, dict(checkpoint.adapters), trainable=trainable)
-        model.log, model.card = checkpoint.log, checkpoint.card
-        model._set_theta(checkpoint)
+        try:
+            model.log, model.card = checkpoint.log, checkpoint.card
+            model._set_theta(checkpoint)
+        except BaseException:
+            model.release()
+            raise
         return model
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -165,7 +180,7 @@ class BituneModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where token ids go."""
-        return self.base.get_input_embeddings().weight.device
+        return input_device(self.base)
 
     @property
     def variant(self) -> Variant:
@@ -184,44 +199,56 @@ class BituneModel(nn.Module):
     ) -> BituneOutput:
         """Score answers after their prompts.
 
-        `prompt_ids` [batch, P] left-padded, `answer_ids` [batch, A] right-padded, masks of the same shapes (1 on real tokens,
-        default: all). ConfigError for padding on the other side. The loss is the cross-entropy in float32, mean over all answer tokens of the batch.
+        Args:
+            prompt_ids: int64 [batch, P], padded on the left.
+            answer_ids: int64 [batch, A], padded on the right.
+            prompt_mask, answer_mask: Of the same shapes, 1 on real tokens; default: all are real.
+
+        Returns:
+            Logits [batch, A, vocabulary], and the cross-entropy in float32, a mean over all answer tokens of the batch.
+
+        Raises:
+            ConfigError: Padding is on the other side, or gradient checkpointing is on in training.
         """
-        require_no_checkpointing(self.base)
-        prompt_mask = _prompt_mask(prompt_ids, prompt_mask)
+        if self.base.training and checkpoints_activations(self.base):
+            # It would run a layer again in the backward pass, under another adapter.
+            raise ConfigError("Gradient checkpointing is on; Bitune switches adapters between passes, so turn it off to train.")
         answer_mask = _default_mask(answer_ids, answer_mask)
         if not answer_mask[:, 0].all():
             raise ConfigError("A row of answer_mask begins with 0; answers are padded on the right and have at least one token.")
-        cache = self._prefill(prompt_ids, prompt_mask)
-        ids = torch.cat([prompt_ids[:, -1:], answer_ids[:, :-1]], dim=1)
-        mask = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
-        placed = position_input(self.base, mask, ids.shape[1])
-        with self.manager.active_adapter(self._method.answer_adapter):
-            output = self.base(input_ids=ids, attention_mask=mask, use_cache=True, **cache_input(cache), **placed)
+        with self.manager.turn():
+            prompts = self._read(prompt_ids, prompt_mask)
+            ((_, logits),) = score(prompts, range(len(prompt_ids)), answer_ids, answer_mask, lambda _, logits: logits)
         labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)
-        loss = nn.functional.cross_entropy(output.logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
-        return BituneOutput(loss=loss, logits=output.logits)
+        loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        return BituneOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
     def generate(self, prompt_ids: Tensor, prompt_mask: Tensor | None = None, **arguments) -> Tensor:
-        """Continue prompts with transformers' own `generate` on the mixed cache; `arguments` are its arguments.
+        """Continue prompts with transformers' own `generate` on the mixed cache.
 
-        `prompt_ids` [batch, P] left-padded; returns [batch (x returned sequences), P + new], as transformers does. ConfigError for
-        an argument that would read the prompt anew, past the mixed cache, and for padding on the right.
+        Args:
+            prompt_ids: int64 [batch, P], padded on the left.
+            prompt_mask: Of the same shape, 1 on real tokens; default: all are real.
+            arguments: Those of transformers' `generate`.
+
+        Returns:
+            int64 [batch (x returned sequences), P + new], as transformers returns it.
+
+        Raises:
+            ConfigError: An argument would read the prompt anew, past the mixed cache; or padding is on the right.
         """
-        prompt_mask = _prompt_mask(prompt_ids, prompt_mask)
-        copies = copies_per_row(self.base.generation_config, arguments)
-        cache = self._prefill(prompt_ids, prompt_mask)
-        arguments = {**arguments, "use_cache": True, **cache_input(cache)}
-        if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
-            cache.batch_repeat_interleave(copies)
-        with self.manager.active_adapter(self._method.answer_adapter):
-            return self.base.generate(prompt_ids, attention_mask=prompt_mask, **arguments)
+        with self.manager.turn():
+            ((_, ids),) = generate(self._read(prompt_ids, prompt_mask), **arguments)
+        return ids
 
-    def _prefill(self, prompt_ids: Tensor, prompt_mask: Tensor):
+    def _read(self, prompt_ids: Tensor, prompt_mask: Tensor | None) -> PromptCache:
+        prompt_mask = _default_mask(prompt_ids, prompt_mask)
+        if not prompt_mask[:, -1].all():
+            raise ConfigError("A row of prompt_mask ends with 0; prompts are padded on the left and have at least one token.")
         alphas = self.mixing() if self.mixing is not None else (None, None)
-        rows = [Row(prompt, self._method.passes, *alphas) for prompt in range(len(prompt_ids))]
-        return prefill(self.manager, prompt_ids, prompt_mask, rows)
+        rows = [Row(prompt, self._method.passes, *alphas, self._method.answer_adapter) for prompt in range(len(prompt_ids))]
+        return read_prompts(self.manager, prompt_ids, prompt_mask, rows)
 
     def to_checkpoint(self, state: Mapping[str, Tensor] | None = None) -> Checkpoint:
         """Everything that is saved, copied to the CPU. `state`: this model's whole state dict where it lies in shards elsewhere."""
@@ -255,41 +282,8 @@ class BituneModel(nn.Module):
         return self.manager.trainable_parameters(list(self.names.values())) + mixing
 
 
-# Ways of generating that read the prompt themselves, or bring a cache of their own.
-_PAST_THE_CACHE = (
-    "assistant_model",
-    "cache",
-    "cache_implementation",
-    "custom_generate",
-    "past_key_values",
-    "prompt_lookup_num_tokens",
-)
-
-
-def copies_per_row(default: GenerationConfig, arguments: Mapping[str, object]) -> int:
-    """How many rows transformers' generate makes of each prompt: beams, or returned sequences.
-
-    ConfigError for arguments that would pass by the mixed cache and so answer as if it had not been mixed.
-    """
-    config = arguments.get("generation_config") or default
-    settings = config.to_dict() | dict(arguments)
-    for name in _PAST_THE_CACHE:
-        if settings.get(name) is not None:
-            raise ConfigError(f"{name} is {settings[name]!r}; Bitune answers from its own mixed cache, so leave it out.")
-    if arguments.get("use_cache") is False:
-        raise ConfigError("use_cache is False; Bitune answers from its mixed cache, so leave it out.")
-    return max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)
-
-
 def _resolve(base: BaseLike) -> Base | PreTrainedModel:
     return load_base(base) if isinstance(base, str | os.PathLike) else base
-
-
-def _prompt_mask(prompt_ids: Tensor, mask: Tensor | None) -> Tensor:
-    mask = _default_mask(prompt_ids, mask)
-    if not mask[:, -1].all():
-        raise ConfigError("A row of prompt_mask ends with 0; prompts are padded on the left and have at least one token.")
-    return mask
 
 
 def _default_mask(ids: Tensor, mask: Tensor | None) -> Tensor:

@@ -4,13 +4,12 @@ Equations: Bitune (arXiv 2405.14862), section 3.2; `mixed = (1 - alpha) * first 
 keys (after the rotary embedding) and values.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from transformers import Cache
 
 from bitune.errors import ConfigError
+from bitune.modeling.cache import pick_rows, with_layers
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import MixingRatios
 
@@ -40,9 +39,8 @@ class MixingCoefficients(nn.Module):
 
     @torch.no_grad()
     def start_at(self, alpha: float) -> None:
-        """Set every theta so that alpha begins at `alpha`, between 0 and 1, both excluded."""
-        if not 0 < alpha < 1:
-            raise ConfigError(f"alpha would start at {alpha}; choose a value between 0 and 1, both excluded.")
+        """Set every theta so that alpha begins at `alpha`, see `check_initial_alpha`."""
+        check_initial_alpha(alpha)
         for theta in (self.theta_k, self.theta_v):
             theta.fill_(self.theta_init * alpha / (1 - alpha))
 
@@ -54,6 +52,12 @@ class MixingCoefficients(nn.Module):
     def _apply(self, fn, recurse=True):
         # model.to(bfloat16) must not round 2 x layers numbers to 8 bits: follow the device, keep float32.
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+
+def check_initial_alpha(alpha: float) -> None:
+    """ConfigError unless training can begin at this ratio: theta is |theta_init| * alpha / (1 - alpha), and 0 would stay 0."""
+    if not 0 < alpha < 1:
+        raise ConfigError(f"alpha would start at {alpha}; choose a value between 0 and 1, both excluded.")
 
 
 def mix(first: Tensor, second: Tensor, alpha: Tensor) -> Tensor:
@@ -75,35 +79,7 @@ def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha
     single = bool((first == second).all())
 
     def rows_of(tensor: Tensor, alpha: Tensor) -> Tensor:
-        head = _pick(tensor, first)
-        return head if single else mix(head, _pick(tensor, second), alpha)
+        head = pick_rows(tensor, first)
+        return head if single else mix(head, pick_rows(tensor, second), alpha)
 
     return with_layers(cache, lambda i, layer: (rows_of(layer.keys, alpha_k[i]), rows_of(layer.values, alpha_v[i])))
-
-
-def take_rows(cache: Cache, rows: Tensor) -> Cache:
-    """A new cache of the rows `rows` (int64 [n], repeats allowed); an empty cache has none and is copied as it is."""
-    if not cache.get_seq_length():
-        return copy.deepcopy(cache)
-    return with_layers(cache, lambda _, layer: (_pick(layer.keys, rows), _pick(layer.values, rows)))
-
-
-def _pick(tensor: Tensor, rows: Tensor) -> Tensor:
-    return tensor.index_select(0, rows.to(tensor.device))
-
-
-def join_rows(caches: list[Cache]) -> Cache:
-    """The rows of several caches of the same prompt length, one after the other."""
-    if len(caches) == 1:
-        return caches[0]
-    stacks = [[cache.layers[i] for cache in caches] for i in range(len(caches[0].layers))]
-    return with_layers(caches[0], lambda i, _: (torch.cat([x.keys for x in stacks[i]]), torch.cat([x.values for x in stacks[i]])))
-
-
-def with_layers(cache: Cache, content) -> Cache:
-    """A copy of `cache` (kinds of layers and counters kept) with `content(index, layer) -> (keys, values)` in each layer."""
-    result = copy.copy(cache)
-    result.layers = [copy.copy(layer) for layer in cache.layers]
-    for index, layer in enumerate(result.layers):
-        layer.keys, layer.values = content(index, cache.layers[index])
-    return result

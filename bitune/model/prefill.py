@@ -12,27 +12,35 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from bitune.adapters.manager import AdapterManager
-from bitune.model.mixing import join_rows, mix_rows
+from bitune.model.mixing import mix_rows
+from bitune.modeling.cache import join_rows
+from bitune.modeling.interface import attention_implementation, cache_input, position_input
 from bitune.modeling.masks import pass_masks
-from bitune.modeling.support import attention_implementation, cache_input, position_input
 from bitune.schema.variants import PromptPass, Variant
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one row of the resulting cache holds: prompt row `prompt`, read by `passes`, mixed by alpha [layers] each."""
+    """What one row of a prompt cache holds, and what answers from it.
+
+    Attributes:
+        prompt: Which of the prompts is read.
+        passes: One or two.
+        alpha_k, alpha_v: How much of the second pass is taken, float32 [layers] each; None with one pass.
+        answer_adapter: Runs on the last prompt token and on the answer; None is the base alone.
+    """
 
     prompt: int
     passes: tuple[PromptPass, ...]
     alpha_k: Tensor | None = None
     alpha_v: Tensor | None = None
+    answer_adapter: str | None = None
 
     @classmethod
     def of(cls, variant: Variant, prompt: int) -> "Row":
         """The row of a variant whose ratios are plain numbers."""
-        if variant.mixing is None:
-            return cls(prompt, variant.passes)
-        return cls(prompt, variant.passes, torch.tensor(variant.mixing.keys), torch.tensor(variant.mixing.values))
+        ratios = (None, None) if variant.mixing is None else map(torch.tensor, (variant.mixing.keys, variant.mixing.values))
+        return cls(prompt, variant.passes, *ratios, variant.answer_adapter)
 
 
 def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, rows: Sequence[Row]) -> Cache:
@@ -43,10 +51,10 @@ def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, ro
     ids, mask = prompt_ids[:, :-1], prompt_mask[:, :-1]
     if ids.shape[1] == 0:
         return DynamicCache(config=manager.model.config)
-    wanted = list(dict.fromkeys((p, row.prompt) for row in rows for p in row.passes))
-    cache, place = run_passes(manager, ids, mask, wanted)
-    first = torch.tensor([place[row.passes[0], row.prompt] for row in rows])
-    second = torch.tensor([place[row.passes[-1], row.prompt] for row in rows])
+    wanted = list(dict.fromkeys((one, row.prompt) for row in rows for one in row.passes))
+    cache, cache_rows = run_passes(manager, ids, mask, wanted)
+    first = torch.tensor([cache_rows[row.passes[0], row.prompt] for row in rows])
+    second = torch.tensor([cache_rows[row.passes[-1], row.prompt] for row in rows])
     alpha_k = _stack([row.alpha_k for row in rows], len(cache.layers))
     alpha_v = _stack([row.alpha_v for row in rows], len(cache.layers))
     return mix_rows(cache, first, second, alpha_k, alpha_v)
@@ -70,8 +78,8 @@ def run_passes(
 
     batches = manager.run([pass_.adapter for pass_, _ in wanted], call)
     order = [index for batch, _ in batches for index in batch]
-    place = {wanted[index]: row for row, index in enumerate(order)}
-    return join_rows([cache for _, cache in batches]), place
+    cache_rows = {wanted[index]: row for row, index in enumerate(order)}
+    return join_rows([cache for _, cache in batches]), cache_rows
 
 
 def _stack(alphas: Sequence[Tensor | None], layers: int) -> Tensor:

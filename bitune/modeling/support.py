@@ -1,35 +1,17 @@
 """Can this base run Bitune? Said once, when a base is taken, with the reason: never found out by a wrong answer later."""
 
-import inspect
-
 import torch
-import transformers
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from bitune.base.default import reason
-from bitune.errors import UnsupportedModelError
-from bitune.modeling.masks import AttentionLayout, pass_masks, positions
+from bitune.errors import UnsupportedModelError, reason
+from bitune.modeling.interface import attention_implementation, cache_input, decoder_config, input_device, position_input
+from bitune.modeling.masks import AttentionLayout, pass_masks
 from bitune.schema.variants import Attention
 
-IMPLEMENTATIONS = ("sdpa", "eager")
-RECORDING = "bitune_recording"  # what attention.py registers; takes masks as eager does
-# transformers 5.24 renamed the argument.
-_CACHE = "cache" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24) else "past_key_values"
 _ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
 _PROBE_TOKENS = 4
 _PROBED_WINDOW = 64  # up to here a prompt longer than the window costs next to nothing
-
-
-def attention_implementation(model: PreTrainedModel) -> str:
-    """Name of the attention implementation in use; UnsupportedModelError unless it takes 4-D masks."""
-    name = model.config.get_text_config(decoder=True)._attn_implementation
-    if name not in (*IMPLEMENTATIONS, RECORDING):
-        raise UnsupportedModelError(
-            f"Attention implementation {name!r} takes no mask of one's own, so it cannot read bidirectionally; "
-            f"load the base with attn_implementation={' or '.join(map(repr, IMPLEMENTATIONS))}."
-        )
-    return name
 
 
 def check_supported(model: PreTrainedModel) -> AttentionLayout:
@@ -57,7 +39,7 @@ def _check_architecture(model: PreTrainedModel) -> None:
             f"{kind!r} has no ordinary key/value cache ({reason(error)}); Bitune mixes keys and values per layer."
         ) from error
     odd = sorted({type(layer).__name__ for layer in cache.layers if type(layer) not in _ORDINARY})
-    types = set(getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ())
+    types = set(getattr(decoder_config(model), "layer_types", None) or ())
     odd += sorted(types - {"full_attention", "sliding_attention"})
     if odd or not cache.layers or model._is_stateful:
         raise UnsupportedModelError(
@@ -98,8 +80,8 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
     [tokens, vocabulary]; and of the last token behind a padded prefix, as prompts are read and answered [vocabulary]."""
     small = [window for window in layout.windows.values() if window and window <= _PROBED_WINDOW]
     tokens = max([_PROBE_TOKENS, *(window + 2 for window in small)])
-    device = model.get_input_embeddings().weight.device
-    ids = (torch.arange(tokens, device=device) * 7 + 3)[None] % model.config.get_text_config(decoder=True).vocab_size
+    device = input_device(model)
+    ids = (torch.arange(tokens, device=device) * 7 + 3)[None] % decoder_config(model).vocab_size
     ones = torch.ones_like(ids)
 
     def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
@@ -119,17 +101,3 @@ def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torc
     longer, real = torch.cat([padding, ids], dim=1), torch.cat([padding, ones], dim=1)
     run(longer[:, :-1], masks("causal", real[:, :-1]), real[:, :-1], caches[3])
     return own, causal, both, run(longer[:, -1:], real, real, caches[3])[-1]
-
-
-def cache_input(cache: Cache) -> dict[str, object]:
-    """The argument that makes a model, or its `generate`, go on from `cache` and write into it."""
-    return {_CACHE: cache}
-
-
-def position_input(model: PreTrainedModel, token_mask: torch.Tensor, last: int) -> dict[str, torch.Tensor]:
-    """`position_ids` [rows, last] of the last tokens of a batch with padding, or nothing for a model that takes none.
-
-    `token_mask` [rows, tokens] covers what the cache holds too; `last` tokens are run now, all of them where it is empty.
-    """
-    takes = "position_ids" in inspect.signature(model.base_model.forward).parameters
-    return {"position_ids": positions(token_mask)[:, -last:]} if takes else {}

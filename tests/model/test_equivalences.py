@@ -8,7 +8,7 @@ from bitune import METHODS, MixingRatios
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left
 from bitune.model.prefill import Row, prefill
-from bitune.modeling.support import cache_input
+from bitune.modeling.interface import cache_input
 from bitune.schema.variants import BASE
 from tests.tiny import END, FAMILIES, WINDOW, bitune_on, ids, tiny_model
 

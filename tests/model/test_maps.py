@@ -6,9 +6,10 @@ import torch
 
 from bitune import BituneModel, ConfigError, Engine, MixingRatios, UnknownNameError
 from bitune.inference.sweep import stream_sweep, sweep
-from bitune.model.maps import attention_maps, recording, summarize
+from bitune.model.maps import attention_maps, summarize
 from bitune.model.prefill import run_passes
 from bitune.modeling.masks import pass_masks
+from bitune.modeling.recorder import recording
 from bitune.schema.variants import PRESETS, WhatIf
 from tests.tiny import FAMILIES, bitune_on, ids, tiny_base, tiny_model
 

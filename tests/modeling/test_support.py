@@ -13,8 +13,8 @@ from bitune.adapters.kinds import linear_layers, new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left
 from bitune.model.prefill import Row, prefill
+from bitune.modeling.interface import cache_input, position_input
 from bitune.modeling.masks import pass_masks
-from bitune.modeling.support import cache_input, position_input
 from bitune.schema.variants import BASE
 from tests.tiny import FAMILIES, GROUPED, SHAPE, WINDOW, bitune_on, ids, randomized, tiny_model
 from tests.unharmed import refused

@@ -10,7 +10,7 @@ from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import TokenPair
 from bitune.errors import CheckpointError
 from bitune.model.prefill import run_passes
-from bitune.modeling.support import cache_input
+from bitune.modeling.interface import cache_input
 from bitune.schema.variants import PromptPass
 from bitune.training.trainer import TrainingSettings, train
 from study.full import WeightSets

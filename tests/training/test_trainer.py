@@ -203,11 +203,11 @@ def test_the_kernel_for_short_prompts_gives_the_same_loss(tmp_path):
 
 def test_alpha_starts_where_it_is_told():
     for alpha in (0.1, 0.5, 0.9):
-        keys, values = BituneModel.create(tiny_base(), alpha_start=alpha).mixing_ratios()
+        keys, values = BituneModel.create(tiny_base(), initial_mixing_alpha=alpha).mixing_ratios()
         torch.testing.assert_close(torch.cat([keys, values]), torch.full((8,), alpha))
     for alpha in (0.0, 1.0, -1.0):
         with pytest.raises(ConfigError, match=f"start at {alpha}"):
-            BituneModel.create(tiny_base(), alpha_start=alpha)
+            BituneModel.create(tiny_base(), initial_mixing_alpha=alpha)
 
 
 @pytest.mark.parametrize(

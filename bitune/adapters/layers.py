@@ -1,0 +1,92 @@
+"""What PEFT puts into a base: which layers, whether they can be switched row by row, and whether the base itself stayed as it was."""
+
+from collections.abc import Sequence
+
+import torch
+from peft.tuners.ia3 import IA3Layer
+from peft.tuners.lora import LoraLayer, ParamWrapper
+from peft.tuners.lora.variants import DoraEmbeddingVariant, DoraLinearVariant
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from bitune.errors import CheckpointError
+
+_SAMPLED_VALUES = 8
+
+
+def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    """Every layer of `model` that PEFT has wrapped."""
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def unwrap(model: PreTrainedModel) -> None:
+    """Put every layer that PEFT wrapped back where it was; what PEFT calls unload needs an adapter that was injected whole."""
+    outer = ""
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer) and not (outer and path.startswith(f"{outer}.")):
+            model.set_submodule(path, module.get_base_layer())
+            outer = path
+    vars(model).pop("peft_config", None)
+
+
+def is_plain_lora(layer: BaseTunerLayer, adapters: Sequence[str]) -> bool:
+    """Whether the layer runs these adapters as base + scaling * B A x, so that rows of one batch may have different ones.
+
+    PEFT calls any other arithmetic a variant of LoRA; DoRA is one.
+    """
+    return isinstance(layer, LoraLayer) and not layer.lora_variant.keys() & set(adapters)
+
+
+def check_layers(model: PreTrainedModel, adapter: str, name: str) -> None:
+    """Refuse an adapter by what its layers do, whatever its config calls it.
+
+    Args:
+        adapter: An adapter that has just been injected into `model`.
+        name: What the error calls it.
+
+    Raises:
+        CheckpointError: PEFT made something else of it than LoRA, DoRA or IA3 layers.
+    """
+    others = {type(module).__name__ for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)}
+    for layer in adapter_layers(model):
+        if not isinstance(layer, LoraLayer | IA3Layer) or isinstance(layer, ParamWrapper):
+            others.add(type(layer).__name__)
+        elif isinstance(layer, LoraLayer) and adapter in layer.lora_variant:
+            variant = layer.lora_variant[adapter]
+            if not isinstance(variant, DoraLinearVariant | DoraEmbeddingVariant):
+                others.add(type(variant).__name__)
+    if others:
+        raise CheckpointError(
+            f"{name} makes {', '.join(sorted(others))} of the base's layers, and bitune runs LoRA, DoRA and IA3 layers; train the "
+            "adapter without the setting that asks for it."
+        )
+
+
+class BaseWeights:
+    """The base's parameters as they are now, to see whether PEFT changes them, and to put them back."""
+
+    def __init__(self, model: PreTrainedModel):
+        self._data = [(parameter, parameter.data, _sample(parameter)) for parameter in model.parameters()]
+
+    def restore(self) -> bool:
+        """Put back what was replaced.
+
+        Returns:
+            Whether anything had changed. Some ways to begin an adapter (PiSSA, OLoRA, ...) subtract it from the base.
+        """
+        changed = False
+        for parameter, data, sample in self._data:
+            if parameter.data_ptr() != data.data_ptr() or not torch.equal(_sample(parameter), sample):
+                parameter.data = data
+                changed = True
+        return changed
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    """A few values, evenly spread: a changed matrix is changed nearly everywhere."""
+    if parameter.is_meta:  # offloaded: nothing to read, and nothing that PEFT could change
+        return torch.empty(0)
+    flat = parameter.detach().flatten()
+    return flat[:: max(1, flat.numel() // _SAMPLED_VALUES)].clone()

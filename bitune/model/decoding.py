@@ -1,0 +1,174 @@
+"""What is done on the caches of prompts that were read: generate answers, score given ones, or decode token by token.
+
+Everything above works with prompts, rows and tokens; caches, adapters and masks of an answer are handled here alone.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from bitune.adapters.manager import AdapterManager
+from bitune.data.batches import pad_left, pad_right
+from bitune.model.generation_config import copies_per_row
+from bitune.model.prefill import Row, prefill
+from bitune.modeling.cache import take_rows
+from bitune.modeling.interface import cache_input, input_device, position_input
+from bitune.schema.variants import Variant
+
+Result = TypeVar("Result")
+
+
+class Likelihood(NamedTuple):
+    """Of one continuation: the sum of its tokens' log-probabilities (natural logarithm), and whether greedy decoding would give
+    just these tokens."""
+
+    sum: float
+    greedy: bool
+
+
+@dataclass
+class PromptCache:
+    """Prompts that were read: a cache row for each answer to come.
+
+    Attributes:
+        ids, mask: The prompts, int64 [prompts, P], padded on the left.
+        rows: What each cache row holds, and the adapter that answers from it.
+        cache: Keys and values of the first P - 1 tokens, [rows, heads, P - 1, head dim] a layer.
+    """
+
+    manager: AdapterManager
+    ids: Tensor
+    mask: Tensor
+    rows: Sequence[Row]
+    cache: Cache
+    _is_used: bool = field(default=False, init=False)
+
+    def take(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Cache]:
+        """Ids [n, P], mask [n, P] and a cache of these rows to write into.
+
+        Where all rows are taken in order, it is the cache itself and not a copy; afterwards nothing more can be taken.
+        """
+        if self._is_used:
+            raise RuntimeError("This prompt cache was taken whole and has been written into; read the prompts again.")
+        self._is_used = list(rows) == list(range(len(self.rows)))
+        cache = self.cache if self._is_used else take_rows(self.cache, torch.tensor(rows))
+        prompts = torch.tensor([self.rows[row].prompt for row in rows], device=self.ids.device)
+        return self.ids[prompts], self.mask[prompts], cache
+
+    def adapters(self, rows: Sequence[int]) -> list[str | None]:
+        """The adapter that answers in each of these rows."""
+        return [self.rows[row].answer_adapter for row in rows]
+
+
+def read_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Sequence[Row]) -> PromptCache:
+    """Run the passes of `rows` over prompts `ids`, `mask` [prompts, P], padded on the left."""
+    return PromptCache(manager, ids, mask, rows, prefill(manager, ids, mask, rows))
+
+
+def read_variants(
+    manager: AdapterManager, prompts: Sequence[Sequence[int]], answers: Sequence[tuple[Variant, int]]
+) -> PromptCache:
+    """Read prompts, given as token ids, with a row for each (variant, index of its prompt) in `answers`."""
+    ids, mask = pad_left(prompts, 0, input_device(manager.model))
+    return read_prompts(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
+
+
+def generate(prompts: PromptCache, **arguments: object) -> list[tuple[list[int], Tensor]]:
+    """Answer with transformers' own `generate`, on the prompts' cache.
+
+    Args:
+        arguments: Those of transformers' `generate`.
+
+    Returns:
+        [(rows, ids), ...], one for each batch of adapters that run together; ids int64 [rows (x returned sequences), P + new].
+
+    Raises:
+        ConfigError: An argument would pass by the cache, see `copies_per_row`.
+    """
+    manager = prompts.manager
+    copies = copies_per_row(manager.model.generation_config, arguments)
+
+    def run(rows: list[int]) -> Tensor:
+        ids, mask, cache = prompts.take(rows)
+        if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
+            cache.batch_repeat_interleave(copies)
+        return manager.model.generate(ids, attention_mask=mask, **{**arguments, "use_cache": True, **cache_input(cache)})
+
+    return manager.run(prompts.adapters(range(len(prompts.rows))), run)
+
+
+def score(
+    prompts: PromptCache, rows: Sequence[int], ids: Tensor, mask: Tensor, reduce: Callable[[list[int], Tensor], Result]
+) -> list[tuple[list[int], Result]]:
+    """Read given answers after their prompts, each on its own copy of its prompt's cache row.
+
+    Args:
+        rows: The cache row of each answer; a row may have several answers.
+        ids, mask: The answers, int64 [answers, A], padded on the right, mask 1 on real tokens.
+        reduce: Gets the indices of the answers of a batch and their logits [n, A, vocabulary]; logits[:, i] predict token i.
+
+    Returns:
+        [(indices, what `reduce` returned), ...], one for each batch of adapters that run together.
+    """
+    manager = prompts.manager
+
+    def run(indices: list[int]) -> Result:
+        prompt_ids, prompt_mask, cache = prompts.take([rows[index] for index in indices])
+        answers, answer_mask = ids[indices], mask[indices]
+        inputs = torch.cat([prompt_ids[:, -1:], answers[:, :-1]], dim=1)
+        whole = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
+        placed = position_input(manager.model, whole, inputs.shape[1])
+        output = manager.model(input_ids=inputs, attention_mask=whole, use_cache=True, **cache_input(cache), **placed)
+        return reduce(indices, output.logits)
+
+    return manager.run(prompts.adapters(rows), run)
+
+
+def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Likelihood]:
+    """The likelihood of each continuation (token ids) after the prompt of its row, in float32 from the model's logits."""
+    ids, mask = (tensor.to(prompts.ids.device) for tensor in pad_right(continuations, 0))
+
+    def reduce(indices: list[int], logits: Tensor) -> list[Likelihood]:
+        tokens, real = ids[indices], mask[indices]
+        chosen = logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+        greedy = ((logits.argmax(-1) == tokens) | (real == 0)).all(-1)
+        return [Likelihood(*pair) for pair in zip((chosen * real).sum(-1).tolist(), greedy.tolist(), strict=True)]
+
+    by_index = {}
+    for indices, values in score(prompts, rows, ids, mask, reduce):
+        by_index.update(zip(indices, values, strict=True))
+    return [by_index[index] for index in range(len(continuations))]
+
+
+class Decoder:
+    """Rows of a prompt cache that are answered in step, a token each at a time.
+
+    The first forward reads the last prompt token, which belongs to the answer: it runs with the answer adapter.
+    """
+
+    def __init__(self, prompts: PromptCache, rows: Sequence[int]):
+        self.rows = list(rows)
+        self._manager, self._adapters = prompts.manager, prompts.adapters(rows)
+        ids, self._mask, self._cache = prompts.take(rows)
+        self._input = ids[:, -1:]
+
+    def active(self) -> AbstractContextManager[None]:
+        """The rows' adapters, for as many tokens as the block decodes."""
+        return self._manager.active_rows(self._adapters)
+
+    def next_logits(self) -> Tensor:
+        """Scores of the next token, float32 [rows, vocabulary]; one forward, inside of `active`."""
+        model = self._manager.model
+        placed = position_input(model, self._mask, 1)
+        output = model(input_ids=self._input, attention_mask=self._mask, use_cache=True, **cache_input(self._cache), **placed)
+        return output.logits[:, -1].to(torch.float32, copy=True)
+
+    def append(self, tokens: Tensor) -> None:
+        """Go on from these tokens, int64 [rows]."""
+        self._input = tokens[:, None]
+        self._mask = torch.cat([self._mask, torch.ones_like(self._input)], dim=1)

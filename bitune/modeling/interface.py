@@ -1,0 +1,98 @@
+"""What bitune needs to know of a loaded transformers model, and the arguments whose form depends on the installed version."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
+
+from bitune.errors import UnsupportedModelError
+from bitune.modeling.masks import positions
+
+IMPLEMENTATIONS = ("sdpa", "eager")
+"""Attention implementations that take a 4-D mask of one's own."""
+RECORDING = "bitune_recording"
+"""The name under which modeling.recorder registers itself; takes masks as eager does."""
+# transformers 5.24 renamed the argument.
+_CACHE_ARGUMENT = "cache" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24) else "past_key_values"
+
+
+def decoder_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """The config of the text decoder, which is a part of the config in models of several kinds of input."""
+    return model.config.get_text_config(decoder=True)
+
+
+def context_length(model: PreTrainedModel) -> int:
+    """The longest input in tokens, prompt and answer together."""
+    return decoder_config(model).max_position_embeddings
+
+
+def attention_heads(model: PreTrainedModel) -> int:
+    """Query heads a layer."""
+    return decoder_config(model).num_attention_heads
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids go; a model may be spread over several devices."""
+    return model.get_input_embeddings().weight.device
+
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """Name of the attention implementation in use.
+
+    Raises:
+        UnsupportedModelError: It takes no 4-D mask.
+    """
+    name = decoder_config(model)._attn_implementation
+    if name not in (*IMPLEMENTATIONS, RECORDING):
+        raise UnsupportedModelError(
+            f"Attention implementation {name!r} takes no mask of one's own, so it cannot read bidirectionally; "
+            f"load the base with attn_implementation={' or '.join(map(repr, IMPLEMENTATIONS))}."
+        )
+    return name
+
+
+def cache_input(cache: Cache) -> dict[str, object]:
+    """The argument that makes a model, or its `generate`, go on from `cache` and write into it."""
+    return {_CACHE_ARGUMENT: cache}
+
+
+def position_input(model: PreTrainedModel, token_mask: Tensor, last: int) -> dict[str, Tensor]:
+    """The positions of the tokens that are run now, as an argument of the model's forward.
+
+    Args:
+        token_mask: [rows, tokens], 1 on real tokens; covers what the cache holds too.
+        last: How many tokens, at the end of `token_mask`, are run now.
+
+    Returns:
+        `position_ids` int64 [rows, last]; nothing for a model that takes none.
+    """
+    takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+    return {"position_ids": positions(token_mask)[:, -last:]} if takes_positions else {}
+
+
+def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The attention module of every layer, in order: the ones that know their place in the cache."""
+    return [module for module in model.modules() if "layer_idx" in vars(module)]
+
+
+@contextmanager
+def before_each_layer(model: PreTrainedModel, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check()` before every layer's attention until the end of the block; what it raises ends the forward.
+
+    A long prompt is one forward and may take a minute: this is how it can be stopped on the way.
+    """
+    hooks = [module.register_forward_pre_hook(lambda *_: check()) for module in attention_modules(model)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def checkpoints_activations(model: PreTrainedModel) -> bool:
+    """Whether gradient checkpointing is on in any part of the model."""
+    return any(vars(module).get("gradient_checkpointing") for module in model.modules())
