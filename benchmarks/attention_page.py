@@ -88,7 +88,7 @@ def main() -> None:
     engine = bitune.Engine(bitune.load_base(device="cpu"))
     layers, heads = engine.base_facts.layers, engine.base_facts.heads
     passes = (PromptPass(None, "causal"), PromptPass(None, "bidirectional"))
-    engine.variants["twice"] = Variant(passes, MixingRatios.constant(layers, 0.5), None)
+    engine.add_variant("twice", Variant(passes, MixingRatios.constant(layers, 0.5), None))
     prompt = prompt_of(engine, options.tokens)
     print(payload(engine, prompt))
     demo = build_page(engine, {})

@@ -17,15 +17,14 @@ from bitune import distributed
 from bitune.base.default import EMBEDDED
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
-from bitune.data.batches import cut_left, pad_left
+from bitune.data.batches import cut_left
 from bitune.data.tokens import continuation_ids
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
-from bitune.inference.generation import before_end, end_tokens, eval_generation_config
+from bitune.model.decoding import generate, read_variants
+from bitune.model.generation_config import before_end, end_tokens, eval_generation_config
 from bitune.model.identity import source_of
-from bitune.model.prefill import Row, prefill
-from bitune.modeling.interface import cache_input
 
 try:
     from lm_eval.api.instance import Instance
@@ -77,9 +76,9 @@ class BituneLM(TemplateLM):
         if pretrained:
             engine.add_checkpoint(pretrained, name="checkpoint")
         *_, self._variant = engine.variants.values()
+        self._base = engine.base  # a manager does not keep its base alive
         self._manager, self._name, context = engine.manager, engine.base_facts.name, engine.base_facts.context
         self.tokenizer: PreTrainedTokenizerBase = engine.base.tokenizer
-        self._device = self._manager.model.get_input_embeddings().weight.device
         self.max_length = context if max_length is None else _count("max_length", max_length)
         if self.max_length > context:
             raise ConfigError(f"max_length is {self.max_length}, and {self._name!r} reads {context} tokens; give less.")
@@ -217,15 +216,15 @@ class BituneLM(TemplateLM):
 
     @torch.no_grad()
     def _answers(self, prompts: Sequence[list[int]], until: list[str], **settings: object) -> list[str]:
-        ids, mask = pad_left(prompts, 0, self._device)
-        cache = prefill(self._manager, ids, mask, [Row.of(self._variant, row) for row in range(len(prompts))])
         ends = end_tokens(self._manager.model, self.tokenizer)
-        config = eval_generation_config(ends, **settings)
-        how = {"generation_config": config, "stopping_criteria": [_Until(self.tokenizer, until, ids.shape[1])] if until else []}
-        with self._manager.active_adapter(self._variant.answer_adapter):
-            whole = self._manager.model.generate(ids, attention_mask=mask, **how, **cache_input(cache))
-        said = (self.tokenizer.decode(before_end(tokens, ends)) for tokens in whole[:, ids.shape[1] :].tolist())
-        return [postprocess_generated_text(text, until, None) for text in said]
+        with self._manager.turn():
+            read = read_variants(self._manager, prompts, [(self._variant, prompt) for prompt in range(len(prompts))])
+            start = read.ids.shape[1]
+            stopping = [_Until(self.tokenizer, until, start)] if until else []
+            config = eval_generation_config(ends, **settings)
+            ((_, ids),) = generate(read, generation_config=config, stopping_criteria=stopping)
+        texts = (self.tokenizer.decode(before_end(tokens, ends)) for tokens in ids[:, start:].tolist())
+        return [postprocess_generated_text(text, until, None) for text in texts]
 
 
 class _Until(StoppingCriteria):

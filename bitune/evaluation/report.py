@@ -18,7 +18,7 @@ from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import Example
 from bitune.errors import ConfigError, DataError
 from bitune.evaluation.scores import answer, by_mean, by_sum, question, score
-from bitune.inference.generation import end_tokens
+from bitune.model.generation_config import end_tokens
 from bitune.schema.variants import Variant
 
 RESAMPLES = 10_000

@@ -5,22 +5,18 @@ Knows an engine's manager and token ids; knows no file and no page. Under `accel
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor
-from transformers import Cache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from bitune import distributed
 from bitune.adapters.manager import AdapterManager
-from bitune.data.batches import pad_left
 from bitune.data.examples import Example
 from bitune.data.tokens import continuation_ids
 from bitune.errors import DataError
-from bitune.inference.generation import before_end, eval_generation_config
-from bitune.model.prefill import Row, prefill
-from bitune.modeling.cache import take_rows
-from bitune.modeling.interface import cache_input, position_input
+from bitune.model.decoding import Likelihood, PromptCache, generate, likelihoods, read_variants
+from bitune.model.generation_config import before_end, eval_generation_config
 from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")
@@ -33,13 +29,6 @@ class Question:
     prompt_ids: Sequence[int]
     choices: Sequence[Sequence[int]]
     label: int = 0
-
-
-class Likelihood(NamedTuple):
-    """Of one choice: the sum of its tokens' log-probabilities, and whether greedy decoding would say just these tokens."""
-
-    sum: float
-    greedy: bool
 
 
 def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
@@ -131,13 +120,9 @@ def _in_batches(
     return result
 
 
-def _read(
-    manager: AdapterManager, variants: Sequence[Variant], prompts: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor, Cache, list[Row]]:
-    """Ids and mask of the prompts [prompts, longest], and a cache with a row for each variant and prompt, in this order."""
-    ids, mask = pad_left(prompts, 0, manager.model.get_input_embeddings().weight.device)
-    rows = [Row.of(variant, prompt) for variant in variants for prompt in range(len(prompts))]
-    return ids, mask, prefill(manager, ids, mask, rows), rows
+def _read(manager: AdapterManager, variants: Sequence[Variant], prompts: Sequence[Sequence[int]]) -> PromptCache:
+    """A prompt cache with a row for each variant and prompt, in this order."""
+    return read_variants(manager, prompts, [(variant, prompt) for variant in variants for prompt in range(len(prompts))])
 
 
 def _by_variant(values: Sequence[Result], variants: int) -> list[list[Result]]:
@@ -148,39 +133,14 @@ def _by_variant(values: Sequence[Result], variants: int) -> list[list[Result]]:
 def _score_batch(
     manager: AdapterManager, variants: Sequence[Variant], questions: Sequence[Question]
 ) -> list[list[list[Likelihood]]]:
-    ids, mask, cache, rows = _read(manager, variants, [q.prompt_ids for q in questions])
-    # One row a choice: (row of the cache, prompt, token ids of the choice).
-    wanted = [(r, row.prompt, choice) for r, row in enumerate(rows) for choice in questions[row.prompt].choices]
-    adapters = [variants[r // len(questions)].answer_adapter for r, _, _ in wanted]
-    found: list[Likelihood | None] = [None] * len(wanted)
-    for batch, values in manager.run(adapters, lambda b: _score_choices(manager, cache, ids, mask, [wanted[i] for i in b])):
-        for index, value in zip(batch, values, strict=True):
-            found[index] = value
-    by_row: list[list[Likelihood]] = [[] for _ in rows]
-    for (row, _, _), value in zip(wanted, found, strict=True):
+    with manager.turn():
+        prompts = _read(manager, variants, [question.prompt_ids for question in questions])
+        choices = [(row, choice) for row, at in enumerate(prompts.rows) for choice in questions[at.prompt].choices]
+        values = likelihoods(prompts, [row for row, _ in choices], [choice for _, choice in choices])
+    by_row: list[list[Likelihood]] = [[] for _ in prompts.rows]
+    for (row, _), value in zip(choices, values, strict=True):
         by_row[row].append(value)
     return _by_variant(by_row, len(variants))
-
-
-def _score_choices(manager: AdapterManager, cache: Cache, ids: Tensor, mask: Tensor, wanted: Sequence[tuple]) -> list[Likelihood]:
-    """Likelihood of each choice after its prompt's last token, on its own copy of the prompt's cache row."""
-    longest = max(len(choice) for _, _, choice in wanted)
-    answers = torch.zeros((len(wanted), longest), dtype=torch.long)
-    real = torch.zeros_like(answers)
-    for i, (_, _, choice) in enumerate(wanted):
-        answers[i, : len(choice)] = torch.tensor(choice)
-        real[i, : len(choice)] = 1
-    answers, real = answers.to(ids.device), real.to(ids.device)
-    prompts = torch.tensor([prompt for _, prompt, _ in wanted], device=ids.device)
-    inputs = torch.cat([ids[prompts, -1:], answers[:, :-1]], dim=1)
-    full = torch.cat([mask[prompts], real[:, :-1]], dim=1)
-    placed = position_input(manager.model, full, inputs.shape[1])
-    rows = torch.tensor([row for row, _, _ in wanted])
-    own = take_rows(cache, rows)
-    logits = manager.model(input_ids=inputs, attention_mask=full, use_cache=True, **cache_input(own), **placed).logits
-    chosen = logits.float().log_softmax(-1).gather(-1, answers[..., None])[..., 0]
-    greedy = ((logits.argmax(-1) == answers) | (real == 0)).all(-1)
-    return [Likelihood(*pair) for pair in zip((chosen * real).sum(-1).tolist(), greedy.tolist(), strict=True)]
 
 
 def _answer_batch(
@@ -190,18 +150,14 @@ def _answer_batch(
     ends: Sequence[int],
     max_new_tokens: int,
 ) -> list[list[list[int]]]:
-    ids, mask, cache, rows = _read(manager, variants, prompts)
     config = eval_generation_config(ends, max_new_tokens=max_new_tokens)
-    answers: list[list[int]] = [[] for _ in rows]
-
-    def decode(batch: list[int]) -> None:
-        here = torch.tensor([rows[i].prompt for i in batch], device=ids.device)
-        own = take_rows(cache, torch.tensor(batch))
-        whole = manager.model.generate(ids[here], attention_mask=mask[here], generation_config=config, **cache_input(own))
-        for i, tokens in zip(batch, whole[:, ids.shape[1] :].tolist(), strict=True):
-            answers[i] = before_end(tokens, ends)
-
-    manager.run([variants[i // len(prompts)].answer_adapter for i in range(len(rows))], decode)
+    with manager.turn():
+        read = _read(manager, variants, prompts)
+        batches = generate(read, generation_config=config)
+    answers: list[list[int]] = [[] for _ in read.rows]
+    for rows, ids in batches:
+        for row, tokens in zip(rows, ids[:, read.ids.shape[1] :].tolist(), strict=True):
+            answers[row] = before_end(tokens, ends)
     return _by_variant(answers, len(variants))
 
 

@@ -1,61 +1,51 @@
-"""One base, every adapter loaded on it, and the variants they make: text in, plain values out."""
+"""One base, every checkpoint loaded on it, and the variants they make: text in, plain values out."""
 
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
-from transformers import GenerationConfig
 
 from bitune.adapters.kinds import kind_of
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
-from bitune.checkpoints.folder import read, resolve_checkpoint
-from bitune.data.batches import pad_left
-from bitune.data.prompts import CHAT, PromptTemplate
+from bitune.checkpoints.folder import Checkpoint, read, resolve_checkpoint
+from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, PromptError, UnknownNameError
-from bitune.inference.generation import (
-    Answer,
-    Cancelled,
-    GenerationSettings,
-    RowStreamer,
-    Worker,
-    end_tokens,
-    interruptible,
-    sampling,
-)
+from bitune.inference.answer import Answer
+from bitune.inference.generate import generate
+from bitune.inference.request import BASE_NAME, NO_WHAT_IFS, Request, check_ratios, prepare
+from bitune.inference.sampling import GenerationSettings
+from bitune.inference.session import Prompts, Session
 from bitune.model.bitune_model import BituneModel
+from bitune.model.decoding import likelihoods, read_variants
+from bitune.model.generation_config import end_tokens
 from bitune.model.maps import attention_maps
-from bitune.model.prefill import Row, prefill
-from bitune.modeling.cache import take_rows
-from bitune.modeling.interface import cache_input
-from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts, Update
+from bitune.modeling.interface import attention_heads, context_length
+from bitune.schema.config import BituneConfig
+from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts
 from bitune.schema.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
-
-BASE_NAME = "base"
-TEMPLATES = ("own", CHAT, "none")
-SECONDS_BETWEEN_UPDATES = 0.05  # a page cannot show more, a queue can fill up
 
 
 @dataclass(frozen=True)
-class _Request:
-    """A prompt ready to run: which variants, the text each reads, its token ids, and how to answer."""
+class _Entry:
+    """A variant of this engine; `template`, `model` and `facts` where it is a checkpoint's."""
 
-    variants: dict[str, Variant]
-    texts: dict[str, str]
-    ids: dict[str, tuple[int, ...]]
-    settings: GenerationSettings
+    variant: Variant
+    template: PromptTemplate | None = None
+    model: BituneModel | None = None
+    facts: CheckpointFacts | None = None
 
 
 class Engine:
-    """Loads checkpoints on one base and runs their variants in one batch.
+    """Loads checkpoints on one base and runs their variants in one batch. Any number of threads may use it at once.
 
-    `variants`: name -> Variant, "base" always there; put one of your own in it (a what-if) and it runs like the others.
-    `checkpoints`: name -> what the checkpoint says of itself.
+    Args:
+        base: What `load_base` returns, or takes.
     """
 
     def __init__(self, base: Base | str | os.PathLike):
@@ -63,10 +53,18 @@ class Engine:
         if self.base.tokenizer is None:
             raise ConfigError(f"The base {self.base.id!r} has no tokenizer, so it reads no text; give a folder that has one.")
         self.manager = AdapterManager.of(self.base.model)
-        self.variants: dict[str, Variant] = {BASE_NAME: BASE.with_mixing(None)}
-        self.checkpoints: dict[str, CheckpointFacts] = {}
-        self._models: dict[str, BituneModel] = {}
-        self._templates: dict[str, PromptTemplate] = {}
+        self._entries: dict[str, _Entry] = {BASE_NAME: _Entry(BASE.with_mixing(None))}  # replaced, never changed in place
+        self._lock = threading.Lock()
+
+    @property
+    def variants(self) -> Mapping[str, Variant]:
+        """Name -> variant, as it is now; "base" is always there. Read-only: see `add_checkpoint` and `add_variant`."""
+        return MappingProxyType({name: entry.variant for name, entry in self._entries.items()})
+
+    @property
+    def checkpoints(self) -> Mapping[str, CheckpointFacts]:
+        """Name -> what the checkpoint says of itself, as it is now. Read-only."""
+        return MappingProxyType({name: entry.facts for name, entry in self._entries.items() if entry.facts is not None})
 
     @property
     def base_facts(self) -> BaseFacts:
@@ -79,54 +77,91 @@ class Engine:
             layers=self.manager.layout.layers,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
-            context=self._context,
+            context=context_length(model),
             has_chat_template=bool(self.base.tokenizer.chat_template),
-            heads=model.config.get_text_config(decoder=True).num_attention_heads,
+            heads=attention_heads(model),
         )
 
-    @property
-    def _context(self) -> int:
-        return self.base.model.config.get_text_config(decoder=True).max_position_embeddings
+    # --- what is loaded -----------------------------------------------------------------------------------------------
 
     def add_checkpoint(
         self, source: str | os.PathLike, name: str | None = None, *, allow_other_base: bool = False
     ) -> CheckpointFacts:
-        """Load a checkpoint (folder or Hub id) beside the others; it becomes a variant called `name`.
+        """Load a checkpoint beside the others; requests that run meanwhile go on.
 
-        The name is by default the last part of the folder or Hub id, or all of it where another's ends alike. Raises CheckpointError
-        or WrongBaseError, with nothing loaded, and ConfigError if the name is taken.
+        Args:
+            source: A folder or a Hub id.
+            name: What its variant is called; by default the last part of the source, or all of it where another's ends alike.
+            allow_other_base: Load it although its base is another than it was trained on.
+
+        Raises:
+            CheckpointError: It cannot be read or does not fit; WrongBaseError for another base. Nothing is loaded then.
+            ConfigError: The name is taken.
         """
         name = name or self._name_of(source)
-        if name in self.variants:
-            raise ConfigError(f"A variant called {name!r} is already there; give this checkpoint another name.")
+        self._check_free(name)
         checkpoint = read(resolve_checkpoint(source))
         model = BituneModel.from_checkpoint(checkpoint, self.base, trainable=False, allow_other_base=allow_other_base)
-        config = model.bitune_config
-        self._models[name] = model
-        self._templates[name] = PromptTemplate(config.prompt_template)
-        self.variants[name] = model.variant
-        self.checkpoints[name] = CheckpointFacts(
-            name=name,
-            source=str(source),
-            method=name_of(config.method) or "custom",
-            peft_kind=kind_of(checkpoint.adapters.get(CAUSAL, next(iter(checkpoint.adapters.values()))).config),
-            trainable_parameters=model.trainable_parameters(),
-            template=config.prompt_template,
-            training=config.training,
-        )
-        return self.checkpoints[name]
+        try:
+            template = PromptTemplate(checkpoint.config.prompt_template)
+            facts = _facts(name, source, checkpoint, model)
+            self._register(name, _Entry(model.variant, template, model, facts))
+        except BaseException:
+            model.release()
+            raise
+        return facts
+
+    def add_variant(self, name: str, variant: Variant) -> None:
+        """Run a variant of one's own like the others, over adapters that are loaded. ConfigError if the name is taken."""
+        with self.manager.hold(variant.adapters):
+            self._register(name, _Entry(variant))
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Take a checkpoint and its variant away. New requests do not find it any more; those that run with it are waited for.
+
+        Raises:
+            UnknownNameError: There is no such checkpoint.
+        """
+        with self._lock:
+            if name not in self.checkpoints:
+                raise UnknownNameError("checkpoint", name, self.checkpoints)
+            entry = self._entries[name]
+            self._entries = {other: kept for other, kept in self._entries.items() if other != name}
+        entry.model.release()
+
+    def remove_variant(self, name: str) -> None:
+        """Take away what `add_variant` added; UnknownNameError if it is not there."""
+        with self._lock:
+            own = [other for other, entry in self._entries.items() if entry.model is None and other != BASE_NAME]
+            if name not in own:
+                raise UnknownNameError("variant of your own", name, own)
+            self._entries = {other: kept for other, kept in self._entries.items() if other != name}
+
+    def _register(self, name: str, entry: _Entry) -> None:
+        with self._lock:
+            self._check_free(name)  # another thread may have taken it meanwhile
+            self._entries = {**self._entries, name: entry}
+
+    def _check_free(self, name: str) -> None:
+        if name in self._entries:
+            raise ConfigError(f"A variant called {name!r} is already there; give this one another name.")
 
     def _name_of(self, source: str | os.PathLike) -> str:
         last = Path(str(source).partition("@")[0]).resolve().name
         others = [facts.source for facts in self.checkpoints.values()]
-        return str(source) if last in self.variants and str(source) not in others else last
+        return str(source) if last in self._entries and str(source) not in others else last
 
-    def remove_checkpoint(self, name: str) -> None:
-        """Take a checkpoint and its variant away; UnknownNameError if it is not there."""
-        if name not in self._models:
-            raise UnknownNameError("checkpoint", name, self._models)
-        self._models.pop(name).release()
-        del self.variants[name], self.checkpoints[name], self._templates[name]
+    def mixing(self, name: str) -> MixingRatios:
+        """The ratios of a variant; UnknownNameError, or ConfigError for one that mixes nothing."""
+        return check_ratios(name, self.variants)
+
+    def training_log(self, name: str) -> list[dict]:
+        """The entries of a checkpoint's training_log.jsonl; empty if it came without one."""
+        if name not in self.checkpoints:
+            raise UnknownNameError("checkpoint", name, self.checkpoints)
+        return [json.loads(line) for line in (self._entries[name].model.log or "").splitlines()]
+
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     def stream(
         self,
@@ -139,18 +174,41 @@ class Engine:
         top_p: float = 1.0,
         seed: int = 0,
         stop: Sequence[str] = (),
-        what_ifs: Mapping[str, WhatIf] = MappingProxyType({}),
-    ) -> Iterator[Update]:
-        """Answer one prompt with several variants at once, in step; yields what each has said so far, at most 20 times a second.
+        what_ifs: Mapping[str, WhatIf] = NO_WHAT_IFS,
+    ) -> Session:
+        """Answer one prompt with several variants at once, in step.
 
-        `template`: `own` (each checkpoint's own; the base reads the prompt of the first checkpoint, so that all read the same
-        text), `chat` (the base's chat template) or `none`. With temperature above 0 all variants see the same random draws.
-        `what_ifs`: more variants of this request alone, by name: a checkpoint's passes with other ratios, which share its
-        adapters and prompt passes. Closing the iterator cancels. Raises PromptError, ConfigError or UnknownNameError before
-        anything runs.
+        Args:
+            prompt: What a person wrote.
+            variants: Names of the variants that answer.
+            template: `own` (each checkpoint's own; the base reads the prompt of the first checkpoint, so that all read the same
+                text), `chat` (the base's chat template) or `none`.
+            max_new_tokens: Most tokens of each answer.
+            temperature: 0 is greedy; above 0 all variants see the same random draws.
+            top_p, seed: Of these draws.
+            stop: Strings that end an answer.
+            what_ifs: More variants of this request alone, by name: a checkpoint's passes with other ratios, which share its adapters
+                and prompt passes.
+
+        Returns:
+            An iterator of what each variant has answered so far, at most 20 times a second and at least twice; closing it cancels.
+
+        Raises:
+            PromptError, ConfigError, UnknownNameError: Before anything runs.
         """
         settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop if isinstance(stop, str) else tuple(stop))
-        return self._updates(self._request(prompt, variants, template, settings, what_ifs))
+        request = self._request(prompt, variants, template, what_ifs)
+        ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
+        limit = min(max_new_tokens, context_length(self.base.model) - max(map(len, request.ids.values())))
+        answers = [Answer(name, self.base.tokenizer, settings, limit, ends) for name in request.variants]
+
+        def work(cancelled, started) -> None:
+            chosen = list(request.variants.values())
+            with self.manager.hold(adapter for variant in chosen for adapter in variant.adapters):
+                generate(self.manager, chosen, list(request.ids.values()), answers, settings, cancelled, started)
+
+        lengths = {name: len(ids) for name, ids in request.ids.items()}
+        return Session(answers, Prompts(request.texts, lengths), work)
 
     def attention(
         self,
@@ -160,153 +218,74 @@ class Engine:
         *,
         template: str = "own",
         answer: str = "",
-        what_ifs: Mapping[str, WhatIf] = MappingProxyType({}),
+        what_ifs: Mapping[str, WhatIf] = NO_WHAT_IFS,
     ) -> AttentionMaps:
         """Attention maps of `layers` and summaries of all layers, of the very passes that make this variant's cache.
 
-        `answer`: a text whose tokens become rows too. Raises what `stream` raises, and ConfigError for a layer that is not there.
+        Args:
+            answer: A text whose tokens become rows too.
+
+        Raises:
+            PromptError, ConfigError, UnknownNameError: As in `stream`; ConfigError also for a layer that is not there.
         """
-        request = self._request(prompt, [variant], template, GenerationSettings(), what_ifs)
+        request = self._request(prompt, [variant], template, what_ifs)
         ids, tokenizer = request.ids[variant], self.base.tokenizer
         answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
-        if len(ids) + len(answer_ids) > self._context:
-            raise PromptError(
-                f"Prompt and answer have {len(ids) + len(answer_ids):,} tokens and the model reads {self._context:,}."
-            )
+        length, context = len(ids) + len(answer_ids), context_length(self.base.model)
+        if length > context:
+            raise PromptError(f"Prompt and answer have {length:,} tokens and the model reads {context:,}.")
         maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
         texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
         return replace(maps, tokens=texts, prompt_tokens=len(ids))
 
-    def _request(
-        self, prompt: str, names: Sequence[str], template: str, settings: GenerationSettings, what_ifs: Mapping[str, WhatIf]
-    ) -> _Request:
-        names = list(dict.fromkeys(names))
-        if not names:
-            raise ConfigError("No variant is chosen; choose at least one.")
-        known = {**self.variants, **{name: self._what_if(name, question) for name, question in what_ifs.items()}}
-        for name in names:
-            if name not in known:
-                raise UnknownNameError("variant", str(name), known)
-        if template not in TEMPLATES:
-            raise UnknownNameError("template", str(template), TEMPLATES)
-        sources = {name: what_ifs[name].of if name in what_ifs else name for name in names}
-        chosen = self._chosen_templates(list(sources.values()), template)
-        encoded = {t: t.encode(prompt, self.base.tokenizer, self._context) for t in set(chosen.values())}
-        return _Request(
-            {name: known[name] for name in names},
-            {name: encoded[chosen[sources[name]]][0] for name in names},
-            {name: tuple(encoded[chosen[sources[name]]][1]) for name in names},
-            settings,
-        )
+    def log_probabilities(
+        self,
+        prompt: str,
+        variants: Sequence[str],
+        answer: Sequence[int],
+        *,
+        template: str = "own",
+        what_ifs: Mapping[str, WhatIf] = NO_WHAT_IFS,
+    ) -> dict[str, float]:
+        """The log-probability that each variant gives to one answer: natural logarithm, summed over its tokens.
 
-    def _what_if(self, name: str, question: WhatIf) -> Variant:
-        if name in self.variants:
-            raise ConfigError(f"A variant called {name!r} is already there; give the what-if another name.")
-        learned = self.mixing(question.of)
-        if question.mixing.layers != learned.layers:
-            raise ConfigError(
-                f"A what-if of {question.of!r} needs {learned.layers} ratios, one a layer; got {question.mixing.layers}."
-            )
-        return self.variants[question.of].with_mixing(question.mixing)
+        Args:
+            answer: Token ids; without any the log-probability is 0.
 
-    def _chosen_templates(self, names: Sequence[str], template: str) -> dict[str, PromptTemplate]:
-        if template == "none":
-            return dict.fromkeys(names, PromptTemplate(None))
-        if template == CHAT:
-            return dict.fromkeys(names, PromptTemplate(CHAT))
-        own = [self._templates[name] for name in names if name in self._templates]
-        chat = PromptTemplate(CHAT if self.base.tokenizer.chat_template else None)
-        shared = own[0] if own else chat
-        return {name: self._templates.get(name, shared) for name in names}
-
-    def mixing(self, name: str) -> MixingRatios:
-        """The ratios of a variant; UnknownNameError, or ConfigError for one that mixes nothing."""
-        if name not in self.variants:
-            raise UnknownNameError("variant", name, self.variants)
-        if self.variants[name].mixing is None:
-            raise ConfigError(f"{name!r} reads the prompt once and mixes nothing, so it has no mixing ratios.")
-        return self.variants[name].mixing
+        Raises:
+            PromptError, ConfigError, UnknownNameError: As in `stream`.
+        """
+        request = self._request(prompt, variants, template, what_ifs)
+        if not answer:
+            return dict.fromkeys(request.variants, 0.0)
+        rows = [(variant, index) for index, variant in enumerate(request.variants.values())]
+        with torch.no_grad(), self.manager.turn():
+            prompts = read_variants(self.manager, list(request.ids.values()), rows)
+            found = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
+        return {name: likelihood.sum for name, likelihood in zip(request.variants, found, strict=True)}
 
     def prompt_ids(self, prompt: str, variant: str, *, template: str = "own") -> tuple[int, ...]:
         """Token ids that `variant` alone reads for this prompt; raises what `stream` raises."""
-        return self._request(prompt, [variant], template, GenerationSettings(), {}).ids[variant]
+        return self._request(prompt, [variant], template, NO_WHAT_IFS).ids[variant]
 
-    def training_log(self, name: str) -> list[dict]:
-        """The entries of a checkpoint's training_log.jsonl; empty if it came without one."""
-        if name not in self._models:
-            raise UnknownNameError("checkpoint", name, self._models)
-        return [json.loads(line) for line in (self._models[name].log or "").splitlines()]
-
-    def _updates(self, request: _Request) -> Iterator[Update]:
-        ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
-        answers = [Answer(name, self.base.tokenizer, request.settings, ends) for name in request.variants]
-        limit = self._limit(request)
-        worker = Worker(lambda receive, cancel: self._work(request, limit, receive, cancel))
-        shown = time.monotonic()
-        try:
-            while (value := worker.next_value()) is not None:
-                rows, tokens, seconds = value
-                for row, token in zip(rows, tokens, strict=True):
-                    answers[row].add(token, seconds)
-                if time.monotonic() - shown >= SECONDS_BETWEEN_UPDATES:
-                    yield _update(request, answers, done=False)
-                    shown = time.monotonic()
-        finally:
-            worker.close()
-        for answer in answers:
-            answer.close(limit, cancelled=False)
-        yield _update(request, answers, done=True)
-
-    def _limit(self, request: _Request) -> int:
-        """New tokens that fit behind the longest prompt."""
-        return min(request.settings.max_new_tokens, self._context - max(map(len, request.ids.values())))
-
-    @torch.no_grad()
-    def _work(self, request: _Request, limit: int, receive, cancel) -> None:
-        started = time.monotonic()
-        prompts = list(dict.fromkeys(request.ids.values()))
-        ids, mask = pad_left(prompts, self.base.tokenizer.pad_token_id or 0, self.base.model.device)
-        places = [prompts.index(request.ids[name]) for name in request.variants]
-        variants = list(request.variants.values())
-        rows = [Row.of(variant, place) for variant, place in zip(variants, places, strict=True)]
-        with interruptible(self.base.model, cancel):
-            cache = prefill(self.manager, ids, mask, rows)
-
-        def decode(rows: list[int]) -> None:
-            own = cache if len(rows) == len(variants) else take_rows(cache, torch.tensor(rows))
-            streamer = RowStreamer(rows, lambda r, tokens: receive((r, tokens, time.monotonic() - started)))
-            here = [places[row] for row in rows]
-            self._generate(ids[here], mask[here], own, request.settings, limit, streamer, cancel)
-
-        self.manager.run([variant.answer_adapter for variant in variants], decode)
-
-    def _generate(self, ids, mask, cache, settings: GenerationSettings, limit: int, streamer: RowStreamer, cancel) -> None:
-        config = GenerationConfig(
-            max_new_tokens=limit,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            eos_token_id=list(end_tokens(self.base.model, self.base.tokenizer)) or None,
-            pad_token_id=self.base.tokenizer.pad_token_id,
-            **_stop(settings),
-        )
-        self.base.model.generate(
-            ids,
-            attention_mask=mask,
-            **cache_input(cache),
-            generation_config=config,
-            logits_processor=sampling(settings),
-            stopping_criteria=[Cancelled(cancel)],
-            streamer=streamer,
-            tokenizer=self.base.tokenizer if settings.stop else None,
+    def _request(self, prompt: str, names: Sequence[str], template: str, what_ifs: Mapping[str, WhatIf]) -> Request:
+        entries = self._entries
+        variants = {name: entry.variant for name, entry in entries.items()}
+        templates = {name: entry.template for name, entry in entries.items() if entry.template is not None}
+        return prepare(
+            prompt, names, template, what_ifs, variants, templates, self.base.tokenizer, context_length(self.base.model)
         )
 
 
-def _stop(settings: GenerationSettings) -> dict[str, list[str]]:
-    return {"stop_strings": list(settings.stop)} if settings.stop else {}
-
-
-def _update(request: _Request, answers: Sequence[Answer], *, done: bool) -> Update:
-    completions = {name: answer.snapshot() for name, answer in zip(request.variants, answers, strict=True)}
-    lengths = {name: len(ids) for name, ids in request.ids.items()}
-    return Update(completions, request.texts, lengths, done)
+def _facts(name: str, source: str | os.PathLike, checkpoint: Checkpoint, model: BituneModel) -> CheckpointFacts:
+    config: BituneConfig = checkpoint.config
+    adapter = checkpoint.adapters.get(CAUSAL) or next(iter(checkpoint.adapters.values()))
+    return CheckpointFacts(
+        name=name,
+        source=str(source),
+        method=name_of(config.method) or "custom",
+        peft_kind=kind_of(adapter.config),
+        trainable_parameters=model.trainable_parameters(),
+        template=config.prompt_template,
+        training=config.training,
+    )

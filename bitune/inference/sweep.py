@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from bitune.errors import ConfigError
-from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
 from bitune.schema.results import SweepPoint
 from bitune.schema.variants import WhatIf
@@ -54,17 +53,6 @@ def stream_sweep(
     with closing(updates):
         for last in updates:
             yield [SweepPoint(factor, last[name], None) for factor, name in zip(factors, what_ifs, strict=True)]
-    scores = _scores(engine, prompt, variant, what_ifs, last[variant].token_ids, template)
+    answer = last[variant].token_ids
+    scores = engine.log_probabilities(prompt, list(what_ifs), answer, template=template, what_ifs=what_ifs)
     yield [SweepPoint(factor, last[name], scores[name]) for factor, name in zip(factors, what_ifs, strict=True)]
-
-
-def _scores(
-    engine: Engine, prompt: str, variant: str, what_ifs: dict[str, WhatIf], answer: Sequence[int], template: str
-) -> dict[str, float]:
-    """Log-probability of the tokens `answer` under each what-if; 0 for an answer without a token."""
-    if not answer:
-        return dict.fromkeys(what_ifs, 0.0)
-    tokens = engine.prompt_ids(prompt, variant, template=template)
-    variants = {name: engine.variants[variant].with_mixing(question.mixing) for name, question in what_ifs.items()}
-    rows = score(engine.manager, variants, [Question(tokens, [answer], 0)])
-    return {name: row[0][0].sum for name, row in rows.items()}

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 FinishReason = Literal["eos", "length", "stop", "cancelled"]
+Phase = Literal["waiting", "reading", "writing", "done"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class Completion:
 class Update:
     """All answers of one request at one moment. `prompts` is the very text each variant read, template included.
 
-    `update["name"]` is `update.completions["name"]`. `done` on the last update only.
+    `update["name"]` is `update.completions["name"]`. `done` on the last update only. `phase`: `waiting` for other requests to let go of the
+    base, `reading` the prompt, `writing`, `done`.
     """
 
     completions: Mapping[str, Completion]
     prompts: Mapping[str, str]
     prompt_tokens: Mapping[str, int]
     done: bool
+    phase: Phase = "done"
 
     def __getitem__(self, variant: str) -> Completion:
         return self.completions[variant]

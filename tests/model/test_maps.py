@@ -175,12 +175,12 @@ def test_what_if_limits_equal_rows_of_the_table(engine, preset, method):
 
     learned = engine.variants["qa"]
     reading = learned.passes[0 if method is None else 1]
-    engine.variants["row"] = replace(learned, passes=(reading,), mixing=None)
+    engine.add_variant("row", replace(learned, passes=(reading,), mixing=None))
     try:
         question = WhatIf("qa", PRESETS[preset](engine.mixing("qa")))
         *_, last = engine.stream("Hello you", ["qa", "row", "if"], template="none", max_new_tokens=16, what_ifs={"if": question})
     finally:
-        del engine.variants["row"]
+        engine.remove_variant("row")
     assert last["if"].text == last["row"].text != last["qa"].text
 
 

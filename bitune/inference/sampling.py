@@ -1,0 +1,67 @@
+"""How to answer: settings that are checked where they are made, and random draws that all variants share."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from bitune.errors import ConfigError
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How to answer. `temperature` 0 is greedy (then `top_p` and `seed` do nothing); `stop`: strings that end an answer."""
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        _check_number("max_new_tokens", self.max_new_tokens, 1, math.inf, whole=True)
+        _check_number("temperature", self.temperature, 0, 100)
+        _check_number("top_p", self.top_p, 0, 1)
+        _check_number("seed", self.seed, 0, MAX_SEED, whole=True)
+        if self.top_p == 0:
+            raise ConfigError("top_p is 0; it must be above 0, as it is the share of probability that is kept.")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError(f"stop is {self.stop!r}; it must be a list of strings that are not empty.")
+
+
+def _check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    kind = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        words = "a whole number" if whole else "a number"
+        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise ConfigError(f"{name} is {value!r}; it must be {words} {limits}.")
+
+
+class SharedGumbelNoise(LogitsProcessor):
+    """Adds the same Gumbel noise to every row, new at each step: greedy choice after it is a draw from softmax(scores).
+
+    Rows of one request thus share their luck (the Gumbel-max trick), and a difference in text is a difference in the models.
+    The noise is drawn on the CPU in float32, so that a seed means the same on every device.
+    """
+
+    def __init__(self, seed: int):
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        uniform = torch.rand(scores.shape[-1], generator=self._generator)
+        noise = -torch.log(-torch.log(uniform.clamp(min=torch.finfo(torch.float32).tiny)))
+        return scores + noise.to(scores.device, scores.dtype)
+
+
+def sampling(settings: GenerationSettings) -> LogitsProcessorList:
+    """The processors that turn greedy choice into sampling with shared draws; none at temperature 0."""
+    if settings.temperature == 0:
+        return LogitsProcessorList()
+    warpers = [TemperatureLogitsWarper(float(settings.temperature))]
+    if settings.top_p < 1:
+        warpers.append(TopPLogitsWarper(float(settings.top_p)))
+    return LogitsProcessorList([*warpers, SharedGumbelNoise(settings.seed)])
