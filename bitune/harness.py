@@ -76,7 +76,6 @@ class BituneLM(TemplateLM):
         if pretrained:
             engine.add_checkpoint(pretrained, name="checkpoint")
         *_, self._variant = engine.variants.values()
-        self._base = engine.base  # a manager does not keep its base alive
         self._manager, self._name, context = engine.manager, engine.base_facts.name, engine.base_facts.context
         self.tokenizer: PreTrainedTokenizerBase = engine.base.tokenizer
         self.max_length = context if max_length is None else _count("max_length", max_length)

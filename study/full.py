@@ -37,7 +37,7 @@ class WeightSets(AdapterManager):
     def on_copy(cls, base: Base) -> Base:
         """A copy of a bare base whose models train whole sets of weights."""
         model = copy.deepcopy(base.model)
-        cls.of(model)
+        vars(model)["weight_sets_manager"] = cls.of(model)  # a manager lives as long as somebody holds it
         return replace(base, model=model)
 
     @property

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import check_switchable, is_mixture_of_experts
 from bitune.adapters.layers import BaseWeights, adapter_layers, check_layers, is_plain_lora, unwrap
-from bitune.adapters.turns import TurnQueue
+from bitune.adapters.turns import Holds, TurnQueue
 from bitune.base.fingerprint import fingerprint
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError, reason
+from bitune.errors import CheckpointError, UnknownNameError, UnsupportedModelError, reason
 from bitune.modeling.support import check_supported
 
 Result = TypeVar("Result")
@@ -41,7 +41,8 @@ class AdapterManager:
             )
         self.layout = check_supported(model)
         self.fingerprint = fingerprint(model)
-        self._model = weakref.ref(model)  # the registry must not keep a base alive
+        self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.model = model
         self._configs: dict[str, PeftConfig] = {}
         self._layers = []
         self._trainable: set[str] = set()
@@ -50,46 +51,32 @@ class AdapterManager:
 
     def _set_up_threads(self) -> None:
         self._turns = TurnQueue()
-        self._holds: dict[str, list[int]] = {}  # adapter -> idents of the threads that hold it
-        self._removing: set[str] = set()
-        self._holds_changed = threading.Condition()
+        self._holds = Holds()
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "AdapterManager":
         """The manager of `model`, made on first call; UnsupportedModelError if the model cannot run Bitune."""
         with _REGISTRY_LOCK:
-            if model not in _REGISTRY:
+            manager = _REGISTRY.get(id(model))
+            if manager is None:
                 manager = cls(model)
                 model.requires_grad_(False)
-                _REGISTRY[model] = manager
-            return _REGISTRY[model]
+                _REGISTRY[id(model)] = manager
+            return manager
 
     def __getstate__(self) -> dict:  # a base that is copied or pickled with its manager gets one of its own
-        left_out = ("_turns", "_holds", "_removing", "_holds_changed")
-        return {key: value for key, value in vars(self).items() if key not in left_out} | {"_model": self.model}
+        return {key: value for key, value in vars(self).items() if key not in ("_turns", "_holds")}
 
     def __setstate__(self, state: dict) -> None:
-        vars(self).update(state, _model=weakref.ref(state["_model"]))
+        vars(self).update(state)
         self._set_up_threads()
         with _REGISTRY_LOCK:
-            _REGISTRY[state["_model"]] = self
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The base; whoever uses the manager holds it too, as the manager itself does not keep it alive."""
-        model = self._model()
-        if model is None:
-            raise ReferenceError("The base of this AdapterManager is gone; keep the model as long as its manager.")
-        return model
+            _REGISTRY[id(self.model)] = self
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every adapter loaded on this base."""
         return tuple(self._configs)
-
-    @property
-    def _staying(self) -> list[str]:
-        return [name for name in self.names if name not in self._removing]
 
     def config(self, name: str) -> PeftConfig:
         """The PEFT config of an adapter; UnknownNameError for one that is not loaded."""
@@ -150,18 +137,8 @@ class AdapterManager:
 
         Waits until no request holds the adapter (see `hold`), then for its turn. From now on nobody new may hold it.
         """
-        with self._holds_changed:
-            self._check_known([name], self._staying)
-            holders = self._holds.get(name, [])
-            if holders and (self._turns.is_mine or threading.get_ident() in holders):
-                raise ConfigError(f"Adapter {name!r} is in use by the request that would remove it; end that request first.")
-            self._removing.add(name)
-            self._holds_changed.wait_for(lambda: not self._holds.get(name))
-        try:
-            with self.turn():
-                self._take_off(name)
-        finally:
-            self._removing.discard(name)
+        with self._holds.last_of(name, lambda: self._check_known([name]), waits=not self._turns.is_mine), self.turn():
+            self._take_off(name)
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
@@ -186,8 +163,10 @@ class AdapterManager:
     def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
         self._check_known([name])
-        state = None if state is None else dict(state)
-        state = get_peft_model_state_dict(self.model, state, adapter_name=name, save_embedding_layers=False)
+        with self.turn():  # it walks over modules, among which another thread may put some
+            state = get_peft_model_state_dict(
+                self.model, None if state is None else dict(state), adapter_name=name, save_embedding_layers=False
+            )
         return {_PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
     def trainable_parameters(self, names: Sequence[str]) -> int:
@@ -200,25 +179,15 @@ class AdapterManager:
         """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
         return self._turns.turn(cancelled)
 
-    @contextmanager
-    def hold(self, adapters: Iterable[str | None]) -> Iterator[None]:
+    def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
 
         Raises:
-            UnknownNameError: One of them is not loaded, or is being removed.
+            UnknownNameError: One of them is not loaded.
+            ConfigError: One of them is being removed.
         """
-        names, thread = {name for name in adapters if name is not None}, threading.get_ident()
-        with self._holds_changed:
-            self._check_known(names, self._staying)
-            for name in names:
-                self._holds.setdefault(name, []).append(thread)
-        try:
-            yield
-        finally:
-            with self._holds_changed:
-                for name in names:
-                    self._holds[name].remove(thread)
-                self._holds_changed.notify_all()
+        names = {name for name in adapters if name is not None}
+        return self._holds.hold(names, lambda: self._check_known(names))
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -304,6 +273,8 @@ class AdapterManager:
             inject_adapter_in_model(config, self.model, name)
         finally:
             self._layers = adapter_layers(self.model)
+            for layer in self._layers:
+                layer.bitune_manager = self
 
     def _take_off(self, name: str) -> None:
         """Remove an adapter, also one that was injected in part only. Needs a turn."""
@@ -338,12 +309,13 @@ class AdapterManager:
             name = f"{wanted}_{number}"
         return name
 
-    def _check_known(self, adapters: Iterable[str | None], known: Sequence[str] | None = None) -> None:
-        known = self.names if known is None else known
+    def _check_known(self, adapters: Iterable[str | None]) -> None:
         for name in set(adapters) - {None}:
-            if name not in known:
-                raise UnknownNameError("adapter", str(name), known)
+            if name not in self.names:
+                raise UnknownNameError("adapter", str(name), self.names)
 
 
-_REGISTRY: "weakref.WeakKeyDictionary[PreTrainedModel, AdapterManager]" = weakref.WeakKeyDictionary()
+# id of a base -> its manager, as long as somebody uses it. The manager holds the base, so the id cannot become another's; and the
+# layers that it has put into the base hold the manager, so adapters never stand on a base without one.
+_REGISTRY: "weakref.WeakValueDictionary[int, AdapterManager]" = weakref.WeakValueDictionary()
 _REGISTRY_LOCK = threading.RLock()

@@ -1,9 +1,11 @@
-"""Who may use a base now: one thread at a time, first come, first served. Knows no model."""
+"""Who may use a base now, one thread at a time, first come, first served; and what on it must not be removed. Knows no model."""
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+
+from bitune.errors import ConfigError
 
 _SECONDS_BETWEEN_LOOKS = 0.05  # at a request's own cancellation, while it waits
 
@@ -75,3 +77,64 @@ class TurnQueue:
             if self._depth == 0:
                 self._owner = None
                 self._condition.notify_all()
+
+
+class Holds:
+    """Which threads need which adapters, from the start of their request to its end."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._threads: dict[str, list[int]] = {}  # adapter -> idents
+        self._removing: set[str] = set()
+
+    @contextmanager
+    def hold(self, adapters: Collection[str], check: Callable[[], None]) -> Iterator[None]:
+        """Keep adapters until the end of the block.
+
+        Args:
+            check: Raises where one of them is not there; called when nobody can begin to remove one.
+
+        Raises:
+            ConfigError: One of them is being removed.
+        """
+        thread = threading.get_ident()
+        with self._changed:
+            check()
+            if leaving := sorted(self._removing.intersection(adapters)):
+                raise ConfigError(f"Adapter {leaving[0]!r} is being removed; choose another.")
+            for adapter in adapters:
+                self._threads.setdefault(adapter, []).append(thread)
+        try:
+            yield
+        finally:
+            with self._changed:
+                for adapter in adapters:
+                    self._threads[adapter].remove(thread)
+                self._changed.notify_all()
+
+    @contextmanager
+    def last_of(self, adapter: str, check: Callable[[], None], *, waits: bool) -> Iterator[None]:
+        """Wait until nobody holds the adapter; until the end of the block, which removes it, nobody can begin to.
+
+        Args:
+            check: As in `hold`.
+            waits: False for a thread that owns the base: whoever holds the adapter could not go on.
+
+        Raises:
+            ConfigError: The calling thread itself holds the adapter, or may not wait, or somebody else is removing it.
+        """
+        with self._changed:
+            check()
+            holders = self._threads.get(adapter, [])
+            if adapter in self._removing or threading.get_ident() in holders or (holders and not waits):
+                raise ConfigError(
+                    f"Adapter {adapter!r} is in use by the request that would remove it, or removed by another one."
+                )
+            self._removing.add(adapter)
+            self._changed.wait_for(lambda: not self._threads.get(adapter))
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._removing.discard(adapter)
+                self._threads.pop(adapter, None)

@@ -70,10 +70,9 @@ class Engine:
     def base_facts(self) -> BaseFacts:
         """What is loaded."""
         model = self.base.model
-        adapters = {id(p) for name, p in model.named_parameters() if any(f".{a}." in f"{name}." for a in self.manager.names)}
         return BaseFacts(
             name=self.base.id,
-            parameters=sum(p.numel() for p in model.parameters() if id(p) not in adapters),
+            parameters=self.manager.base_parameters,
             layers=self.manager.layout.layers,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),

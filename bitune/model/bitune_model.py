@@ -95,7 +95,8 @@ class BituneModel(nn.Module):
         check_initial_alpha(initial_mixing_alpha)
         base = _resolve(base)
         row = method_named(method)
-        fresh = peft_config or new_peft_config(module_of(base))
+        with AdapterManager.of(module_of(base)).turn():  # while it looks for linear layers, nobody may wrap one
+            fresh = peft_config or new_peft_config(module_of(base))
         config = BituneConfig(
             base=describe(base),
             passes=row.passes,
