@@ -11,9 +11,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from bitune.errors import CheckpointError, ConfigError, UnknownNameError
+from bitune.schema.peft_kinds import PEFT_KINDS, RANK
 
-PEFT_KINDS = ("lora", "dora", "ia3")
-RANK = 8
 _CONFIGS: dict[str, type[PeftConfig]] = {"LORA": LoraConfig, "IA3": IA3Config}
 # What replaces modules of the base or needs inputs that only PeftModel.forward hands in. Everything else is judged by the layers
 # that PEFT makes of a config (adapters.layers), not by the names of its settings: those grow with every release.
