@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitune.data.records import load_records
-from bitune.errors import ConfigError
+from bitune.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,16 @@ def joined(prompt: str, answer: str) -> str:
 def content_of(prompt: str) -> tuple[str, ...]:
     """A prompt's lines but for case, white space and order: a question with its choices in another order is the same question."""
     return tuple(sorted(" ".join(line.split()).casefold() for line in prompt.splitlines() if line.strip()))
+
+
+def have_choices(examples: Sequence[Example], source: str = "The set") -> bool:
+    """Whether they are all questions with choices, or all open ones; DataError, which names `source`, for both kinds or none."""
+    kinds = {example.choices is not None for example in examples}
+    if not kinds:
+        raise DataError(f"{source} holds no item to evaluate on; name another, or allow longer prompts.")
+    if len(kinds) > 1:
+        raise DataError(f"{source} holds questions with choices and open ones; split it in two files.")
+    return kinds.pop()
 
 
 def split_validation(examples: Sequence[Example], part: float | int, seed: int) -> tuple[list[Example], list[Example]]:

@@ -45,14 +45,26 @@ def score(
     batch_size: int = 8,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[list[Likelihood]]]:
-    """Log-likelihood of every choice: {variant: [question][choice]}, in float32 from the model's logits.
+    """Log-likelihood of every choice, in float32 from the model's logits.
 
     All variants share the passes they have in common, all choices of a question its cache. Questions are taken in order of
-    length, the longest first, `batch_size` at a time; the batches, and so the numbers, are the same over any number of processes.
-    DataError for a question that does not fit into the model's context.
+    length, the longest first; the batches, and so the numbers, are the same over any number of processes.
+
+    Args:
+        manager: of the base that the variants run on.
+        variants: what is scored, by name.
+        questions: prompts and choices as token ids.
+        batch_size: questions at a time.
+        progress: called with the number of questions that were done since the last call.
+
+    Returns:
+        {variant: [question][choice]}.
+
+    Raises:
+        DataError: a question does not fit into the model's context.
     """
     rows = list(variants.values())
-    _check_room(manager, [len(q.prompt_ids) + max(map(len, q.choices)) - 1 for q in questions])
+    _check_context(manager, [len(q.prompt_ids) + max(map(len, q.choices)) - 1 for q in questions])
     return _in_batches(
         variants,
         [q.prompt_ids for q in questions],
@@ -72,12 +84,22 @@ def answer(
     *,
     ends: Sequence[int],
 ) -> dict[str, list[list[int]]]:
-    """Greedy answers as token ids, up to and without the end token: {variant: [prompt]}. Batches and errors as in `score`.
+    """Greedy answers as token ids, up to and without the end token. Batches, processes and errors as in `score`.
 
-    `ends`: the tokens that end an answer, as generation.end_tokens tells.
+    Args:
+        manager: of the base that the variants run on.
+        variants: what answers, by name.
+        prompts: token ids.
+        max_new_tokens: of each answer.
+        batch_size: prompts at a time.
+        progress: called with the number of prompts that were done since the last call.
+        ends: the tokens that end an answer, as `generation.end_tokens` returns them.
+
+    Returns:
+        {variant: [prompt][token]}.
     """
     rows = list(variants.values())
-    _check_room(manager, [len(prompt) + max_new_tokens for prompt in prompts])
+    _check_context(manager, [len(prompt) + max_new_tokens for prompt in prompts])
     return _in_batches(
         variants,
         prompts,
@@ -87,12 +109,12 @@ def answer(
     )
 
 
-def _check_room(manager: AdapterManager, lengths: Sequence[int]) -> None:
+def _check_context(manager: AdapterManager, lengths: Sequence[int]) -> None:
     context = manager.model.config.get_text_config(decoder=True).max_position_embeddings
-    for place, length in enumerate(lengths, 1):
+    for number, length in enumerate(lengths, 1):
         if length > context:
             raise DataError(
-                f"Item {place} of those to measure needs {length:,} tokens and the model reads {context:,}; leave out long prompts "
+                f"Item {number} of those to measure needs {length:,} tokens and the model reads {context:,}; leave out long prompts "
                 "(--max-prompt-tokens), or allow fewer new tokens (--max-new-tokens)."
             )
 
@@ -161,11 +183,11 @@ def _answer_batch(
     return _by_variant(answers, len(variants))
 
 
-def by_sum(scores: Sequence[Likelihood]) -> int:
-    """Index of the choice with the highest log-likelihood."""
+def acc_prediction(scores: Sequence[Likelihood]) -> int:
+    """What `acc` counts: the index of the choice with the highest log-likelihood."""
     return max(range(len(scores)), key=lambda i: scores[i].sum)
 
 
-def by_mean(scores: Sequence[Likelihood], choices: Sequence[Sequence[int]]) -> int:
-    """Index of the choice with the highest log-likelihood a token."""
+def acc_norm_prediction(scores: Sequence[Likelihood], choices: Sequence[Sequence[int]]) -> int:
+    """What `acc_norm` counts: the index of the choice with the highest log-likelihood per token (lm-eval divides by bytes)."""
     return max(range(len(scores)), key=lambda i: scores[i].sum / len(choices[i]))

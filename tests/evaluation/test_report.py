@@ -9,7 +9,10 @@ import pytest
 from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import example_of
 from bitune.errors import ConfigError, DataError
-from bitune.evaluation.report import Interval, bootstrap, evaluate, item_id, number_of, same_answer
+from bitune.evaluation.answers import number_of, same_answer
+from bitune.evaluation.intervals import Interval, bootstrap
+from bitune.evaluation.report import item_id
+from bitune.evaluation.run import evaluate
 from bitune.evaluation.scores import question, score
 from bitune.schema.variants import BASE
 from tests.tiny import bitune_on, tiny_base
@@ -103,16 +106,16 @@ def test_report_counts_what_scores_say(two):
     scores = score(manager, variants, [question(e, base.tokenizer) for e in CHOICES], batch_size=5)
     for name in variants:
         best = [max(range(3), key=lambda i, row=row: row[i].sum) for row in scores[name]]
-        assert list(report.predictions["sum"][name]) == best
+        assert list(report.predictions["acc"][name]) == best
         right = [b == e.label for b, e in zip(best, CHOICES, strict=True)]
-        assert report.accuracy("sum", name).mean == sum(right) / 12
-    gap = report.accuracy("sum", "qa").mean - report.accuracy("sum", "base").mean
-    assert report.difference("sum", "qa", "base").mean == pytest.approx(gap)
+        assert report.accuracy("acc", name).mean == sum(right) / 12
+    gap = report.accuracy("acc", "qa").mean - report.accuracy("acc", "base").mean
+    assert report.difference("acc", "qa", "base").mean == pytest.approx(gap)
     assert [item.id for item in report.items] == [item_id(e.prompt) for e in CHOICES]
     plain = json.loads(json.dumps(report.to_dict()))
-    assert plain["measures"]["sum"]["qa"]["predictions"] == list(report.predictions["sum"]["qa"])
-    assert plain["measures"]["mean"]["qa"]["minus"]["base"] == vars(report.difference("mean", "qa", "base"))
-    assert set(plain["measures"]) == {"sum", "mean"}
+    assert plain["measures"]["acc"]["qa"]["predictions"] == list(report.predictions["acc"]["qa"])
+    assert plain["measures"]["acc_norm"]["qa"]["minus"]["base"] == vars(report.difference("acc_norm", "qa", "base"))
+    assert set(plain["measures"]) == {"acc", "acc_norm"}
 
 
 def test_open_answers_are_generated_and_compared(two):

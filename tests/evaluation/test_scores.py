@@ -5,7 +5,7 @@ import torch
 
 from bitune import Engine
 from bitune.data.examples import Example
-from bitune.evaluation.scores import Likelihood, Question, answer, by_mean, by_sum, question, score
+from bitune.evaluation.scores import Likelihood, Question, acc_norm_prediction, acc_prediction, answer, question, score
 from tests.tiny import bitune_on, ids, tiny_base
 
 
@@ -80,11 +80,11 @@ def test_answers_are_those_of_generate(setting):
     assert any(found["qa"])
 
 
-def test_best_by_sum_and_by_mean():
-    # By sum the short choice wins (-2 > -4), by mean a token the long one (-1 > -2).
+def test_best_by_acc_and_by_acc_norm():
+    # By the sum the short choice wins (-2 > -4), by the mean per token the long one (-1 > -2).
     scores = [Likelihood(-2.0, False), Likelihood(-4.0, True)]
-    assert by_sum(scores) == 0
-    assert by_mean(scores, [[1], [1, 1, 1, 1]]) == 1
+    assert acc_prediction(scores) == 0
+    assert acc_norm_prediction(scores, [[1], [1, 1, 1, 1]]) == 1
 
 
 def test_questions_hold_the_choices_as_trained(setting):
