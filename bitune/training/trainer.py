@@ -3,60 +3,22 @@
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from bitune.checkpoints.folder import read, write
 from bitune.data.batches import Collator, TokenPair
 from bitune.errors import ConfigError
 from bitune.model.bitune_model import BituneModel
+from bitune.training.sampler import EpochSampler
+from bitune.training.settings import TrainingSettings
 
 MODEL_FOLDER = "model"  # of our kind, inside each of the Trainer's checkpoint-N folders
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train; the defaults are the paper's (arXiv 2405.14862, section 4) where it states one.
-
-    `learning_rate` 1e-3 goes with LoRA alpha = 2 x rank. `mixing_learning_rate` (default: the same) is theta's own.
-    `batch_size` is what one process puts through in one step, `accumulation` how many such batches make an update.
-    `warmup` is a share of all updates. `bf16`: base in bfloat16 and autocast; adapters, theta and optimizer stay float32.
-    `save_every`, `evaluate_every`, `log_every` count updates; `evaluate_every` needs validation pairs.
-    """
-
-    epochs: float = 1.0
-    max_steps: int = -1
-    batch_size: int = 8
-    accumulation: int = 1
-    learning_rate: float = 1e-3
-    mixing_learning_rate: float | None = None
-    warmup: float = 0.1
-    schedule: str = "linear"
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    bf16: bool = False
-    seed: int = 0
-    log_every: int = 10
-    save_every: int = 100
-    evaluate_every: int | None = None
-
-    def __post_init__(self):
-        positive = ("batch_size", "accumulation", "learning_rate", "log_every", "save_every")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        if self.mixing_learning_rate is not None and self.mixing_learning_rate < 0:
-            raise ConfigError(f"mixing_learning_rate is {self.mixing_learning_rate}; it must be 0 or more.")
-        if self.max_steps <= 0 and self.epochs <= 0:
-            raise ConfigError(f"epochs is {self.epochs}; give some, or max_steps.")
-        if not 0 <= self.warmup < 1:
-            raise ConfigError(f"warmup is {self.warmup}; it is a share of all updates, from 0 to below 1.")
 
 
 def train(
@@ -68,15 +30,25 @@ def train(
     *,
     resume: bool = False,
 ) -> dict[str, float]:
-    """Train `model` in place and return the Trainer's closing figures.
+    """Train `model` in place. Under `accelerate launch` every process calls this alike.
 
-    State goes to `output`/checkpoint-N every `save_every` updates. `resume` goes on from the last complete one (from the
-    start where there is none) and ends with the same weights as a run without a break. Under `accelerate launch` every
-    process calls this alike.
+    Args:
+        model: its adapters and mixing coefficients are trained, and it keeps the log.
+        pairs: token ids to train on.
+        settings: how.
+        output: folder for states of the training, checkpoint-N every `settings.save_steps` updates.
+        validation: token ids whose mean loss is the figure `eval_loss`.
+        resume: go on from the last complete state (from the start where there is none); the weights end the same as without a break.
+
+    Returns:
+        The Trainer's closing figures: `train_loss`, the mean over all updates, `train_runtime` in seconds, and others.
+
+    Raises:
+        ConfigError: `eval_steps` without validation pairs.
     """
     output = Path(output)
-    if settings.evaluate_every and not validation:
-        raise ConfigError("evaluate_every is set, but there are no validation pairs; hold some out.")
+    if settings.eval_steps and not validation:
+        raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
     last = last_checkpoint(output) if resume else None
     done = last is not None and _is_done(last, settings)
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
@@ -107,31 +79,22 @@ def last_checkpoint(output: Path) -> Path | None:
 def _is_done(checkpoint: Path, settings: TrainingSettings) -> bool:
     """Whether a run had taken the last update that is asked for when it wrote this."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= settings.max_steps if settings.max_steps > 0 else state["epoch"] >= settings.epochs
+    return state["global_step"] >= settings.max_steps if settings.max_steps > 0 else state["epoch"] >= settings.num_train_epochs
 
 
 def arguments_of(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:
     """The Trainer's arguments for these settings."""
+    named = asdict(settings)
+    del named["mixing_learning_rate"]  # of an optimizer group that we make
+    share = named.pop("warmup_ratio")
     return TrainingArguments(
+        **named,
+        warmup_steps=share,  # below 1 it is a share, as warmup_ratio was before transformers 5
         output_dir=str(output),
-        num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        warmup_steps=settings.warmup,  # below 1 it is a share
-        lr_scheduler_type=settings.schedule,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip,
-        bf16=settings.bf16,
+        per_device_eval_batch_size=settings.per_device_train_batch_size,
         use_cpu=on_cpu,
-        seed=settings.seed,
-        logging_steps=settings.log_every,
         logging_first_step=True,
-        save_steps=settings.save_every,
-        eval_strategy="steps" if settings.evaluate_every else "no",
-        eval_steps=settings.evaluate_every,
+        eval_strategy="steps" if settings.eval_steps else "no",
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,  # the Trainer's own bar: ours, added as a callback, shows the alphas
@@ -175,16 +138,17 @@ class BituneTrainer(Trainer):
             rest = [p for name, p in named if "mixing.theta" not in name]
             groups = [{"params": rest, "weight_decay": self.args.weight_decay}]
             if theta:
-                own = self._settings.mixing_learning_rate
-                rate = self._settings.learning_rate if own is None else own
+                rate = self._settings.mixing_learning_rate
+                rate = self._settings.learning_rate if rate is None else rate
                 groups.append({"params": theta, "weight_decay": 0.0, "lr": rate})
             self.optimizer = kind(groups, **options)
         return self.optimizer
 
+    # The methods below that begin with _ are private to transformers: tests/training/test_contract.py proves that they are used.
+
     def _get_train_sampler(self, train_dataset=None):
-        # Batches of like lengths: padding is computed too, and questions differ fourfold in length.
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return _EpochSampler(size, self._lengths, self.args.seed)
+        return EpochSampler(size, self._lengths, self.args.seed)
 
     def log(self, logs, start_time=None):
         model = self._bare_model()
@@ -237,30 +201,6 @@ def _attention_kernels(prompt_ids: torch.Tensor):
     return nullcontext()
 
 
-class _EpochSampler(LengthGroupedSampler):
-    """Batches of like lengths in an order that depends on seed and epoch alone, so that all processes and a resumed run agree.
-
-    Its parent walks from long to short within every fifty batches, which shows as a wave in the loss: here batches are shuffled.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int):
-        super().__init__(batch_size, lengths=lengths)
-        self._seed, self._epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate before each epoch."""
-        self._epoch = epoch
-
-    def __iter__(self):
-        self.generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        indices = list(super().__iter__())
-        batches = [indices[start : start + self.batch_size] for start in range(0, len(indices), self.batch_size)]
-        # A short last batch stays last: in front of others it would shift them all.
-        whole = len(indices) // self.batch_size
-        order = [*torch.randperm(whole, generator=self.generator).tolist(), *range(whole, len(batches))]
-        return iter([index for place in order for index in batches[place]])
-
-
 class _Progress(ProgressCallback):
     """The progress bar, with the loss and the mean alphas beside it in place of a line of JSON now and then."""
 
@@ -275,8 +215,8 @@ def _pad_id(model: BituneModel) -> int:
     return 0 if model.tokenizer is None or model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id
 
 
-def facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict:
-    """What a checkpoint keeps about its training."""
-    keys = ("train_loss", "train_runtime", "eval_loss", "epoch")
-    kept = {key: round(figures[key], 6) for key in keys if key in figures}
-    return {"data": data, "settings": asdict(settings), "trainable_parameters": model.trainable_parameters(), **kept}
+def training_facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict:
+    """What a checkpoint keeps about its training, as plain JSON values; `data` says what it was trained on."""
+    names = ("train_loss", "train_runtime", "eval_loss", "epoch")
+    rounded = {name: round(figures[name], 6) for name in names if name in figures}
+    return {"data": data, "settings": asdict(settings), "trainable_parameters": model.trainable_parameters(), **rounded}

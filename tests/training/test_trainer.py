@@ -11,12 +11,14 @@ from peft.tuners.lora import LoraLayer
 from bitune import BituneModel, ConfigError
 from bitune.adapters.kinds import new_peft_config
 from bitune.data.batches import Collator, TokenPair
-from bitune.training.trainer import BituneTrainer, TrainingSettings, arguments_of, last_checkpoint, train
+from bitune.training.sampler import EpochSampler
+from bitune.training.settings import TrainingSettings
+from bitune.training.trainer import BituneTrainer, arguments_of, last_checkpoint, train
 from tests.launch import launched
 from tests.tiny import saved_base, tiny_base
 
 ROOT = Path(__file__).parent.parent.parent
-FAST = {"batch_size": 4, "max_steps": 6, "learning_rate": 5e-3, "log_every": 1, "save_every": 2}
+FAST = {"per_device_train_batch_size": 4, "max_steps": 6, "learning_rate": 5e-3, "logging_steps": 1, "save_steps": 2}
 
 
 def pairs(count: int = 24, seed: int = 0) -> list[TokenPair]:
@@ -50,7 +52,7 @@ def test_it_learns_and_leaves_the_base_alone(method, kind, tmp_path):
     before = {name: p.clone() for name, p in model.base.named_parameters() if not p.requires_grad}
     start = state(model)
     rate = 0.1 if kind == "ia3" else 5e-3  # IA3 learns a few numbers that start at 1
-    train(model, pairs(), TrainingSettings(**FAST | {"max_steps": 30, "save_every": 100, "learning_rate": rate}), tmp_path)
+    train(model, pairs(), TrainingSettings(**FAST | {"max_steps": 30, "save_steps": 100, "learning_rate": rate}), tmp_path)
     losses = [json.loads(line)["loss"] for line in model.log.splitlines()]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     assert all(torch.equal(p, before[name]) for name, p in model.base.named_parameters() if not p.requires_grad)
@@ -99,17 +101,15 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
     """Two batches of 4 accumulated take the step of one of 8, as all answers are equally long."""
     large, small = fresh(), fresh()
     same = pairs(8)
-    train(large, same, TrainingSettings(**FAST | {"batch_size": 8, "max_steps": 1}), tmp_path / "a")
-    train(small, same, TrainingSettings(**FAST | {"accumulation": 2, "max_steps": 1}), tmp_path / "b")
+    train(large, same, TrainingSettings(**FAST | {"per_device_train_batch_size": 8, "max_steps": 1}), tmp_path / "a")
+    train(small, same, TrainingSettings(**FAST | {"gradient_accumulation_steps": 2, "max_steps": 1}), tmp_path / "b")
     for key, value in state(large).items():
         torch.testing.assert_close(state(small)[key], value, atol=2e-4, rtol=1e-3)
 
 
 def test_batches_are_of_like_lengths_and_in_no_order_of_length():
-    from bitune.training.trainer import _EpochSampler
-
     lengths = [1 + i % 97 for i in range(803)]
-    sampler = _EpochSampler(8, lengths, seed=3)
+    sampler = EpochSampler(8, lengths, seed=3)
     first = list(sampler)
     assert sorted(first) == list(range(803))
     assert first == list(sampler)
@@ -130,7 +130,7 @@ def test_theta_has_its_own_learning_rate(tmp_path):
 
 def test_the_log_holds_what_the_mixing_view_draws(tmp_path):
     model = fresh()
-    train(model, pairs(), TrainingSettings(**FAST | {"evaluate_every": 3}), tmp_path, pairs(8, seed=1))
+    train(model, pairs(), TrainingSettings(**FAST | {"eval_steps": 3}), tmp_path, pairs(8, seed=1))
     log = [json.loads(line) for line in model.log.splitlines()]
     trained = [entry for entry in log if "loss" in entry]
     assert [entry["step"] for entry in trained] == [1, 2, 3, 4, 5, 6]
@@ -172,10 +172,10 @@ def test_sparing_casts_under_autocast_changes_no_bit(kind):
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
 
 
-@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "epochs": 1.0}])
+@pytest.mark.parametrize("length", [{"max_steps": 4}, {"max_steps": -1, "num_train_epochs": 1.0}])
 def test_a_finished_run_resumes_without_one_more_update(length, tmp_path):
     """Also where the rate would not be 0 by then; its loss is the mean over all of it."""
-    settings = TrainingSettings(**FAST | length | {"schedule": "constant"})
+    settings = TrainingSettings(**FAST | length | {"lr_scheduler_type": "constant"})
     first, second = fresh(), fresh()
     figures = train(first, pairs(16), settings, tmp_path)
     again = train(second, pairs(16), settings, tmp_path, resume=True)
@@ -212,7 +212,13 @@ def test_alpha_starts_where_it_is_told():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"batch_size": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"epochs": 0.0}, {"accumulation": -1}],
+    [
+        {"per_device_train_batch_size": 0},
+        {"learning_rate": 0.0},
+        {"warmup_ratio": 1.0},
+        {"num_train_epochs": 0.0},
+        {"gradient_accumulation_steps": -1},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -221,7 +227,7 @@ def test_settings_that_make_no_sense_are_refused(wrong):
 
 def test_evaluating_needs_something_to_evaluate_on(tmp_path):
     with pytest.raises(ConfigError, match="validation"):
-        train(fresh(), pairs(), TrainingSettings(**FAST | {"evaluate_every": 2}), tmp_path)
+        train(fresh(), pairs(), TrainingSettings(**FAST | {"eval_steps": 2}), tmp_path)
 
 
 def test_gradient_checkpointing_is_refused():
@@ -242,7 +248,7 @@ def folder(tmp_path_factory):
 
 
 def run_training(folder: Path, output: Path, processes: int = 1, accumulation: int = 1) -> BituneModel:
-    command = f"train --device cpu --max-steps 3 --batch-size 2 --rank 4 --accumulation {accumulation}".split()
+    command = f"train --device cpu --max-steps 3 --per-device-train-batch-size 2 --rank 4 --gradient-accumulation-steps {accumulation}".split()
     files = ["--base", folder / "base", "--data", folder / "data.jsonl", "--output", output]
     assert launched(folder, command + files, processes).stdout.count("saved ") == 1
     return BituneModel.from_pretrained(output, base=str(folder / "base"))
