@@ -16,7 +16,8 @@ import bitune
 from benchmarks.measures import Work, in_turn, peak_above
 from bitune.adapters.kinds import new_peft_config
 from bitune.data.batches import Collator, TokenPair
-from bitune.training.trainer import BituneTrainer, TrainingSettings, arguments_of
+from bitune.training.settings import TrainingSettings
+from bitune.training.trainer import BituneTrainer, arguments_of
 
 METHODS = {"lora": 16, "bitune": 8}
 
@@ -29,7 +30,7 @@ def update_of(base: bitune.Base, method: str, options: argparse.Namespace) -> Wo
         TokenPair(*(torch.randint(3, 40_000, (n,), generator=generator).tolist() for n in (options.prompt, options.answer)))
         for _ in range(options.batch)
     ]
-    settings = TrainingSettings(max_steps=1, batch_size=options.batch, bf16=True)
+    settings = TrainingSettings(max_steps=1, per_device_train_batch_size=options.batch, bf16=True)
     unused = Path(tempfile.gettempdir(), "bitune-benchmark")  # nothing is saved
     trainer = BituneTrainer(model, settings, arguments_of(settings, unused, on_cpu=True), pairs, [])
     batch = Collator(0)(pairs)

@@ -33,7 +33,10 @@ def _state() -> PartialState:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of `items`: the processes take turns."""
+    """This process's part of `items`: the processes take turns.
+
+    accelerate's `split_between_processes` cuts a list in blocks: of batches sorted by length one process would get all long ones.
+    """
     return items if count() == 1 else items[_state().process_index :: count()]
 
 

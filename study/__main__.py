@@ -43,8 +43,10 @@ def _run(options: argparse.Namespace) -> None:
     from study.run import BASE_ID, Study, carry_out, result_of
 
     wanted = [named(options.only)] if options.only else runs(options.setting or list(SETTINGS))
-    if options.only and (there := result_of(wanted[0], options.results)).is_file():
-        raise BituneError(f"{options.only} has its result already, {there}; to have it again name another folder with --results.")
+    if options.only and (result := result_of(wanted[0], options.results)).is_file():
+        raise BituneError(
+            f"{options.only} has its result already, {result}; to have it again name another folder with --results."
+        )
     study = Study(load_base(BASE_ID, dtype="bfloat16"), options.data, options.state, options.results)
     failed = carry_out(study, wanted)
     if failed:

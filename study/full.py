@@ -23,12 +23,12 @@ class WeightSets(AdapterManager):
     def __init__(self, model: PreTrainedModel):
         super().__init__(model)
         head = model.get_output_embeddings()
-        self._places = {
+        self._modules_by_path = {
             path: module
             for path, module in model.base_model.named_modules()
             if isinstance(module, nn.Linear) and module is not head
         }
-        self._own = {path: module.weight for path, module in self._places.items()}
+        self._base_weights = {path: module.weight for path, module in self._modules_by_path.items()}
         self._configs: dict[str, PeftConfig] = {}
         # A part of the model, so that its parameters are found by optimizers.
         model.weight_sets = nn.ModuleDict()
@@ -53,7 +53,7 @@ class WeightSets(AdapterManager):
         """A set that begins as the base's weights, or as `weights`."""
         name = self._free_name(wanted)
         self.model.weight_sets[name] = nn.ParameterDict(
-            {_key(path): nn.Parameter(own.detach().float().clone(), trainable) for path, own in self._own.items()}
+            {_key(path): nn.Parameter(weight.detach().float().clone(), trainable) for path, weight in self._base_weights.items()}
         )
         self._configs[name] = config
         if weights is not None:
@@ -74,8 +74,8 @@ class WeightSets(AdapterManager):
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """CheckpointError unless `weights` are exactly the tensors of the set."""
-        own = {key: value.shape for key, value in self.model.weight_sets[name].items()}
-        if own != {key: value.shape for key, value in weights.items()}:
+        shapes = {key: value.shape for key, value in self.model.weight_sets[name].items()}
+        if shapes != {key: value.shape for key, value in weights.items()}:
             raise CheckpointError(
                 f"The weights for {name!r} are not those of this base's linear layers; load them on their base."
             )
@@ -95,8 +95,8 @@ class WeightSets(AdapterManager):
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter
         chosen = None if adapter is None else self.model.weight_sets[adapter]
-        for path, module in self._places.items():
-            module.weight = self._own[path] if chosen is None else chosen[_key(path)]
+        for path, module in self._modules_by_path.items():
+            module.weight = self._base_weights[path] if chosen is None else chosen[_key(path)]
 
 
 def _key(path: str) -> str:

@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from bitune.data.examples import load_examples
 from bitune.errors import DataError
-from bitune.evaluation.report import Interval, item_id
+from bitune.evaluation.intervals import Interval
+from bitune.evaluation.report import item_id
 from study.plan import Setting
 from study.table import Row, difference, measure_of, shown
 
@@ -45,13 +46,13 @@ def by_length(setting: Setting, row: Row, against: Row, lengths: Mapping[str, in
     edges = np.quantile(tokens, np.linspace(0, 1, PARTS + 1)[1:-1])
     third = np.searchsorted(edges, tokens, side="right")
 
-    def hits(side: Row, here: np.ndarray) -> list[np.ndarray]:
-        return [np.concatenate([side.hits(task, measure_of(tasks[task])) for task in setting.averaged], axis=1)[:, here]]
+    def hits(side: Row, items: np.ndarray) -> list[np.ndarray]:
+        return [np.concatenate([side.hits(task, measure_of(tasks[task])) for task in setting.averaged], axis=1)[:, items]]
 
     parts = []
-    for here in (third == place for place in range(PARTS) if place in third):
-        found = difference(row, against, lambda side, here=here: hits(side, here))
-        parts.append(Part(int(tokens[here].min()), int(tokens[here].max()), int(here.sum()), found))
+    for items in (third == number for number in range(PARTS) if number in third):
+        ahead = difference(row, against, lambda side, items=items: hits(side, items))
+        parts.append(Part(int(tokens[items].min()), int(tokens[items].max()), int(items.sum()), ahead))
     return parts
 
 

@@ -104,7 +104,7 @@ class Run:
     rank: int = 8
     learning_rate: float = 1e-3
     mixing_learning_rate: float | None = None
-    alpha_start: float = 0.5
+    initial_mixing_alpha: float = 0.5
     seed: int = 0
     tuning: bool = False
 
@@ -114,8 +114,8 @@ class Run:
         parts = [self.method, self.peft, f"r{self.rank}", f"lr{self.learning_rate:g}"]
         if self.mixing_learning_rate is not None:
             parts.append(f"theta{self.mixing_learning_rate:g}")
-        if self.alpha_start != 0.5:
-            parts.append(f"start{self.alpha_start:g}")
+        if self.initial_mixing_alpha != 0.5:
+            parts.append(f"start{self.initial_mixing_alpha:g}")
         return "-".join([self.setting, "tune" if self.tuning else "run", *parts, f"s{self.seed}"])
 
 
@@ -127,9 +127,9 @@ TRIES = [
     *(Run("choices", rank=16, learning_rate=rate, tuning=True) for rate in (3e-4, 6e-4, 1e-3, 1.5e-3, 2e-3, 4e-3)),
     Run("choices", "bitune", learning_rate=1e-3, tuning=True),
     Run("choices", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-4, tuning=True),
-    Run("choices", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-3, alpha_start=0.1, tuning=True),
+    Run("choices", "bitune", learning_rate=1e-3, mixing_learning_rate=1e-3, initial_mixing_alpha=0.1, tuning=True),
     Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, tuning=True),
-    Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, alpha_start=0.1, tuning=True),
+    Run("choices", "bitune", learning_rate=2e-3, mixing_learning_rate=1e-3, initial_mixing_alpha=0.1, tuning=True),
     Run("choices", "bitune", learning_rate=4e-3, mixing_learning_rate=1e-3, tuning=True),
 ]
 # The rates again on the other data, where LoRA wants another (1.665 at 2e-3 against 1.804 at 1e-3) and Bitune does not (1.770 at

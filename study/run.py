@@ -25,15 +25,17 @@ from bitune.data.examples import (
 )
 from bitune.data.tokens import fitting, to_measure, tokenize_all
 from bitune.errors import BituneError
-from bitune.evaluation.report import evaluate, write_json
+from bitune.evaluation.report import write_json
+from bitune.evaluation.run import evaluate
 from bitune.model.bitune_model import BituneModel
 from bitune.schema.variants import BASE, Variant
-from bitune.training.trainer import TrainingSettings, last_checkpoint, train
+from bitune.training.settings import TrainingSettings
+from bitune.training.trainer import last_checkpoint, train
 from study.full import WeightSets
 from study.plan import FULL, RESULTS, SETTINGS, Run, Setting
 
 BASE_ID = "smollm2-135m-instruct"
-SAVE_EVERY = 50
+SAVE_STEPS = 50
 _SPLIT_SEED = 0  # the validation part is the same for every run
 
 
@@ -119,9 +121,9 @@ def _measure_saved(study: Study, run: Run) -> dict[str, dict]:
 def _fresh(study: Study, run: Run) -> BituneModel:
     torch.manual_seed(run.seed)
     if run.peft == FULL:
-        return BituneModel.create(WeightSets.on_copy(study.base), run.method, initial_mixing_alpha=run.alpha_start)
+        return BituneModel.create(WeightSets.on_copy(study.base), run.method, initial_mixing_alpha=run.initial_mixing_alpha)
     config = new_peft_config(study.base.model, run.peft, run.rank)
-    return BituneModel.create(study.base, run.method, config, initial_mixing_alpha=run.alpha_start)
+    return BituneModel.create(study.base, run.method, config, initial_mixing_alpha=run.initial_mixing_alpha)
 
 
 def _train(study: Study, run: Run, model: BituneModel) -> dict:
@@ -130,12 +132,12 @@ def _train(study: Study, run: Run, model: BituneModel) -> dict:
     resumed = last_checkpoint(study.state / run.name) is not None
     settings = TrainingSettings(
         max_steps=setting.tuning_steps if run.tuning else setting.steps,
-        batch_size=setting.batch_size,
+        per_device_train_batch_size=setting.batch_size,
         learning_rate=run.learning_rate,
         mixing_learning_rate=run.mixing_learning_rate,
         bf16=True,
         seed=run.seed,
-        save_every=setting.steps if run.peft == FULL else SAVE_EVERY,  # gigabytes each
+        save_steps=setting.steps if run.peft == FULL else SAVE_STEPS,  # gigabytes each
     )
     figures = train(model, pairs, settings, study.state / run.name, held_out if run.tuning else (), resume=True)
     return {
@@ -172,19 +174,19 @@ def measure(study: Study, setting: Setting, variant: Variant, manager: AdapterMa
     {task: {"ids": [item], "right": [item], "measures": {measure: {"predictions": [item], "hits": [item]}}}}
     """
     measured = {}
-    seen = {content_of(example.prompt) for example in _training_examples(study, setting)}
+    trained_on = {content_of(example.prompt) for example in _training_examples(study, setting)}
     for task, limit in setting.limits.items():
         examples = load_examples(study.data / f"{task}.test.jsonl")
         limits = (setting.max_prompt_tokens, setting.max_answer_tokens, limit)
-        examples = to_measure(examples, study.base.tokenizer, *limits, seen)
+        examples = to_measure(examples, study.base.tokenizer, *limits, trained_on)
         report = evaluate(
             manager, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )
-        # An open answer is somebody's text: what is kept is whether it was right.
-        right = [item.right if isinstance(item.right, int) else 1 for item in report.items]
+        # An open answer is somebody's text: what is kept is whether the prediction was correct.
+        labels = [item.label if isinstance(item.label, int) else 1 for item in report.items]
         measured[task] = {
             "ids": [item.id for item in report.items],
-            "right": right,
+            "right": labels,
             "measures": {
                 measure: {
                     "predictions": _plain(predictions[""], hits := [int(hit) for hit in report.hits[measure][""]]),

@@ -20,8 +20,8 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
 
     ConfigError for a run that has no result, CheckpointError where its checkpoint is not in `state`.
     """
-    setting, found = SETTINGS[run.setting], read_results(results)
-    result = _by_name(found).get(run.name)
+    setting, all_results = SETTINGS[run.setting], read_results(results)
+    result = _by_name(all_results).get(run.name)
     if result is None:
         raise ConfigError(f"{run.name} has no result in {results}; run it first, with --only {run.name}.")
     checkpoint = read(checkpoint_of(run, state))
@@ -29,26 +29,26 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
         "data": {"sources": [f"{name}.train.jsonl" for name in setting.train], "examples": result["examples"]},
         "settings": result["settings"],
         "trainable_parameters": result["trainable_parameters"],
-        "alpha_start": run.alpha_start,
+        "initial_mixing_alpha": run.initial_mixing_alpha,
         "train_loss": round(result["train_loss"], 6),
         "run": run.name,
     }
     config = replace(checkpoint.config, prompt_template=setting.template, training=training)
     checkpoint = replace(checkpoint, config=config)
-    write(replace(checkpoint, card=card(run, result, rows_of(setting, found), checkpoint)), output)
+    write(replace(checkpoint, card=card(run, result, rows_of(setting, all_results), checkpoint)), output)
 
 
 def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
     """The cards of the study's checkpoints in `folder`, as they should be: {file: text}. Others are left out."""
-    found = read_results(results)
-    by_name, wanted = _by_name(found), {}
-    for place in sorted(folder.iterdir()):
-        checkpoint = read(place)
+    all_results = read_results(results)
+    by_name, texts = _by_name(all_results), {}
+    for shipped in sorted(folder.iterdir()):
+        checkpoint = read(shipped)
         result = by_name.get(checkpoint.config.training.get("run"))
         if result is not None:
             run = Run(**result["run"])
-            wanted[place / CARD_FILE] = card(run, result, rows_of(SETTINGS[run.setting], found), checkpoint)
-    return wanted
+            texts[shipped / CARD_FILE] = card(run, result, rows_of(SETTINGS[run.setting], all_results), checkpoint)
+    return texts
 
 
 def _by_name(results: list[dict]) -> dict[str, dict]:
@@ -58,12 +58,12 @@ def _by_name(results: list[dict]) -> dict[str, dict]:
 def card(run: Run, result: dict, rows: list[Row], checkpoint: Checkpoint) -> str:
     """The model card, every number from the results."""
     setting = SETTINGS[run.setting]
-    found = {row["name"]: row for row in evidence(setting, rows)["rows"]}
-    here = found[name_of(run)]
+    by_name = {row["name"]: row for row in evidence(setting, rows)["rows"]}
+    row = by_name[name_of(run)]
     others = [
         name
         for name in ("Base", REFERENCE, "Bitune")
-        if name in found and (name, found[name]["seeds"]) != (here["name"], [run.seed])
+        if name in by_name and (name, by_name[name]["seeds"]) != (row["name"], [run.seed])
     ]
     return _CARD.format(
         title=f"{name_of(run)}, {setting.title.lower()}",
@@ -82,14 +82,14 @@ def card(run: Run, result: dict, rows: list[Row], checkpoint: Checkpoint) -> str
         seed=run.seed,
         loss=result["train_loss"],
         commands="\n".join(_command(limit, setting) for limit in dict.fromkeys(setting.limits.values())),
-        table=_table(setting, result, run, found, others),
+        table=_table(setting, result, run, by_name, others),
         paired=""
-        if here["minus"] is None
+        if row["minus"] is None
         else _PAIRED.format(
-            name=here["name"],
-            reference=here["against"],
-            pairs="over all seeds, paired by item and seed" if len(here["seeds"]) > 1 else "one seed, paired by item",
-            **_percent(here["minus"]["average"]),
+            name=row["name"],
+            reference=row["against"],
+            pairs="over all seeds, paired by item and seed" if len(row["seeds"]) > 1 else "one seed, paired by item",
+            **_percent(row["minus"]["average"]),
         ),
     )
 
@@ -118,12 +118,11 @@ def _rates(run: Run, checkpoint: Checkpoint) -> str:
     return f"learning rate {run.learning_rate:g}{theta}, linear decay after 10 % warm-up{scale}"
 
 
-def _table(setting: Setting, result: dict, run: Run, found: dict, others: list[str]) -> str:
+def _table(setting: Setting, result: dict, run: Run, by_name: dict, others: list[str]) -> str:
     tasks = [*setting.limits, *(["average"] if len(setting.limits) > 1 else [])]
-    own = rows_of(setting, [result])[0]
-    this = evidence(setting, [own])["rows"][0]
+    (this,) = evidence(setting, rows_of(setting, [result]))["rows"]
     lines = ["| | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
-    for name, row in [("this checkpoint", this), *((f"{n}, {_seeds(found[n])}", found[n]) for n in others)]:
+    for name, row in [("this checkpoint", this), *((f"{n}, {_seeds(by_name[n])}", by_name[n]) for n in others)]:
         cells = ["{mean:.1f} ({low:.1f} to {high:.1f})".format(**_percent(row["accuracy"][task])) for task in tasks]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

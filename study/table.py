@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from bitune.errors import ConfigError
-from bitune.evaluation.report import Interval, write_json
+from bitune.evaluation.intervals import Interval
+from bitune.evaluation.report import ACC, ANSWER, write_json
+from study.intervals import DIGITS, resampled
 from study.plan import FULL, RANKED, RESULTS, SETTINGS, Run, Setting
 
 EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"
 REFERENCE = "LoRA r16"  # as many parameters as Bitune of rank 8
-RESAMPLES = 2_000
-_DIGITS = 9  # the last ones differ by machine
 _METHODS = {
     "base": "Base",
     "bitune": "Bitune",
@@ -55,8 +55,8 @@ class Row:
 
 
 def measure_of(task: dict) -> str:
-    """Which of a measurement's measures counts: `sum` for choices, `answer` for open answers."""
-    return "sum" if "sum" in task["measures"] else "answer"
+    """Which of a measurement's measures counts: `acc` for choices, `answer` for open answers."""
+    return ACC if ACC in task["measures"] else ANSWER
 
 
 def name_of(run: Run) -> str:
@@ -99,21 +99,21 @@ def _check_same(by_name: dict[str, list[dict]], fact: Callable[[dict], object], 
     """ConfigError where results differ in a fact; one that has none agrees with all."""
     first = None
     for name, results in by_name.items():
-        for found in map(fact, results):
-            if first is not None and found not in (None, first):
+        for value in map(fact, results):
+            if first is not None and value not in (None, first):
                 raise ConfigError(f"A result for {name!r} was {problem}.")
-            first = found if first is None else first
+            first = value if first is None else first
 
 
 def _length(result: dict) -> tuple | None:
     """How much a run was trained on; None for the base."""
     if "settings" not in result:
         return None
-    return result["settings"]["max_steps"], result["settings"]["batch_size"], result["examples"]
+    return result["settings"]["max_steps"], result["settings"]["per_device_train_batch_size"], result["examples"]
 
 
 def _items(result: dict) -> dict[str, tuple]:
-    return {task: (found["ids"], found["right"]) for task, found in result["measured"].items()}
+    return {task: (measured["ids"], measured["right"]) for task, measured in result["measured"].items()}
 
 
 def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
@@ -131,7 +131,7 @@ def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
                 "name": name,
                 "title": _title(name),
                 "measure": measures[name],
-                "chance": 0.25 if measures[name] == "sum" else None,
+                "chance": 0.25 if measures[name] == ACC else None,
                 "items": [{"id": key, "right": right} for key, right in zip(task["ids"], task["right"], strict=True)],
             }
             for name, task in tasks.items()
@@ -185,7 +185,7 @@ def _accuracy(row: Row, tasks: Sequence[str], measures: dict[str, str]) -> dict:
     """Mean over seeds with the interval over seeds and items, and the standard deviation over seeds."""
     hits = [row.hits(task, measures[task]) for task in tasks]
     by_seed = np.mean([h.mean(1) for h in hits], axis=0)
-    spread = round(float(by_seed.std(ddof=1)), _DIGITS) if len(by_seed) > 1 else None
+    spread = round(float(by_seed.std(ddof=1)), DIGITS) if len(by_seed) > 1 else None
     return vars(resampled(hits)) | {"spread": spread}
 
 
@@ -194,40 +194,10 @@ def difference(row: Row, against: Row, hits: Callable[[Row], list[np.ndarray]]) 
 
     Where the other has all seeds of the row it is read at these alone; the base has none, so it is held against all.
     """
-    own, others = row.seeds, against.seeds
-    shared = [others.index(seed) for seed in own] if own and set(own) <= set(others) else None
-    minus = [found[slice(None) if shared is None else shared] for found in hits(against)]
+    seeds, others = row.seeds, against.seeds
+    shared = [others.index(seed) for seed in seeds] if seeds and set(seeds) <= set(others) else None
+    minus = [by_seed[slice(None) if shared is None else shared] for by_seed in hits(against)]
     return resampled(hits(row), minus, same_seeds=shared is not None)
-
-
-def resampled(hits: Sequence[np.ndarray], minus: Sequence[np.ndarray] | None = None, same_seeds: bool = False) -> Interval:
-    """Average over tasks of the mean of `hits` ([seeds, items] each), less that of `minus` on the same items, with a 95 % interval.
-
-    The interval is of a bootstrap that draws items and seeds: another training moves a result as other questions do. Each side
-    draws seeds of its own unless they have the same. With one seed only the items vary. Of n seeds n - 1 are drawn: n would give
-    (n - 1) / n of their variance, two thirds for three (Rao and Wu, 1988). Where seeds differ little the interval is on the wide side:
-    what is of one seed and one item alone is drawn with both (Owen, 2007, The pigeonhole bootstrap).
-    """
-    generator = np.random.default_rng(0)
-    sides = [hits] if minus is None else [hits, minus]
-    seeds = [len(side[0]) for side in sides]
-    weights = [_draws(generator, count, max(1, count - 1)) for count in seeds]  # a seed is drawn for all tasks at once
-    if same_seeds:
-        weights = weights[:1] * len(sides)
-    total, mean = np.zeros(RESAMPLES), 0.0
-    for task in range(len(hits)):
-        count = hits[task].shape[1]
-        items = _draws(generator, count, count)
-        values = [np.einsum("rs,sn,rn->r", w, side[task], items, optimize=True) for w, side in zip(weights, sides, strict=True)]
-        total += values[0] - (values[1] if minus is not None else 0)
-        mean += hits[task].mean() - (minus[task].mean() if minus is not None else 0)
-    low, high = np.quantile(total / len(hits), [0.025, 0.975])
-    return Interval(*(round(float(x), _DIGITS) for x in (mean / len(hits), low, high)))
-
-
-def _draws(generator: np.random.Generator, count: int, drawn: int) -> np.ndarray:
-    """How often each of `count` things is among `drawn` ones, as shares, [resamples, count]."""
-    return generator.multinomial(drawn, np.full(count, 1 / count), size=RESAMPLES) / drawn
 
 
 def _title(task: str) -> str:
@@ -236,18 +206,18 @@ def _title(task: str) -> str:
     )
 
 
-def markdown(found: dict) -> str:
-    """The table of one setting for the README."""
-    titles = {task["name"]: task["title"] for task in found["tasks"]}
+def markdown(content: dict) -> str:
+    """The table of one setting, of its evidence file, for the README."""
+    titles = {task["name"]: task["title"] for task in content["tasks"]}
     if len(titles) > 1:
         titles["average"] = "average"
     lines = [
-        f"| {found['title']} | parameters | seeds | {' | '.join(titles.values())} | minus {found['reference']} |",
+        f"| {content['title']} | parameters | seeds | {' | '.join(titles.values())} | minus {content['reference']} |",
         "|---" * (len(titles) + 4) + "|",
     ]
-    for row in found["rows"]:
+    for row in content["rows"]:
         cells = [_cell(row["accuracy"][key]) for key in titles]
-        other = "" if row["against"] == found["reference"] else f", minus {row['against']}"
+        other = "" if row["against"] == content["reference"] else f", minus {row['against']}"
         minus = "" if row["minus"] is None else shown(row["minus"]["average"], other)
         lines.append(f"| {row['name']} | {row['parameters']:,} | {len(row['seeds']) or ''} | {' | '.join(cells)} | {minus} |")
     return "\n".join(lines)
@@ -272,7 +242,7 @@ def tuning_markdown(setting: Setting, results: Sequence[dict]) -> str:
     lines = [f"| {setting.title}: tries | learning rate | theta's | alpha starts | validation loss |", "|---|---|---|---|---|"]
     for run, loss in sorted(tries, key=lambda pair: (name_of(pair[0]), pair[1])):
         theta = "same" if run.mixing_learning_rate is None else f"{run.mixing_learning_rate:g}"
-        mixed = (theta, f"{run.alpha_start:g}") if run.method != "lora" else ("", "")
+        mixed = (theta, f"{run.initial_mixing_alpha:g}") if run.method != "lora" else ("", "")
         lines.append(f"| {name_of(run)} | {run.learning_rate:g} | {' | '.join(mixed)} | {loss:.4f} |")
     return "\n".join(lines)
 
@@ -291,14 +261,14 @@ def _read(file: Path) -> dict:
 
 def write_evidence() -> str:
     """Write the evidence files of all settings that have results; returns the tables as Markdown."""
-    results, told = read_results(), []
+    results, tables = read_results(), []
     EVIDENCE.mkdir(parents=True, exist_ok=True)
     for setting in SETTINGS.values():
         if any(r["run"]["setting"] == setting.name and r["run"]["tuning"] for r in results):
-            told.append(tuning_markdown(setting, results))
+            tables.append(tuning_markdown(setting, results))
         rows = rows_of(setting, results)
         if rows:
-            found = evidence(setting, rows)
-            write_json(EVIDENCE / f"{setting.name}.json", found)
-            told.append(markdown(found))
-    return "\n\n".join(told)
+            content = evidence(setting, rows)
+            write_json(EVIDENCE / f"{setting.name}.json", content)
+            tables.append(markdown(content))
+    return "\n\n".join(tables)

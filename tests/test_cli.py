@@ -15,6 +15,7 @@ from bitune.cli import main
 from tests.authors import write_reference
 from tests.tiny import bitune_on, saved_base, tiny_model
 
+ROOT = Path(__file__).parent.parent
 COMMANDS = ["generate", "train", "evaluate", "convert", "inspect"]
 QUESTIONS = [
     {"question": f"What is {n} and {n}?", "choices": [str(2 * n), str(3 * n + 1), "none"], "label": 0} for n in range(1, 7)
@@ -81,9 +82,9 @@ def test_every_command_explains_itself(command, capsys):
         (["inspect", "a", "--base", "b"], "unrecognized arguments"),
         (["train", "--output", "x"], "required: --data"),
         (["train", "--data", "x", "--output", "y", "--method", "bitun"], "invalid choice: 'bitun'"),
-        (["train", "--data", "x", "--output", "y", "--schedule", "zigzag"], "invalid choice: 'zigzag'"),
+        (["train", "--data", "x", "--output", "y", "--lr-scheduler-type", "zigzag"], "invalid choice: 'zigzag'"),
         (["train", "--data", "x", "--output", "y", "--weight-decay", "-1"], "--weight-decay: -1 is below 0"),
-        (["train", "--data", "x", "--output", "y", "--clip", "nan"], "--clip: nan is below 0"),
+        (["train", "--data", "x", "--output", "y", "--max-grad-norm", "nan"], "--max-grad-norm: nan is below 0"),
         (["train", "--data", "x", "--output", "y", "--validation", "much"], "invalid float value: 'much'"),
         (["evaluate", "--data", "x", "--batch-size", "0"], "--batch-size: 0 is below 1"),
         (["evaluate", "--data", "x", "--limit", "-3"], "--limit: -3 is below 1"),
@@ -94,6 +95,46 @@ def test_wrong_usage_is_explained(arguments, words, capsys):
         main(arguments)
     captured = capsys.readouterr()
     assert stopped.value.code == 2 and words in captured.err and not captured.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("--accumulation", "--gradient-accumulation-steps"),
+        ("--alpha", "--lora-alpha"),
+        ("--alpha-start", "--initial-mixing-alpha"),
+        ("--batch-size", "--per-device-train-batch-size"),
+        ("--clip", "--max-grad-norm"),
+        ("--epochs", "--num-train-epochs"),
+        ("--evaluate-every", "--eval-steps"),
+        ("--log-every", "--logging-steps"),
+        ("--save-every", "--save-steps"),
+        ("--schedule", "--lr-scheduler-type"),
+        ("--warmup", "--warmup-ratio"),
+    ],
+)
+def test_an_old_flag_answers_with_its_new_name(old, new, capsys):
+    for given in ([old, "0.5"], [f"{old}=0.5"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", "--data", "x", "--output", "y", *given])
+        assert stopped.value.code == 2 and capsys.readouterr().err == f"python -m bitune train: {old} is called {new} now\n"
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    out = capsys.readouterr().out
+    assert new in out and f"{old} " not in out
+
+
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+def test_help_needs_no_torch(command):
+    """Nor transformers, PEFT or numpy: it answers at once."""
+    script = (
+        "import sys\n"
+        "from bitune.cli import main\n"
+        "try:\n    main([*sys.argv[1:], '--help'])\n"
+        "finally:\n    print(sorted({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.endswith("\n[]\n"), ended.stdout
 
 
 # --- inspect, convert -------------------------------------------------------------------------------------------------
@@ -171,7 +212,7 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
     data = ["--data", work / "choices.jsonl", "--limit", 5, "--output", tmp_path / "report.json"]
     counted, *lines = run(capsys, "evaluate", *options, *data).splitlines()
     assert counted == "choices.jsonl: 5 of 6 items"
-    shown = [("sum", "base"), ("sum", "qa"), ("mean", "base"), ("mean", "qa")]
+    shown = [("acc", "base"), ("acc", "qa"), ("acc_norm", "base"), ("acc_norm", "qa")]
     assert [tuple(line.split()[:3]) for line in lines] == [("choices.jsonl", *pair) for pair in shown]
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["settings"]["limit"] == 5 and written["settings"]["dtype"] == "float32"
@@ -182,7 +223,7 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
         right = sum(predicted == 0 for predicted in found["predictions"])
         assert found["accuracy"]["mean"] == right / 5 and f" {100 * right / 5:.1f} (" in line
         assert ("minus base" in line) == (name == "qa")
-    gap = report["measures"]["sum"]["qa"]["minus"]["base"]
+    gap = report["measures"]["acc"]["qa"]["minus"]["base"]
     assert gap["low"] <= gap["mean"] <= gap["high"]
 
 
@@ -206,13 +247,13 @@ def test_evaluate_averages_over_sets(work, capsys, tmp_path):
     lines = run(capsys, "evaluate", "--base", work / "base", *checkpoints, *data).splitlines()
     assert {"choices.jsonl: 6 of 6 items", "other.jsonl: 2 of 2 items"} <= set(lines)
     report = json.loads((tmp_path / "report.json").read_text())
-    sets = [found["measures"]["sum"] for found in report["sets"].values()]
-    base, qa, plain = [line for line in lines if line.startswith("average of 2") and " sum " in line]
+    sets = [found["measures"]["acc"] for found in report["sets"].values()]
+    base, qa, plain = [line for line in lines if line.startswith("average of 2") and " acc " in line]
     assert f" {100 * sum(found['base']['accuracy']['mean'] for found in sets) / 2:.1f} (" in base and "minus" not in base
     assert "minus base: " in qa and "minus qa" not in qa
     mean = sum(found["plain"]["minus"]["qa"]["mean"] for found in sets) / 2
     assert f"minus qa: {100 * mean:+5.1f} (" in plain and "minus base: " in plain
-    average = report["averages"]["sum"]
+    average = report["averages"]["acc"]
     assert average["sets"] == 2 and average["variants"]["plain"]["minus"]["qa"]["mean"] == pytest.approx(mean)
     assert average["variants"]["qa"]["accuracy"]["mean"] == pytest.approx(sum(f["qa"]["accuracy"]["mean"] for f in sets) / 2)
 
@@ -251,7 +292,7 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_runs(work, caps
 
 
 def train(work, output, *more: object) -> list[object]:
-    few = ["--max-steps", 3, "--batch-size", 2, "--rank", 2, "--log-every", 1, "--max-prompt-tokens", 96]
+    few = ["--max-steps", 3, "--per-device-train-batch-size", 2, "--rank", 2, "--logging-steps", 1, "--max-prompt-tokens", 96]
     return [
         "train",
         "--base",
@@ -294,7 +335,7 @@ def test_train_writes_a_checkpoint_that_moved_and_says_so(more, method, work, ca
 
 
 def test_train_in_16_bits_saves_small_and_resumes(work, capsys, tmp_path):
-    first = train(work, tmp_path / "trained", "--bf16", "--save-dtype", "bfloat16", "--save-every", 2)
+    first = train(work, tmp_path / "trained", "--bf16", "--save-dtype", "bfloat16", "--save-steps", 2)
     run(capsys, *first)
     weights = load_file(tmp_path / "trained" / "causal" / "adapter_model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}

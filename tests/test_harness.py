@@ -15,7 +15,7 @@ from bitune import Engine, distributed, load_base
 from bitune.data.batches import cut_left
 from bitune.data.examples import example_of
 from bitune.errors import BituneError, ConfigError
-from bitune.evaluation.report import evaluate
+from bitune.evaluation.run import evaluate
 from tests.tiny import bitune_on, saved_base
 
 pytest.importorskip("lm_eval")
@@ -186,8 +186,8 @@ def test_choices_are_those_of_evaluate(work, engine, name):
         assert [tuple(pair) for pair in sample["arguments"]] == [(example.prompt, choice) for choice in example.choices]
         values = [value for ((value, _),) in sample["resps"]]
         found.append(values.index(max(values)))
-    assert tuple(found) == report.predictions["sum"][name]
-    assert results["results"]["choices"]["acc,none"] == report.accuracy("sum", name).mean
+    assert tuple(found) == report.predictions["acc"][name]
+    assert results["results"]["choices"]["acc,none"] == report.accuracy("acc", name).mean
     assert len(set(found)) > 1
 
 

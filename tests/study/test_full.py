@@ -12,7 +12,8 @@ from bitune.errors import CheckpointError
 from bitune.model.prefill import run_passes
 from bitune.modeling.interface import cache_input
 from bitune.schema.variants import PromptPass
-from bitune.training.trainer import TrainingSettings, train
+from bitune.training.settings import TrainingSettings
+from bitune.training.trainer import train
 from study.full import WeightSets
 from tests.tiny import ids, tiny_base
 
@@ -62,7 +63,7 @@ def test_training_moves_both_sets_and_nothing_else(tmp_path):
     before = {name: model.manager.weights(name) for name in model.manager.names}
     own = {name: p.clone() for name, p in model.base.named_parameters() if "weight_sets" not in name}
     pairs = [TokenPair([5, 6, 7, 8 + i], [9, 257]) for i in range(4)]
-    train(model, pairs, TrainingSettings(max_steps=2, batch_size=2), tmp_path)
+    train(model, pairs, TrainingSettings(max_steps=2, per_device_train_batch_size=2), tmp_path)
     for name, weights in before.items():
         moved = [not torch.equal(value, weights[key]) for key, value in model.manager.weights(name).items()]
         # In the last layer the second set reaches the cache through keys and values only.

@@ -16,16 +16,18 @@ from bitune import BituneModel
 from bitune.checkpoints.folder import read
 from bitune.data.examples import load_examples
 from bitune.errors import ConfigError, UnknownNameError
-from bitune.evaluation.report import bootstrap, item_id
+from bitune.evaluation.intervals import bootstrap
+from bitune.evaluation.report import item_id
 from bitune.training.trainer import BituneTrainer
 from study import plan, table
 from study import run as run_module
+from study.intervals import resampled
 from study.lengths import by_length, prompt_lengths
 from study.lengths import markdown as lengths_markdown
 from study.plan import BITUNE, LORA, SETTINGS, Run, Setting, named, runs
 from study.run import Study, carry_out, checkpoint_of, measure, pairs_of
 from study.ship import card, cards, ship
-from study.table import Row, evidence, markdown, resampled, rows_of
+from study.table import Row, evidence, markdown, rows_of
 from tests.tiny import tiny_base
 
 SMALL = Setting(
@@ -84,7 +86,7 @@ def test_measured_items_are_the_first_that_fit_and_were_not_trained_on(study):
     examples = load_examples(study.data / "a.test.jsonl")[3:7]  # the first is too long, the next two stand in the training file
     assert measured["a"]["ids"] == [item_id(e.prompt) for e in examples]
     assert measured["a"]["right"] == [e.label for e in examples]
-    predicted, hits = (measured["a"]["measures"]["sum"][key] for key in ("predictions", "hits"))
+    predicted, hits = (measured["a"]["measures"]["acc"][key] for key in ("predictions", "hits"))
     assert hits == [int(p == e.label) for p, e in zip(predicted, examples, strict=True)]
     assert len(measured["t"]["measures"]["answer"]["hits"]) == 4
 
@@ -107,7 +109,7 @@ def test_a_run_cut_short_goes_on(study, tmp_path, monkeypatch):
         if trainer.state.global_step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("study.run.SAVE_EVERY", 2)
+    monkeypatch.setattr("study.run.SAVE_STEPS", 2)
     monkeypatch.setattr(BituneTrainer, "_save", cut)
     with pytest.raises(KeyboardInterrupt):
         carry_out(again, [METHODS[1]])
@@ -185,7 +187,7 @@ def test_rows_gather_seeds_and_say_what_the_results_hold(study):
     rows = {row.name: row for row in rows_of(SMALL, results)}
     assert list(rows) == ["Base", "Bitune", "LoRA r4"]
     found = {row["name"]: row for row in evidence(SMALL, list(rows.values()))["rows"]}
-    hits = np.array([r["measured"]["a"]["measures"]["sum"]["hits"] for r in rows["Bitune"].results])
+    hits = np.array([r["measured"]["a"]["measures"]["acc"]["hits"] for r in rows["Bitune"].results])
     accuracy = found["Bitune"]["accuracy"]["average"]
     assert accuracy["mean"] == pytest.approx(hits.mean())
     assert accuracy["spread"] == pytest.approx(hits.mean(1).std(ddof=1))
@@ -203,9 +205,9 @@ def one(method: str, seed: int, hits: list[int]) -> dict:
     found = {
         "ids": list(map(str, range(len(hits)))),
         "right": [0] * len(hits),
-        "measures": {"sum": {"predictions": hits, "hits": hits}},
+        "measures": {"acc": {"predictions": hits, "hits": hits}},
     }
-    settings = {"max_steps": 1, "batch_size": 2}
+    settings = {"max_steps": 1, "per_device_train_batch_size": 2}
     return {"run": run, "measured": {"a": found}, "settings": settings, "examples": 9, "training_seconds": 60}
 
 
@@ -363,7 +365,7 @@ def test_seeds_that_differ_widen_the_interval():
         one("bitune", 0, [0, 1]),
         one("bitune", 1, [0, 1, 1]),
         {**one("bitune", 1, [0, 1]), "run": vars(replace(BITUNE, setting="choices", seed=1, learning_rate=1e-5))},
-        {**one("bitune", 1, [0, 1]), "settings": {"max_steps": 2, "batch_size": 2}},
+        {**one("bitune", 1, [0, 1]), "settings": {"max_steps": 2, "per_device_train_batch_size": 2}},
     ],
     ids=["a seed twice", "other items", "another rate", "a longer training"],
 )
@@ -373,6 +375,6 @@ def test_results_that_do_not_belong_together_are_refused(second):
 
 
 def test_row_reads_by_seed():
-    hits = {"a": {"measures": {"sum": {"hits": [1, 0], "predictions": [2, 1]}}}}
+    hits = {"a": {"measures": {"acc": {"hits": [1, 0], "predictions": [2, 1]}}}}
     row = Row("x", ({"measured": hits}, {"measured": hits}))
-    assert row.hits("a", "sum").tolist() == [[1, 0], [1, 0]] and row.predictions("a", "sum") == [[2, 1], [2, 1]]
+    assert row.hits("a", "acc").tolist() == [[1, 0], [1, 0]] and row.predictions("a", "acc") == [[2, 1], [2, 1]]
