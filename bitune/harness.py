@@ -39,8 +39,8 @@ except ImportError as missing:
 
 ARGUMENTS = ("base", "batch_size", "device", "dtype", "max_length", "pretrained")
 SETTINGS = ("do_sample", "max_gen_toks", "min_p", "temperature", "top_k", "top_p", "until")
-_UNSAID = "cuda:0"  # the device of lm-eval's command line when nobody said one, also where there is no GPU, or one a process
-_TOGETHER = 16  # choices scored after one reading of their context: a context that all documents share has thousands
+_DEFAULT_DEVICE = "cuda:0"  # of lm-eval's command line without --device, also where there is no GPU, or one a process
+_MAX_CHOICES = 16  # scored after one pass over their context: a context that all documents share has thousands
 
 
 @register_model("bitune")
@@ -72,7 +72,7 @@ class BituneLM(TemplateLM):
         distributed.meet()
         if not base:
             base = source_of(read(resolve_checkpoint(pretrained)).config.base) if pretrained else EMBEDDED.name
-        engine = Engine(load_base(base, device="auto" if device == _UNSAID else device, dtype=dtype))
+        engine = Engine(load_base(base, device="auto" if device == _DEFAULT_DEVICE else device, dtype=dtype))
         if pretrained:
             engine.add_checkpoint(pretrained, name="checkpoint")
         *_, self._variant = engine.variants.values()
@@ -84,7 +84,7 @@ class BituneLM(TemplateLM):
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict, additional_config: dict | None = None) -> "BituneLM":
-        """Model arguments win over the flags of lm-eval's command line, which always says a device and a batch size."""
+        """Model arguments win over the flags of lm-eval's command line, which always give a device and a batch size."""
         flags = {key: value for key, value in (additional_config or {}).items() if value is not None}
         return cls(**(flags | arg_dict))
 
@@ -152,14 +152,14 @@ class BituneLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[object, list[int], list[int]]], disable_tqdm: bool = False, **kwargs: object
     ) -> list[tuple[float, bool]]:
-        """(log-likelihood, greedy) of each (texts, context, continuation); continuations share the readings of their context."""
-        places: dict[tuple[int, ...], list[int]] = {}
+        """(log-likelihood, greedy) of each (texts, context, continuation); continuations share the passes over their context."""
+        by_context: dict[tuple[int, ...], list[int]] = {}
         for index, (_, context, continuation) in enumerate(requests):
             room, what = self.max_length + 1 - len(continuation), f"A continuation of {len(continuation)} tokens"
-            places.setdefault(tuple(self._cut(context, room, what)), []).append(index)
+            by_context.setdefault(tuple(self._cut(context, room, what)), []).append(index)
         groups = []
-        for context, indices in places.items():
-            size = _TOGETHER if len(context) > 1 else 1  # one token is quickly read, and may be followed by a whole document
+        for context, indices in by_context.items():
+            size = _MAX_CHOICES if len(context) > 1 else 1  # one token is quickly read, and may be followed by a whole document
             groups += [(context, indices[start : start + size]) for start in range(0, len(indices), size)]
         questions = [Question(context, [requests[index][2] for index in indices]) for context, indices in groups]
         with tqdm(total=len(groups), desc="contexts", disable=disable_tqdm or not distributed.is_main()) as bar:
@@ -182,11 +182,11 @@ class BituneLM(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers up to the first stop string or the end token; greedy, or sampled where a task asks for `do_sample`."""
-        kinds: dict[str, list[int]] = {}
+        by_settings: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
-            kinds.setdefault(repr(request.args[1]), []).append(index)
+            by_settings.setdefault(repr(request.args[1]), []).append(index)
         batches = []
-        for indices in kinds.values():
+        for indices in by_settings.values():
             settings = self._settings(requests[indices[0]].args[1])
             room, what = self.max_length - settings["max_new_tokens"], f"An answer of {settings['max_new_tokens']} tokens"
             encoded = [self.tok_encode(requests[index].args[0]) or [self.prefix_token_id] for index in indices]
@@ -195,16 +195,20 @@ class BituneLM(TemplateLM):
                 prompts, part = zip(*rows[start : start + self.batch_size], strict=True)
                 batches.append((part, [self._cut(prompt, room, what) for prompt in prompts], settings))
         bar = tqdm(distributed.share(batches), desc="batches", disable=disable_tqdm or not distributed.is_main())
-        done = [pair for part, prompts, how in bar for pair in zip(part, self._answers(prompts, **how), strict=True)]
-        return [text for _, text in sorted(distributed.gather(done))]
+        answers = [pair for part, prompts, how in bar for pair in zip(part, self._answers(prompts, **how), strict=True)]
+        return [text for _, text in sorted(distributed.gather(answers))]
 
-    def _settings(self, asked: dict) -> dict[str, object]:
+    def _settings(self, task_settings: dict) -> dict[str, object]:
         """A task's generation settings as arguments of `_answers`; UnknownNameError or ConfigError for what is not done here."""
-        if strange := sorted(asked.keys() - {*SETTINGS, "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams"}):
-            raise UnknownNameError("generation setting", strange[0], SETTINGS)
-        if asked.get("num_beams", 1) != 1:
-            raise ConfigError(f"num_beams is {asked['num_beams']!r}; answers are greedy or sampled here, so leave it out.")
-        known = normalize_gen_kwargs(asked)
+        if unknown := sorted(
+            task_settings.keys() - {*SETTINGS, "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams"}
+        ):
+            raise UnknownNameError("generation setting", unknown[0], SETTINGS)
+        if task_settings.get("num_beams", 1) != 1:
+            raise ConfigError(
+                f"num_beams is {task_settings['num_beams']!r}; answers are greedy or sampled here, so leave it out."
+            )
+        known = normalize_gen_kwargs(task_settings)
         if known["do_sample"] and known.get("temperature") == 0:
             raise ConfigError("temperature is 0 with do_sample; leave do_sample out for greedy answers, or give a temperature.")
         eos = None if self.eot_token_id is None else self.tokenizer.decode(self.eot_token_id)
@@ -236,7 +240,7 @@ class _Until(StoppingCriteria):
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
         """Done or not, bool [rows]."""
         recent = self._tokenizer.batch_decode(input_ids[:, max(self._start, input_ids.shape[1] - self._span) :])
-        return torch.tensor([any(text in said for text in self._until) for said in recent], device=input_ids.device)
+        return torch.tensor([any(stop in text for stop in self._until) for text in recent], device=input_ids.device)
 
 
 def _count(name: str, value: int | str) -> int:

@@ -148,7 +148,7 @@ ABLATIONS = [
     replace(BITUNE, method=method)
     for method in ("only_causal", "no_mixing", "naive_bidirectional", "shared_weights", "anticausal")
 ]
-# The ablation that came out best says whether it is the second reading's direction that helps, so it has as many seeds as Bitune.
+# The ablation that came out best says whether it is the direction of the second pass that helps, so it has as many seeds as Bitune.
 MORE_SEEDS = [replace(ABLATIONS[0], seed=seed) for seed in (1, 2)]
 # Rates of the other kinds, for the plain one and for Bitune, and those that were tried. DoRA takes over LoRA's.
 KIND_RATES = {"ia3": (3e-3, 1e-2), "dora": (LORA.learning_rate, BITUNE.learning_rate), FULL: (1e-4, 1e-4)}

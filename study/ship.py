@@ -1,4 +1,4 @@
-"""A finished run -> a checkpoint folder for visitors: prompt template, facts about its training, and a card that says it all.
+"""A finished run -> a checkpoint folder for visitors: prompt template, facts about its training, and a model card.
 
 A card compares with the other runs of its setting, so it is written anew when there are more of them.
 """

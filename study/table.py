@@ -60,7 +60,7 @@ def measure_of(task: dict) -> str:
 
 
 def name_of(run: Run) -> str:
-    """What a row is called; the rank is said where a method comes with several."""
+    """What a row is called; the rank is in it where a method comes with several."""
     if run.method == "lora":
         return _KINDS.get(run.peft, f"LoRA r{run.rank}")
     return _METHODS[run.method] + (f" ({_KINDS[run.peft]})" if run.peft in _KINDS else "")

@@ -157,10 +157,10 @@ def test_convert_writes_a_checkpoint_that_runs(work, capsys, tmp_path):
     assert out == f"saved {tmp_path / 'converted'}\n"
     assert "IA3" in run(capsys, "inspect", tmp_path / "converted")
     expected = BituneModel.from_reference(work / "reference", base=tiny_model())
-    found = BituneModel.from_pretrained(tmp_path / "converted", base=tiny_model())
+    converted = BituneModel.from_pretrained(tmp_path / "converted", base=tiny_model())
     ids = torch.arange(20)[None]
     with torch.no_grad():
-        assert torch.equal(found(ids[:, :12], ids[:, 12:]).logits, expected(ids[:, :12], ids[:, 12:]).logits)
+        assert torch.equal(converted(ids[:, :12], ids[:, 12:]).logits, expected(ids[:, :12], ids[:, 12:]).logits)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     for target in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
@@ -219,9 +219,9 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
     report = written["sets"][str(work / "choices.jsonl")]
     assert [item["right"] for item in report["items"]] == [0] * 5
     for (measure, name), line in zip(shown, lines, strict=True):
-        found = report["measures"][measure][name]
-        right = sum(predicted == 0 for predicted in found["predictions"])
-        assert found["accuracy"]["mean"] == right / 5 and f" {100 * right / 5:.1f} (" in line
+        scored = report["measures"][measure][name]
+        right = sum(predicted == 0 for predicted in scored["predictions"])
+        assert scored["accuracy"]["mean"] == right / 5 and f" {100 * right / 5:.1f} (" in line
         assert ("minus base" in line) == (name == "qa")
     gap = report["measures"]["acc"]["qa"]["minus"]["base"]
     assert gap["low"] <= gap["mean"] <= gap["high"]
@@ -234,8 +234,8 @@ def test_evaluate_generates_open_answers(work, capsys):
 
 def test_checkpoints_whose_folders_end_alike_are_told_apart(work, capsys, tmp_path):
     shutil.copytree(work / "qa", tmp_path / "qa")
-    both = ["--checkpoint", work / "qa", "--checkpoint", tmp_path / "qa"]
-    out = run(capsys, "generate", "--base", work / "base", *both, "--max-new-tokens", 1, "Hi")
+    checkpoints = ["--checkpoint", work / "qa", "--checkpoint", tmp_path / "qa"]
+    out = run(capsys, "generate", "--base", work / "base", *checkpoints, "--max-new-tokens", 1, "Hi")
     assert "--- qa (" in out and f"--- {tmp_path / 'qa'} (" in out
 
 
@@ -247,15 +247,17 @@ def test_evaluate_averages_over_sets(work, capsys, tmp_path):
     lines = run(capsys, "evaluate", "--base", work / "base", *checkpoints, *data).splitlines()
     assert {"choices.jsonl: 6 of 6 items", "other.jsonl: 2 of 2 items"} <= set(lines)
     report = json.loads((tmp_path / "report.json").read_text())
-    sets = [found["measures"]["acc"] for found in report["sets"].values()]
+    sets = [scored["measures"]["acc"] for scored in report["sets"].values()]
     base, qa, plain = [line for line in lines if line.startswith("average of 2") and " acc " in line]
-    assert f" {100 * sum(found['base']['accuracy']['mean'] for found in sets) / 2:.1f} (" in base and "minus" not in base
+    assert f" {100 * sum(scored['base']['accuracy']['mean'] for scored in sets) / 2:.1f} (" in base and "minus" not in base
     assert "minus base: " in qa and "minus qa" not in qa
-    mean = sum(found["plain"]["minus"]["qa"]["mean"] for found in sets) / 2
+    mean = sum(scored["plain"]["minus"]["qa"]["mean"] for scored in sets) / 2
     assert f"minus qa: {100 * mean:+5.1f} (" in plain and "minus base: " in plain
     average = report["averages"]["acc"]
     assert average["sets"] == 2 and average["variants"]["plain"]["minus"]["qa"]["mean"] == pytest.approx(mean)
-    assert average["variants"]["qa"]["accuracy"]["mean"] == pytest.approx(sum(f["qa"]["accuracy"]["mean"] for f in sets) / 2)
+    assert average["variants"]["qa"]["accuracy"]["mean"] == pytest.approx(
+        sum(scored["qa"]["accuracy"]["mean"] for scored in sets) / 2
+    )
 
 
 def test_evaluate_says_what_is_wrong(work, capsys, tmp_path):

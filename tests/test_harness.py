@@ -59,10 +59,10 @@ def engine(work) -> Engine:
 @pytest.fixture(scope="module")
 def known(engine) -> list[dict]:
     """Open questions, some with the very answer that the checkpoint or the base gives."""
-    asked = [example_of(record) for record in OPEN]
-    report = evaluate(engine.manager, engine.variants, asked, engine.base.tokenizer, max_new_tokens=5)
-    said = [report.predictions["answer"][name] for name in ("qa", "base", "qa", "base", "qa")]
-    return [record | {"answer": said[i][i] or "none"} if i < 4 else record for i, record in enumerate(OPEN)]
+    examples = [example_of(record) for record in OPEN]
+    report = evaluate(engine.manager, engine.variants, examples, engine.base.tokenizer, max_new_tokens=5)
+    answers = [report.predictions["answer"][name] for name in ("qa", "base", "qa", "base", "qa")]
+    return [record | {"answer": answers[i][i] or "none"} if i < 4 else record for i, record in enumerate(OPEN)]
 
 
 def arguments(work, **more: object) -> dict[str, object]:
@@ -181,14 +181,14 @@ def test_choices_are_those_of_evaluate(work, engine, name):
     results = run(work, [choice_task(work)], model_args=args)
     examples = [example_of(record) for record in CHOICES]
     report = evaluate(engine.manager, {name: engine.variants[name]}, examples, engine.base.tokenizer, batch_size=4)
-    found = []
+    best = []
     for sample, example in zip(results["samples"]["choices"], examples, strict=True):
         assert [tuple(pair) for pair in sample["arguments"]] == [(example.prompt, choice) for choice in example.choices]
         values = [value for ((value, _),) in sample["resps"]]
-        found.append(values.index(max(values)))
-    assert tuple(found) == report.predictions["acc"][name]
+        best.append(values.index(max(values)))
+    assert tuple(best) == report.predictions["acc"][name]
     assert results["results"]["choices"]["acc,none"] == report.accuracy("acc", name).mean
-    assert len(set(found)) > 1
+    assert len(set(best)) > 1
 
 
 @pytest.mark.parametrize("name", ["qa", "base"])
@@ -198,9 +198,9 @@ def test_open_answers_are_those_of_evaluate(work, engine, known, name, tmp_path)
     results = run(work, [open_task(work, tmp_path / "open.jsonl")], model_args=args)
     examples = [example_of(record) for record in known]
     report = evaluate(engine.manager, {name: engine.variants[name]}, examples, engine.base.tokenizer, max_new_tokens=5)
-    said = tuple(sample["resps"][0][0].strip() for sample in results["samples"]["open"])
-    assert said == report.predictions["answer"][name]
-    exact = [text == record["answer"] for text, record in zip(said, known, strict=True)]
+    answers = tuple(sample["resps"][0][0].strip() for sample in results["samples"]["open"])
+    assert answers == report.predictions["answer"][name]
+    exact = [text == record["answer"] for text, record in zip(answers, known, strict=True)]
     assert [sample["exact_match"] for sample in results["samples"]["open"]] == exact
     assert results["results"]["open"]["exact_match,none"] == report.accuracy("answer", name).mean == sum(exact) / 5
     assert 0 < sum(exact) < 5
@@ -218,8 +218,8 @@ def brute(engine, context: list[int], answer: list[int]) -> tuple[float, bool]:
 
 
 def check(engine, lm, pairs: list[tuple[str, str]], tokens: list[tuple[list[int], list[int]]]) -> None:
-    found = lm.loglikelihood(ask("loglikelihood", *pairs), disable_tqdm=True)
-    for (value, greedy), pair in zip(found, tokens, strict=True):
+    values = lm.loglikelihood(ask("loglikelihood", *pairs), disable_tqdm=True)
+    for (value, greedy), pair in zip(values, tokens, strict=True):
         expected, expected_greedy = brute(engine, *pair)
         assert value == pytest.approx(expected, abs=1e-3) and greedy == expected_greedy
 
@@ -232,28 +232,30 @@ def test_log_likelihoods_equal_a_brute_force(work, engine):
     tokens = [(ids(context) or [256], ids(answer)) for context, answer in pairs]
     tokens += [(ids("Ends so:"), ids(" it")), ([256], ids(" \nwhite"))]
     assert ids("<s>Hi")[0] == 256
-    both = [*pairs, *spaced, ("<s>Hi", " you")]
-    check(engine, model(work), both, [*tokens, (ids("<s>Hi"), ids(" you"))])
+    all_pairs = [*pairs, *spaced, ("<s>Hi", " you")]
+    check(engine, model(work), all_pairs, [*tokens, (ids("<s>Hi"), ids(" you"))])
 
 
 def test_continuations_share_a_context_but_not_without_end(work, monkeypatch):
-    asked = []
+    questions = []
     keep = bitune.harness.score
-    monkeypatch.setattr(bitune.harness, "score", lambda *given: asked.extend(given[2]) or keep(*given))
+    monkeypatch.setattr(bitune.harness, "score", lambda *given: questions.extend(given[2]) or keep(*given))
     pairs = [(context, f" {n}") for n in range(20) for context in ("One", "Two", "")]
     model(work).loglikelihood(ask("loglikelihood", *pairs), disable_tqdm=True)
-    assert sorted(len(question.choices) for question in asked) == [1] * 20 + [4, 4, 16, 16]
+    assert sorted(len(question.choices) for question in questions) == [1] * 20 + [4, 4, 16, 16]
 
 
 def test_what_the_model_would_say_is_greedy(work, engine):
     context = engine.base.tokenizer.encode("Why?")
-    said = []
+    greedy_ids = []
     for _ in range(3):
         with torch.no_grad():
-            logits = engine._models["qa"](torch.tensor([context]), torch.tensor([[*said, 0]])).logits
-        said.append(int(logits[0, -1].argmax()))
+            logits = engine._models["qa"](torch.tensor([context]), torch.tensor([[*greedy_ids, 0]])).logits
+        greedy_ids.append(int(logits[0, -1].argmax()))
     lm = model(work)
-    assert [greedy for _, greedy in lm._loglikelihood_tokens([(None, context, said), (None, context, said[::-1] + [3])])] == [
+    assert [
+        greedy for _, greedy in lm._loglikelihood_tokens([(None, context, greedy_ids), (None, context, greedy_ids[::-1] + [3])])
+    ] == [
         True,
         False,
     ]
@@ -287,8 +289,8 @@ def test_rolling_equals_a_plain_loop(work, engine):
     """Every token once, in windows of 20: the first after the BOS, the others after one token, the last after all that fit."""
     lm = model(work, max_length=20, batch_size=2)
     texts = ["short", "x" * 20, "A text of fifty-three tokens, which are bytes as they go", ""]
-    found = lm.loglikelihood_rolling(ask("loglikelihood_rolling", *((text,) for text in texts)), disable_tqdm=True)
-    for text, value in zip(texts, found, strict=True):
+    totals = lm.loglikelihood_rolling(ask("loglikelihood_rolling", *((text,) for text in texts)), disable_tqdm=True)
+    for text, value in zip(texts, totals, strict=True):
         tokens, expected, done = engine.base.tokenizer.encode(text), 0.0, 0
         while done < len(tokens):
             part = tokens[done : done + 20]
@@ -311,11 +313,11 @@ def test_answers_end_before_the_first_stop_string(work):
     contexts = ["One", "And two", "A third, longer", "4"]
     whole = generate(lm, contexts, max_gen_toks=12, until=END)
     stops = [next(c for c in text[3:] if c.isascii() and c.isprintable()) for text in whole[:2]]
-    found = generate(lm, contexts, max_gen_toks=12, until=stops)
-    for text, full in zip(found, whole, strict=True):
+    cut = generate(lm, contexts, max_gen_toks=12, until=stops)
+    for text, full in zip(cut, whole, strict=True):
         cut = min([full.find(stop) for stop in stops if stop in full], default=len(full))
         assert text == full[:cut]
-    assert sum(a != b for a, b in zip(found, whole, strict=True)) >= 2
+    assert sum(a != b for a, b in zip(cut, whole, strict=True)) >= 2
 
 
 def test_stopping_saves_steps(work, monkeypatch):
@@ -437,8 +439,8 @@ def test_the_command_line_gives_the_same_over_two_processes(work, known, tmp_pat
         samples = [json.loads(line) for line in file.read_text().splitlines()]
         for sample, wanted in zip(samples, expected["samples"][name], strict=True):
             # lm-eval writes numbers as text
-            said = [value if name == "open" else [float(value[0]), value[1] == "True"] for (value,) in sample["resps"]]
-            assert said == [value if name == "open" else pytest.approx(value, abs=1e-5) for (value,) in wanted["resps"]]
+            responses = [value if name == "open" else [float(value[0]), value[1] == "True"] for (value,) in sample["resps"]]
+            assert responses == [value if name == "open" else pytest.approx(value, abs=1e-5) for (value,) in wanted["resps"]]
 
 
 def test_the_command_line_says_what_is_wrong_in_one_sentence(work, tmp_path):

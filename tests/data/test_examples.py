@@ -249,11 +249,11 @@ def test_what_is_measured_are_the_first_that_fit_less_those_with_long_answers():
 
 
 def test_choices_in_another_order_are_the_same_question():
-    asked = {"task": "t", "question": "Which is  red?", "choices": ["A rose", "Grass"], "label": 0}
-    same = asked | {"question": "which is red?", "choices": ["grass", "a rose"], "label": 1}
-    other = asked | {"choices": ["A rose", "Grass", "Snow"]}
-    asked, same, other = (content_of(example_of(record).prompt) for record in (asked, same, other))
-    assert asked == same != other
+    first = {"task": "t", "question": "Which is  red?", "choices": ["A rose", "Grass"], "label": 0}
+    same = first | {"question": "which is red?", "choices": ["grass", "a rose"], "label": 1}
+    other = first | {"choices": ["A rose", "Grass", "Snow"]}
+    first, same, other = (content_of(example_of(record).prompt) for record in (first, same, other))
+    assert first == same != other
 
 
 def test_of_two_choices_with_the_same_text_the_first_is_right():

@@ -20,20 +20,20 @@ from tests.tiny import bitune_on, tiny_base
 
 def test_bootstrap_of_hits_is_the_binomial_interval():
     """Resampling 60 hits of 200 draws from Binomial(200, 0.3): its 2.5 % and 97.5 % quantiles are known."""
-    found = bootstrap([1.0] * 60 + [0.0] * 140, resamples=200_000)
+    interval = bootstrap([1.0] * 60 + [0.0] * 140, resamples=200_000)
     chance = np.array([math.comb(200, k) * 0.3**k * 0.7 ** (200 - k) for k in range(201)]).cumsum()
     low, high = (int(np.searchsorted(chance, q)) / 200 for q in (0.025, 0.975))
-    assert found.mean == 0.3
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.0051)  # quantiles lie on a grid of 1 / 200
+    assert interval.mean == 0.3
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.0051)  # quantiles lie on a grid of 1 / 200
 
 
 def test_bootstrap_of_differences_equals_drawing_items():
     generator = np.random.default_rng(3)
     values = generator.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=300)
     drawn = values[generator.integers(0, 300, (20_000, 300))].mean(1)
-    found = bootstrap(values, resamples=20_000)
-    assert found.mean == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.007)
+    interval = bootstrap(values, resamples=20_000)
+    assert interval.mean == pytest.approx(values.mean())
+    assert (interval.low, interval.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.007)
 
 
 def test_bootstrap_is_the_same_each_time_and_needs_items():
@@ -121,12 +121,14 @@ def test_report_counts_what_scores_say(two):
 def test_open_answers_are_generated_and_compared(two):
     base, variants = two
     manager = AdapterManager.of(base.model)
-    asked = [example_of({"task": "t", "prompt": f"say {i}:", "answer": "yes"}) for i in range(4)]
-    said = evaluate(manager, variants, asked, base.tokenizer, max_new_tokens=3).predictions["answer"]["qa"]
+    examples = [example_of({"task": "t", "prompt": f"say {i}:", "answer": "yes"}) for i in range(4)]
+    answers = evaluate(manager, variants, examples, base.tokenizer, max_new_tokens=3).predictions["answer"]["qa"]
     # Ask again for just what it said: every item is right now.
-    known = [example_of({"task": "t", "prompt": e.prompt, "answer": text or "x"}) for e, text in zip(asked, said, strict=True)]
+    known = [
+        example_of({"task": "t", "prompt": e.prompt, "answer": text or "x"}) for e, text in zip(examples, answers, strict=True)
+    ]
     again = evaluate(manager, {"qa": variants["qa"]}, known, base.tokenizer, max_new_tokens=3)
-    assert again.accuracy("answer", "qa").mean == sum(map(bool, said)) / 4
+    assert again.accuracy("answer", "qa").mean == sum(map(bool, answers)) / 4
 
 
 def test_mixed_and_empty_sets_are_refused(two):

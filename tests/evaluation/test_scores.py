@@ -35,24 +35,24 @@ def test_scores_equal_a_brute_force(setting):
     scores = score(manager, variants, questions, batch_size=2)
     for name in variants:
         for q, row in zip(questions, scores[name], strict=True):
-            for choice, found in zip(q.choices, row, strict=True):
+            for choice, likelihood in zip(q.choices, row, strict=True):
                 logits = reread(manager, models.get(name), q.prompt_ids, choice)
                 log = logits.log_softmax(-1)[range(len(choice)), choice]
-                assert found.sum == pytest.approx(log.sum().item(), abs=1e-3)
-                assert found.greedy == (logits.argmax(-1).tolist() == list(choice))
+                assert likelihood.sum == pytest.approx(log.sum().item(), abs=1e-3)
+                assert likelihood.greedy == (logits.argmax(-1).tolist() == list(choice))
 
 
 def test_what_greedy_decoding_says_is_greedy(setting):
     """Of two choices, the one that the model itself would say is marked, the other is not."""
     manager, variants, models, questions = setting
     for name in variants:
-        said = []
+        greedy = []
         for _ in range(3):
-            logits = reread(manager, models.get(name), questions[1].prompt_ids, [*said, 0])
-            said.append(int(logits[-1].argmax()))
-        other = [said[0], said[1], (said[2] + 1) % 200]
-        ((row,),) = score(manager, {name: variants[name]}, [Question(questions[1].prompt_ids, [said, other])]).values()
-        assert [found.greedy for found in row] == [True, False]
+            logits = reread(manager, models.get(name), questions[1].prompt_ids, [*greedy, 0])
+            greedy.append(int(logits[-1].argmax()))
+        other = [greedy[0], greedy[1], (greedy[2] + 1) % 200]
+        ((row,),) = score(manager, {name: variants[name]}, [Question(questions[1].prompt_ids, [greedy, other])]).values()
+        assert [likelihood.greedy for likelihood in row] == [True, False]
 
 
 def test_batches_do_not_change_scores(setting):
@@ -67,17 +67,17 @@ def test_answers_are_those_of_generate(setting):
     """Batched, padded and beside other variants as each model alone; the end token and what follows are not in them."""
     manager, variants, models, questions = setting
     prompts = [q.prompt_ids for q in questions]
-    found = answer(manager, variants, prompts, max_new_tokens=6, batch_size=3, ends=[257])
+    answers = answer(manager, variants, prompts, max_new_tokens=6, batch_size=3, ends=[257])
     end = manager.model.generation_config.eos_token_id
     assert end == 257
     for name in variants:
-        for prompt, said in zip(prompts, found[name], strict=True):
+        for prompt, tokens in zip(prompts, answers[name], strict=True):
             generate = models[name].generate if name in models else manager.model.generate
             alone = generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=end)[
                 0, len(prompt) :
             ].tolist()
-            assert said == (alone[: alone.index(end)] if end in alone else alone)
-    assert any(found["qa"])
+            assert tokens == (alone[: alone.index(end)] if end in alone else alone)
+    assert any(answers["qa"])
 
 
 def test_best_by_acc_and_by_acc_norm():

@@ -13,7 +13,7 @@ from study.plan import RESULTS, SETTINGS
 DONE = "choices-run-base-lora-r8-lr0.001-s0"
 
 
-def said(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of a command."""
     monkeypatch.setattr("sys.argv", ["study", *map(str, arguments)])
     status = command.main()
@@ -22,7 +22,7 @@ def said(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
 
 def refused(monkeypatch, capsys, *arguments: object) -> str:
     """The one sentence of a command that fails."""
-    status, out, error = said(monkeypatch, capsys, *arguments)
+    status, out, error = run(monkeypatch, capsys, *arguments)
     assert status == 1 and not out and error.startswith("study: ") and error.count("\n") == 1, (status, out, error)
     return error
 
@@ -49,7 +49,7 @@ def test_a_damaged_result_is_named(tmp_path):
 def test_table_writes_what_it_prints(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(table, "EVIDENCE", tmp_path)
     monkeypatch.setattr("study.ship.cards", dict)
-    status, out, _ = said(monkeypatch, capsys, "table")
+    status, out, _ = run(monkeypatch, capsys, "table")
     assert status == 0 and f"| {SETTINGS['choices'].title}: tries |" in out
     for file in tmp_path.iterdir():
         assert f"| {json.loads(file.read_text())['title']} | parameters |" in out

@@ -44,7 +44,7 @@ def test_sets_are_models_of_their_own(method):
     row = METHODS[method]
     prompt, answer = ids(7, 3)
     with torch.no_grad():
-        found = model(prompt, answer).logits
+        logits = model(prompt, answer).logits
         read = [
             run_passes(alone[p.adapter], prompt[:, :-1], torch.ones_like(prompt[:, :-1]), [(PromptPass(None, p.attention), 0)])[0]
             for p in row.passes
@@ -54,14 +54,14 @@ def test_sets_are_models_of_their_own(method):
                 first.keys, first.values = (first.keys + second.keys) / 2, (first.values + second.values) / 2
         inputs = torch.cat([prompt[:, -1:], answer[:, :-1]], 1)
         expected = alone[row.answer_adapter].model(inputs, use_cache=True, **cache_input(read[0])).logits
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(model.base(prompt).logits, tiny_base().model(prompt).logits)
 
 
 def test_training_moves_both_sets_and_nothing_else(tmp_path):
     model = fresh()
     before = {name: model.manager.weights(name) for name in model.manager.names}
-    own = {name: p.clone() for name, p in model.base.named_parameters() if "weight_sets" not in name}
+    base_weights = {name: p.clone() for name, p in model.base.named_parameters() if "weight_sets" not in name}
     pairs = [TokenPair([5, 6, 7, 8 + i], [9, 257]) for i in range(4)]
     train(model, pairs, TrainingSettings(max_steps=2, per_device_train_batch_size=2), tmp_path)
     for name, weights in before.items():
@@ -69,7 +69,7 @@ def test_training_moves_both_sets_and_nothing_else(tmp_path):
         # In the last layer the second set reaches the cache through keys and values only.
         assert sum(moved) >= len(moved) - 5
     for name, value in model.base.named_parameters():
-        assert "weight_sets" in name or torch.equal(value, own[name])
+        assert "weight_sets" in name or torch.equal(value, base_weights[name])
     assert not torch.equal(model.mixing.theta_k, torch.full((4,), 0.01))
 
 

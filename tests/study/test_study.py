@@ -41,12 +41,16 @@ _INTERVAL = re.compile(r"(?<=\()(?:95 % interval )?[-+.\d]+ to [-+.\d]+(?=[,)])"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
-    asked = [{"question": f"{i}?", "choices": ["yes", "no", f"{i}"], "label": i % 3} for i in range(14)]
-    turned = asked[1] | {"choices": ["1", "Yes", "no"]}
+    questions = [{"question": f"{i}?", "choices": ["yes", "no", f"{i}"], "label": i % 3} for i in range(14)]
+    turned = questions[1] | {"choices": ["1", "Yes", "no"]}
     too_long = {"question": "x" * 300, "choices": ["yes", "no"], "label": 0}
-    said = [{"prompt": f"say {i}", "answer": str(i)} for i in range(6)]
-    others = [record | {"question": f"{record['question']}?"} for record in asked]
-    for name, records in (("a.train", [too_long, *asked]), ("a.test", [too_long, asked[0], turned, *others]), ("t.test", said)):
+    open_records = [{"prompt": f"say {i}", "answer": str(i)} for i in range(6)]
+    others = [record | {"question": f"{record['question']}?"} for record in questions]
+    for name, records in (
+        ("a.train", [too_long, *questions]),
+        ("a.test", [too_long, questions[0], turned, *others]),
+        ("t.test", open_records),
+    ):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
     study = Study(tiny_base(), folder, folder / "state", folder / "results", {"choices": SMALL})
     carry_out(study, [BASELINE, *METHODS, replace(METHODS[1], seed=1), replace(METHODS[0], tuning=True)])
@@ -145,8 +149,8 @@ def test_a_run_that_fails_does_not_stop_the_others(study, tmp_path, monkeypatch)
     train = run_module._train
     broken = lambda *a: train(*a) if a[1].method == "lora" else (_ for _ in ()).throw(RuntimeError("no memory"))  # noqa: E731
     monkeypatch.setattr(run_module, "_train", broken)
-    (told,) = carry_out(again, METHODS[::-1])
-    assert told == f"{METHODS[1].name}: no memory"
+    (failure,) = carry_out(again, METHODS[::-1])
+    assert failure == f"{METHODS[1].name}: no memory"
     assert again.file(METHODS[0]).exists() and not again.file(METHODS[1]).exists()
 
 
@@ -172,12 +176,12 @@ def test_other_kinds_run_beside(study, tmp_path, monkeypatch, peft):
     before = base.model(torch.tensor([[5, 6]])).logits
     run = replace(METHODS[1], peft=peft)
     assert carry_out(replace(study, base=base, results=tmp_path / "results", state=tmp_path / "state"), [run]) == []
-    found = json.loads((tmp_path / "results" / f"{run.name}.json").read_text())
-    assert found["trainable_parameters"] > 0
+    written = json.loads((tmp_path / "results" / f"{run.name}.json").read_text())
+    assert written["trainable_parameters"] > 0
     if peft == "ia3":  # has no rank for its card to tell
         monkeypatch.setitem(SETTINGS, "choices", SMALL)
         kept = read(checkpoint_of(run, tmp_path / "state"))
-        text = card(run, found, rows_of(SMALL, [found]), kept)
+        text = card(run, written, rows_of(SMALL, [written]), kept)
         assert "(2 adapters, 8 mixing coefficients;" in text and "rank" not in text
     assert torch.equal(base.model(torch.tensor([[5, 6]])).logits, before)
 
@@ -186,15 +190,15 @@ def test_rows_gather_seeds_and_say_what_the_results_hold(study):
     results = [json.loads(file.read_text()) for file in study.results.glob("*.json")]
     rows = {row.name: row for row in rows_of(SMALL, results)}
     assert list(rows) == ["Base", "Bitune", "LoRA r4"]
-    found = {row["name"]: row for row in evidence(SMALL, list(rows.values()))["rows"]}
+    by_name = {row["name"]: row for row in evidence(SMALL, list(rows.values()))["rows"]}
     hits = np.array([r["measured"]["a"]["measures"]["acc"]["hits"] for r in rows["Bitune"].results])
-    accuracy = found["Bitune"]["accuracy"]["average"]
+    accuracy = by_name["Bitune"]["accuracy"]["average"]
     assert accuracy["mean"] == pytest.approx(hits.mean())
     assert accuracy["spread"] == pytest.approx(hits.mean(1).std(ddof=1))
     assert (
-        found["Bitune"]["seeds"] == [0, 1]
-        and found["Base"]["seeds"] == []
-        and found["LoRA r4"]["accuracy"]["a"]["spread"] is None
+        by_name["Bitune"]["seeds"] == [0, 1]
+        and by_name["Base"]["seeds"] == []
+        and by_name["LoRA r4"]["accuracy"]["a"]["spread"] is None
     )
     assert f"{100 * hits.mean():.1f}" in markdown(evidence(SMALL, list(rows.values())))
 
@@ -202,13 +206,13 @@ def test_rows_gather_seeds_and_say_what_the_results_hold(study):
 def one(method: str, seed: int, hits: list[int]) -> dict:
     """A result on a few items."""
     run = vars(replace(LORA if method == "lora" else BITUNE, setting="choices", seed=seed))
-    found = {
+    measured = {
         "ids": list(map(str, range(len(hits)))),
         "right": [0] * len(hits),
         "measures": {"acc": {"predictions": hits, "hits": hits}},
     }
     settings = {"max_steps": 1, "per_device_train_batch_size": 2}
-    return {"run": run, "measured": {"a": found}, "settings": settings, "examples": 9, "training_seconds": 60}
+    return {"run": run, "measured": {"a": measured}, "settings": settings, "examples": 9, "training_seconds": 60}
 
 
 def test_differences_are_paired_by_item():
@@ -243,9 +247,9 @@ def test_differences_by_length_of_prompt(study):
     parts = by_length(setting, rows[1], rows[0], lengths)
     assert [(p.low, p.high, p.items, p.difference.mean) for p in parts] == [(3, 5, 3, 0), (11, 13, 3, 0), (30, 32, 3, 1)]
     assert "| 30 to 32 | 3 | +100.0 (+100.0 to +100.0) |" in lengths_markdown(setting, rows[1], rows[0], parts)
-    found = prompt_lengths(SMALL, study.data, study.base.tokenizer)
-    assert set(result(study, BASELINE)["measured"]["a"]["ids"]) <= set(found)
-    assert max(found.values()) > 300  # tokens of this tokenizer are bytes
+    lengths = prompt_lengths(SMALL, study.data, study.base.tokenizer)
+    assert set(result(study, BASELINE)["measured"]["a"]["ids"]) <= set(lengths)
+    assert max(lengths.values()) > 300  # tokens of this tokenizer are bytes
 
 
 def test_bitune_of_another_kind_is_held_against_its_own_kind():
@@ -254,15 +258,15 @@ def test_bitune_of_another_kind_is_held_against_its_own_kind():
     kinds = [one(method, 0, hits) for method, hits in (("lora", [1, 1, 1, 1]), ("lora", [0, 0, 0, 1]), ("bitune", [0, 0, 1, 1]))]
     for result in kinds[1:]:
         result["run"]["peft"] = "ia3"
-    found = evidence(setting, rows_of(setting, [*kinds, one("bitune", 0, [1, 1, 1, 0])]))
-    against = {row["name"]: (row["against"], row["minus"] and row["minus"]["a"]["mean"]) for row in found["rows"]}
+    content = evidence(setting, rows_of(setting, [*kinds, one("bitune", 0, [1, 1, 1, 0])]))
+    against = {row["name"]: (row["against"], row["minus"] and row["minus"]["a"]["mean"]) for row in content["rows"]}
     assert against == {
         "LoRA r16": (None, None),
         "Bitune": ("LoRA r16", -0.25),
         "IA3": ("LoRA r16", -0.75),
         "Bitune (IA3)": ("IA3", 0.25),
     }
-    assert markdown(found).count(", minus IA3) |") == 1
+    assert markdown(content).count(", minus IA3) |") == 1
 
 
 def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatch):
@@ -278,9 +282,10 @@ def test_a_shipped_checkpoint_answers_as_the_run_did(study, tmp_path, monkeypatc
     model.release()
 
 
-def test_evidence_files_and_the_readme_are_what_the_results_say():
+def test_evidence_files_and_the_documents_are_what_the_results_say():
     """`python -m study table` writes and prints them; nobody edits them. Interval ends are left out: numpy may draw otherwise in another version."""
-    results, readme = table.read_results(), (Path(table.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    results, root = table.read_results(), Path(table.__file__).parent.parent
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))))
     for setting in SETTINGS.values():
         rows = rows_of(setting, results)
         file = table.EVIDENCE / f"{setting.name}.json"
@@ -289,14 +294,14 @@ def test_evidence_files_and_the_readme_are_what_the_results_say():
             made = evidence(setting, rows)
             assert without_ends(json.loads(file.read_text(encoding="utf-8"))) == without_ends(made)
             for line in markdown(made).splitlines():
-                assert _INTERVAL.sub("", line) in _INTERVAL.sub("", readme)
+                assert _INTERVAL.sub("", line) in _INTERVAL.sub("", pages)
 
 
-def without_ends(found):
+def without_ends(content):
     """The value of an evidence file without the ends of intervals."""
-    if isinstance(found, dict):
-        return {key: without_ends(value) for key, value in found.items() if key not in ("low", "high")}
-    return [without_ends(value) for value in found] if isinstance(found, list) else found
+    if isinstance(content, dict):
+        return {key: without_ends(value) for key, value in content.items() if key not in ("low", "high")}
+    return [without_ends(value) for value in content] if isinstance(content, list) else content
 
 
 def test_the_rates_of_the_plan_are_the_best_that_were_tried():
@@ -322,12 +327,12 @@ def test_cards_of_shipped_checkpoints_are_what_the_results_say(study, tmp_path, 
     for file in study.results.glob("*.json"):
         if file != later:
             shutil.copy(file, copy)
-    place = tmp_path / "shipped" / "one"
-    ship(METHODS[1], study.state, place, copy)
-    assert cards(tmp_path / "shipped", copy) == {place / "README.md": (place / "README.md").read_text()}
+    shipped = tmp_path / "shipped" / "one"
+    ship(METHODS[1], study.state, shipped, copy)
+    assert cards(tmp_path / "shipped", copy) == {shipped / "README.md": (shipped / "README.md").read_text()}
     shutil.copy(later, copy)
     (text,) = cards(tmp_path / "shipped", copy).values()
-    assert "2 seeds" in text and "2 seeds" not in (place / "README.md").read_text()
+    assert "2 seeds" in text and "2 seeds" not in (shipped / "README.md").read_text()
 
 
 def test_the_cards_here_are_up_to_date():
@@ -339,9 +344,9 @@ def test_the_cards_here_are_up_to_date():
 
 def test_one_seed_alone_is_a_bootstrap_of_items():
     hits = [np.array([[1.0] * 60 + [0.0] * 140]), np.array([[1.0, 0.0] * 100])]
-    found, expected = resampled(hits), bootstrap(*(h[0] for h in hits))
-    assert found.mean == pytest.approx(expected.mean)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.006)
+    interval, expected = resampled(hits), bootstrap(*(h[0] for h in hits))
+    assert interval.mean == pytest.approx(expected.mean)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.006)
     same = resampled(hits, hits)
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
 
@@ -349,9 +354,9 @@ def test_one_seed_alone_is_a_bootstrap_of_items():
 def test_seeds_that_differ_widen_the_interval():
     """Every item alike within a seed, so that items add nothing: the interval is that of drawing three seeds anew."""
     apart = np.array([[1.0] * 50, [0.0] * 50, [0.0] * 50])
-    found = resampled([apart])
-    assert found.mean == pytest.approx(1 / 3)
-    assert (found.low, found.high) == pytest.approx((0.0, 1.0))  # all three draws the same: (2/3)^3 and (1/3)^3 = 3.7 %
+    interval = resampled([apart])
+    assert interval.mean == pytest.approx(1 / 3)
+    assert (interval.low, interval.high) == pytest.approx((0.0, 1.0))  # all three draws the same: (2/3)^3 and (1/3)^3 = 3.7 %
     assert resampled([apart], [apart]).high > 0.5
     together = resampled([apart], [apart], same_seeds=True)  # both fall and rise with the seed: nothing is left
     assert (together.low, together.high) == (0.0, 0.0)

@@ -240,11 +240,11 @@ def test_gradient_checkpointing_is_refused():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny base with tokenizer and a data file, on disk."""
-    place = tmp_path_factory.mktemp("tiny")
-    saved_base(place / "base")
+    folder = tmp_path_factory.mktemp("tiny")
+    saved_base(folder / "base")
     lines = [json.dumps({"task": "t", "question": f"{'again ' * (i % 4)}{i}?", "answer": str(i)}) for i in range(16)]
-    (place / "data.jsonl").write_text("\n".join(lines))
-    return place
+    (folder / "data.jsonl").write_text("\n".join(lines))
+    return folder
 
 
 def run_training(folder: Path, output: Path, processes: int = 1, accumulation: int = 1) -> BituneModel:
