@@ -1,6 +1,8 @@
 """Exceptions people can act on. Each message gives the value, the cause and the remedy. Imports nothing of the project."""
 
+import errno
 from collections.abc import Iterable
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -49,6 +51,44 @@ class UnknownNameError(BituneError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the repr
         return self.message
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A known cause of an exception of another library, and what helps against it: two parts of one sentence."""
+
+    cause: str
+    remedy: str
+
+
+_DISK_FAILURES = {
+    errno.ENOSPC: Failure("the disk is full", "free some space"),
+    errno.EDQUOT: Failure("the disk quota is used up", "free some space"),
+    errno.EFBIG: Failure("the file is larger than this disk or this account may hold", "choose another folder"),
+    errno.EROFS: Failure("the disk is read-only", "choose another folder"),
+    errno.EACCES: Failure("permission denied", "change the permissions, or choose another folder"),
+    errno.EPERM: Failure("permission denied", "change the permissions, or choose another folder"),
+}
+
+
+def disk_failure(error: OSError) -> Failure:
+    """What the operating system says about a file, with the remedy that fits its error number."""
+    return _DISK_FAILURES.get(error.errno, Failure(reason(error), "check the path and the disk"))
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, MPS
+    "can't allocate memory",  # torch on a CPU
+    "not enough memory",  # torch on a CPU, Windows
+    "Cannot allocate memory",  # the operating system, when a file is mapped
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a device or in the computer: torch raises a RuntimeError of its own, or a plain one."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    )
 
 
 def reason(error: BaseException) -> str:

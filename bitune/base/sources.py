@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from bitune.base.default import EMBEDDED, HUB_PATIENCE, embedded_file, probe_hub, reason, sha256_of
-from bitune.errors import BaseNotFoundError
+from bitune.base.default import EMBEDDED, embedded_file, sha256_of
+from bitune.errors import BaseNotFoundError, reason
+from bitune.hub import cached_snapshot, download_snapshot, hub_errors, probe_hub
 
-HASHED_UP_TO = 4 * 1024**3
+MAX_HASHED_BYTES = 4 * 1024**3
 """A single weights file up to this many bytes is hashed (some seconds); a larger one is known by its name only."""
 
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 """What a Hub repository holds besides weights: config, tokenizer, chat template."""
+
+SUBFOLDERS = ["*/*"]
+"""Never downloaded: they hold the same weights in other formats (onnx, original)."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Weights:
     """Files that are on this disk. `gguf` is a file name inside `folder`, or None for a folder of safetensors.
 
     `id` is how a checkpoint names its base: Hub id, embedded name, or the bare name of a local folder or file.
-    `revision` is a Hub commit; `sha256` is known for a single file of at most HASHED_UP_TO bytes.
+    `revision` is a Hub commit; `sha256` is known for a single file of at most MAX_HASHED_BYTES bytes.
     """
 
     id: str
@@ -36,9 +40,13 @@ class Weights:
 
 
 def resolve_base(source: str | os.PathLike) -> Weights:
-    """Weights of a folder, a .gguf file, a Hub id with optional `@revision`, or the embedded name. Downloads what is not here.
+    """Find the weights of a base on this disk, and download what is not there.
 
-    Raises BaseNotFoundError with the reason of every source that failed.
+    Args:
+        source: a folder, a .gguf file, a Hub id with an optional revision (`user/name@revision`), or the embedded name.
+
+    Raises:
+        BaseNotFoundError: nothing has that name, it has no weights that can be read, or the download failed.
     """
     text = os.fspath(source)
     if not text.strip():
@@ -73,57 +81,21 @@ def hub_weights(repo: str, revision: str | None = None) -> Weights:
 
 
 def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = _snapshot(repo, revision, SMALL_FILES, local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    names = weight_files(folder)
+    """The snapshot in the Hub cache if all weights are in it."""
+    folder = cached_snapshot(repo, revision, SMALL_FILES, ignore=SUBFOLDERS)
+    names = weight_files(folder) if folder else []
     return folder if names and all((folder / name).is_file() for name in names) else None
 
 
 def _fetched_snapshot(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import errors
-
-    asked = f"{repo}@{revision}" if revision else repo
-    try:
+    source = f"{repo}@{revision}" if revision else repo
+    what = f"The base {source!r}{_nearest(repo)} is neither a folder here nor complete in the Hub cache, and the Hub did not deliver it"
+    with hub_errors(BaseNotFoundError, what, revision=revision):
         probe_hub()
-        folder = _snapshot(repo, revision, SMALL_FILES)
+        folder = download_snapshot(repo, revision, SMALL_FILES, ignore=SUBFOLDERS)
         # Only the files that will be read: many repositories hold the same weights in several formats.
-        _snapshot(repo, folder.name, weight_files(folder) or ["model.safetensors"])
-        return folder
-    except errors.GatedRepoError as error:
-        why = "its owner lets in only people who asked; accept its terms on the Hub and log in with `hf auth login`"
-        raise BaseNotFoundError(f"The base {asked!r} cannot be downloaded: {why}.") from error
-    except errors.RevisionNotFoundError as error:
-        raise BaseNotFoundError(
-            f"The Hub's {repo!r} has no revision {revision!r}; look it up under 'Files and versions'."
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise BaseNotFoundError(
-            f"There is no folder {asked!r} here and no such public model on the Hub; check the spelling{_nearest(repo)}."
-        ) from error
-    except Exception as error:  # every other failure of the network or the disk, from three libraries
-        raise BaseNotFoundError(
-            f"The base {asked!r} is neither a folder here nor complete in the Hub cache, and the Hub did not deliver it: "
-            f"{reason(error)}; check the connection, or the spelling{_nearest(repo)}."
-        ) from error
-
-
-def _snapshot(repo: str, revision: str | None, patterns: list[str], local_files_only: bool = False) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(
-            repo,
-            revision=revision,
-            allow_patterns=patterns,
-            ignore_patterns=["*/*"],  # subfolders hold other formats: onnx, original
-            local_files_only=local_files_only,
-            etag_timeout=HUB_PATIENCE,
-        )
-    )
+        weights = weight_files(folder) or ["model.safetensors"]
+        return download_snapshot(repo, folder.name, weights, ignore=SUBFOLDERS)
 
 
 def _nearest(name: str) -> str:
@@ -135,9 +107,9 @@ def _nearest(name: str) -> str:
 
 def folder_weights(folder: Path) -> Weights:
     """A folder in transformers' layout, checked for what is missing before anything is loaded."""
-    for marker, what in _NOT_A_BASE.items():
+    for marker, kind in _NOT_A_BASE.items():
         if (folder / marker).is_file():
-            raise BaseNotFoundError(f"{folder} is {what} (it has {marker}), not a base model; pass it as a checkpoint instead.")
+            raise BaseNotFoundError(f"{folder} is {kind} (it has {marker}), not a base model; pass it as a checkpoint instead.")
     if not (folder / "config.json").is_file():
         inside = sorted(path.name for path in folder.glob("*.gguf"))
         remedy = f"name the file, {folder / inside[0]}" if inside else "a base is a folder that `save_pretrained` wrote"
@@ -148,8 +120,8 @@ def folder_weights(folder: Path) -> Weights:
         raise BaseNotFoundError(f"{folder} lacks {', '.join(missing)}, which its index lists; copy or download it again.")
     if not names:
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        found = f"only pickled weights ({', '.join(pickled)}), which can run code" if pickled else "no model.safetensors"
-        raise BaseNotFoundError(f"{folder} has {found}; only safetensors and GGUF are read: convert it with `save_pretrained`.")
+        content = f"only pickled weights ({', '.join(pickled)}), which can run code" if pickled else "no model.safetensors"
+        raise BaseNotFoundError(f"{folder} has {content}; only safetensors and GGUF are read: convert it with `save_pretrained`.")
     return Weights(folder.resolve().name, folder, sha256=_hash_of_one(folder, names))
 
 
@@ -180,6 +152,6 @@ def gguf_weights(path: Path) -> Weights:
 
 
 def _hash_of_one(folder: Path, names: list[str]) -> str | None:
-    if len(names) != 1 or (folder / names[0]).stat().st_size > HASHED_UP_TO:
+    if len(names) != 1 or (folder / names[0]).stat().st_size > MAX_HASHED_BYTES:
         return None
     return sha256_of(folder / names[0])

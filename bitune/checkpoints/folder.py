@@ -1,28 +1,28 @@
 """Checkpoint folders: read whole and checked before a model sees them, written whole or not at all.
 
-Reads our own folder (DESIGN: bitune_config.json, causal/, bidirectional/, mixing.safetensors) and plain PEFT LoRA folders.
-Only safetensors and JSON are read. Knows files, not models; `reference.py` reads the authors' folders into the same value.
+Reads our own folder (bitune_config.json, causal/, bidirectional/, mixing.safetensors) and plain PEFT adapter folders. Only
+safetensors and JSON are read. Knows files, not models; `reference.py` reads the authors' folders into the same value.
 """
 
+import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
 from peft import PeftConfig
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bitune.adapters.kinds import check_switchable, read_peft_config
-from bitune.base.default import HUB_PATIENCE
-from bitune.errors import CheckpointError
+from bitune.checkpoints.replacing import replace_files
+from bitune.errors import CheckpointError, disk_failure, reason
+from bitune.hub import download_snapshot, hub_errors
 from bitune.schema.config import BaseReference, BituneConfig
-from bitune.schema.variants import CAUSAL, METHODS
+from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, METHODS
 
 CONFIG_FILE = "bitune_config.json"
 MIXING_FILE = "mixing.safetensors"
@@ -31,7 +31,7 @@ CARD_FILE = "README.md"
 REFERENCE_FILE = "config.json"  # of the authors' code; see reference.py
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_READ = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
+_DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,31 @@ class Checkpoint:
 
 
 def resolve_checkpoint(source: str | os.PathLike) -> Path:
-    """The folder of a checkpoint: `source` itself, or a snapshot of the Hub repository of that id (`user/name@revision`)."""
+    """The folder of a checkpoint on this disk; a Hub repository is downloaded.
+
+    Args:
+        source: a folder, or the id of a Hub repository with an optional revision (`user/name@revision`).
+
+    Raises:
+        CheckpointError: there is neither, or the download failed.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     repository, _, revision = str(source).partition("@")
     if len(repository.split("/")) != 2 or path.is_absolute() or repository.startswith("."):
         raise CheckpointError(f"There is no checkpoint folder {str(source)!r}; give a folder, or a Hub id like 'user/name'.")
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_READ, etag_timeout=HUB_PATIENCE))
-    except Exception as error:  # the Hub client raises its own, requests' and the system's errors
-        raise CheckpointError(
-            f"{str(source)!r} is no folder here and could not be had from the Hub ({type(error).__name__}: {_line(error)}); "
-            "check the spelling and the network."
-        ) from error
+    what = f"{str(source)!r} is no folder here and could not be had from the Hub"
+    with hub_errors(CheckpointError, what, revision=revision):
+        return download_snapshot(repository, revision or None, _DOWNLOADED)
 
 
 def read(folder: str | os.PathLike) -> Checkpoint:
-    """Read and check a checkpoint folder (ours, or a plain PEFT adapter, taken as LoRA). CheckpointError names the bad file."""
+    """Read and check a checkpoint folder: ours, or a plain PEFT adapter, which is taken as the method `lora`.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or of an unknown format; it is named.
+    """
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file() and (folder / ADAPTER_CONFIG).is_file():
         return _read_peft(folder)
@@ -98,7 +105,16 @@ def _read_peft(folder: Path) -> Checkpoint:
 
 
 def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
-    """A PEFT adapter folder. `beside`: beginning of the names of modules that were saved with it and are no part of the base."""
+    """Read and check a PEFT adapter folder.
+
+    Args:
+        folder: holds adapter_config.json and adapter_model.safetensors.
+        beside: how the names of modules begin that were saved with the adapter and are no part of the base; they are left out of
+            the config.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the adapter is of a kind that bitune does not run.
+    """
     file = folder / ADAPTER_CONFIG
     data = read_json(file)
     if beside and isinstance(saved := data.get("modules_to_save"), list):
@@ -119,27 +135,31 @@ def _adapter_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file."""
+    """All tensors of a safetensors file. CheckpointError names the file."""
     if not file.is_file():
         pickled = file.with_suffix(".bin").is_file()
         cause = "only pickled weights (.bin) are there, which can run code and are not read" if pickled else "it is missing"
         raise CheckpointError(f"{file}: {cause}; save or download the checkpoint again as safetensors.")
     try:
         return load_file(str(file))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged or cut short ({_line(error)}); download or save it again.") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged or cut short ({reason(error)}); download or save it again.") from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
 
 
 def read_json(file: Path) -> dict:
-    """A JSON object."""
+    """The JSON object in a file. CheckpointError names the file."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{file} is missing, so {str(file.parent)!r} is no complete checkpoint folder; download or save it again."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not readable JSON ({_line(error)}); download or save it again.") from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is not readable JSON ({reason(error)}); download or save it again.") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{file} holds a {type(data).__name__}, not a JSON object; download or save it again.")
     return data
@@ -149,8 +169,15 @@ def read_text(file: Path) -> str | None:
     """The text of an optional file."""
     try:
         return file.read_text(encoding="utf-8") if file.is_file() else None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is not readable text ({_line(error)}); download it again, or remove it.") from error
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    except ValueError as error:  # UnicodeDecodeError
+        raise CheckpointError(f"{file} is not readable text ({reason(error)}); download it again, or remove it.") from error
+
+
+def _unreadable(file: Path, error: OSError) -> CheckpointError:
+    failure = disk_failure(error)
+    return CheckpointError(f"{file} cannot be read: {failure.cause}; {failure.remedy}.")
 
 
 def _read_theta(file: Path) -> tuple[Tensor, Tensor]:
@@ -167,25 +194,30 @@ def _read_theta(file: Path) -> tuple[Tensor, Tensor]:
 
 
 def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Path:
-    """Write a checkpoint folder, replacing one that is there; `dtype` stores the adapters in another precision.
+    """Write a checkpoint folder, in place of an older checkpoint if there is one; whole, or nothing is changed.
 
-    The new folder is complete beside the old one before it takes its place, so a cut never leaves half a checkpoint.
+    What is not a file of the older checkpoint stays: .git, notes, and a README.md if this checkpoint has no card.
+
+    Args:
+        checkpoint: what is written.
+        folder: a new or empty folder, or one with an older checkpoint.
+        dtype: of the adapters in the files; None for the one that they have.
+
+    Returns:
+        The folder's full path.
+
+    Raises:
+        CheckpointError: the folder holds other things, the disk refuses, or a text or fact cannot be written as JSON.
     """
     folder = Path(folder).resolve()  # a link, or ".", has a name and a parent too
     check_target(folder)
+    files = _serialized(checkpoint, folder, dtype)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-            fresh = Path(beside) / "new"
-            fresh.mkdir()
-            _write_into(fresh, checkpoint, dtype)
-            _swap(folder, fresh, Path(beside) / "old")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{str(folder)!r} could not be written ({_line(error)}); free space, or choose another.") from error
-    except (TypeError, ValueError) as error:  # of json: facts about a training may hold anything
-        raise CheckpointError(
-            f"{str(folder)!r} could not be written: its texts or facts are no JSON ({_line(error)})."
-        ) from error
+        # A process that is killed on the way leaves a folder without config, which is refused, never a mixture.
+        replace_files(folder, files, _older_files(folder), essential=CONFIG_FILE)
+    except OSError as error:
+        failure = disk_failure(error)
+        raise CheckpointError(f"{str(folder)!r} could not be written: {failure.cause}; {failure.remedy}.") from error
     return folder
 
 
@@ -195,37 +227,33 @@ def check_target(folder: str | os.PathLike) -> None:
     try:
         usable = not folder.exists() or (folder / CONFIG_FILE).is_file() or (folder.is_dir() and not any(folder.iterdir()))
     except OSError as error:
-        raise CheckpointError(f"{str(folder)!r} cannot be written to ({_line(error)}); choose another folder.") from error
+        failure = disk_failure(error)
+        raise CheckpointError(f"{str(folder)!r} cannot be written to: {failure.cause}; {failure.remedy}.") from error
     if not usable:
         raise CheckpointError(f"{str(folder)!r} is no checkpoint and not empty; choose an empty or new folder.")
 
 
-def _swap(folder: Path, fresh: Path, old: Path) -> None:
-    if folder.exists():
-        folder.rename(old)
+def _serialized(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> dict[str, bytes]:
+    """Path inside the folder -> content, of every file of the checkpoint."""
+    texts = {LOG_FILE: checkpoint.log, CARD_FILE: checkpoint.card}
     try:
-        fresh.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
-
-
-def _write_into(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
-    config = json.dumps(checkpoint.config.to_dict(), indent=2, ensure_ascii=False)
-    (folder / CONFIG_FILE).write_text(config + "\n", encoding="utf-8")
+        config = json.dumps(checkpoint.config.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        files = {name: text.encode() for name, text in {CONFIG_FILE: config, **texts}.items() if text is not None}
+    except (TypeError, ValueError) as error:  # facts about a training may hold anything, texts half of a surrogate pair
+        raise CheckpointError(
+            f"{str(folder)!r} could not be written: its texts or facts are no JSON ({reason(error)}); leave out what is not text, "
+            "number, list or object."
+        ) from error
     for slot, name in checkpoint.config.adapters.items():
-        adapter, place = checkpoint.adapters[slot], folder / name
-        place.mkdir()
-        (place / ADAPTER_CONFIG).write_text(_peft_json(adapter.config, checkpoint.config.base.id), encoding="utf-8")
+        adapter = checkpoint.adapters[slot]
         weights = {key: value if dtype is None else value.to(dtype) for key, value in adapter.weights.items()}
-        save_file(weights, str(place / ADAPTER_WEIGHTS), metadata={"format": "pt"})
+        files[f"{name}/{ADAPTER_CONFIG}"] = _peft_json(adapter.config, checkpoint.config.base.id).encode()
+        # `save` and not `save_file`: safetensors 0.8 makes files that only their owner may read.
+        files[f"{name}/{ADAPTER_WEIGHTS}"] = save(weights, metadata={"format": "pt"})
     if checkpoint.theta is not None:
         theta_k, theta_v = checkpoint.theta
-        save_file({"theta_k": theta_k.contiguous(), "theta_v": theta_v.contiguous()}, str(folder / MIXING_FILE))
-    for name, text in ((LOG_FILE, checkpoint.log), (CARD_FILE, checkpoint.card)):
-        if text is not None:
-            (folder / name).write_text(text, encoding="utf-8")
+        files[MIXING_FILE] = save({"theta_k": theta_k.contiguous(), "theta_v": theta_v.contiguous()})
+    return files
 
 
 def _peft_json(config: PeftConfig, base: str) -> str:
@@ -234,5 +262,10 @@ def _peft_json(config: PeftConfig, base: str) -> str:
     return json.dumps(values | {"base_model_name_or_path": base}, indent=2, sort_keys=True) + "\n"
 
 
-def _line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+def _older_files(folder: Path) -> Iterable[str]:
+    """What the older checkpoint in `folder` consists of besides its card, there or not."""
+    adapters = {CAUSAL, BIDIRECTIONAL}
+    with contextlib.suppress(CheckpointError):  # none, or damaged: the usual names
+        adapters |= set(BituneConfig.from_dict(read_json(folder / CONFIG_FILE)).adapters.values())
+    files = [f"{name}/{file}" for name in sorted(adapters) for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    return [CONFIG_FILE, MIXING_FILE, LOG_FILE, *files]

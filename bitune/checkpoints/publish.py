@@ -3,26 +3,27 @@
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
 from bitune.checkpoints.folder import Checkpoint, write
 from bitune.errors import CheckpointError
+from bitune.hub import hub_errors, upload_folder
 
 
 def publish(checkpoint: Checkpoint, repository: str, *, private: bool | None = None, token: str | None = None) -> str:
-    """Upload `checkpoint` as the model repository `user/name`, made if it is not there; returns the address of the commit.
+    """Upload a checkpoint to a model repository, which is made if it is not there.
 
-    CheckpointError with the Hub's own reason if it does not take it.
+    Args:
+        checkpoint: what is uploaded.
+        repository: `user/name`.
+        private: for a repository that is made: whether others may see it; None for the account's own setting.
+        token: of the account; None for the one that `hf auth login` stored.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        CheckpointError: the Hub did not take it, with the Hub's reason.
     """
     with tempfile.TemporaryDirectory() as parent:
         folder = write(checkpoint, Path(parent) / "checkpoint")
-        try:
-            api = HfApi(token=token)
-            repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
-            done = api.upload_folder(repo_id=repository, folder_path=str(folder), commit_message="Upload Bitune checkpoint")
-        except Exception as error:  # the Hub client raises its own, its transport's and the system's errors
-            reason = str(error).strip().split("\n")[0]
-            raise CheckpointError(
-                f"The Hub did not take {repository!r} ({type(error).__name__}: {reason}); log in with `hf auth login` and check the name."
-            ) from error
-    return str(done.commit_url)
+        with hub_errors(CheckpointError, f"The Hub did not take {repository!r}"):
+            return upload_folder(repository, folder, message="Upload Bitune checkpoint", private=private, token=token)

@@ -13,9 +13,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bitune.base import default as embedded
+from bitune.base import dequantized as dequantized_module
 from bitune.base import loading as base_module
-from bitune.base import unpacked as unpacked_module
-from bitune.base.loading import choose_device, choose_dtype, load_base
+from bitune.base.devices import choose_device, choose_dtype
+from bitune.base.loading import load_base
 from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
 from tests.gguf_writer import write_gguf
 
@@ -203,7 +204,7 @@ def unpacking(llama, tmp_path, monkeypatch):
     """A small GGUF file in the embedded one's place, and a cache of its own."""
     write_gguf(tmp_path / "tiny.gguf", llama, VOCABULARY)
     stand_in = dataclasses.replace(embedded.EMBEDDED, sha256=embedded.sha256_of(tmp_path / "tiny.gguf"))
-    for module in (base_module, unpacked_module):
+    for module in (base_module, dequantized_module):
         monkeypatch.setattr(module, "EMBEDDED", stand_in)
     monkeypatch.setenv("BITUNE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "tiny.gguf"

@@ -1,7 +1,7 @@
-"""The embedded base once more, as float32 safetensors in the cache: exactly the same numbers, read in 1 s instead of 15 s.
+"""The embedded default, dequantized once and kept in the cache: the same numbers, read in 1 s instead of 15 s.
 
-Almost all of the 15 s go into parsing a GGUF file in Python, at every start. Costs half a gigabyte of disk; deleting it is
-safe. Knows files only; what is in them comes from the caller.
+Almost all of the 15 s go into parsing a GGUF file in Python, at every start. The copy is float32 safetensors of half a gigabyte;
+deleting it is safe. Knows files only; what is in them comes from the caller.
 """
 
 import json
@@ -13,7 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkdtemp
 
+from safetensors import SafetensorError
+
 from bitune.base.default import EMBEDDED, cache_folder, locked, sha256_of
+from bitune.errors import reason
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +24,16 @@ MANIFEST = "unpacked.json"
 """Beside the files: name -> sha256 of each. Written last."""
 
 
-def unpacked(save: Callable[[Path], None]) -> Path | None:
-    """The folder of the unpacked embedded base; `save(folder)` writes it where there is none, or a damaged one.
+def dequantized_default(save: Callable[[Path], None]) -> Path | None:
+    """The folder in the cache that holds the dequantized default; written first where there is none, or a damaged one.
 
-    None if the cache cannot be written: the GGUF file itself is still good to read.
+    Args:
+        save: writes model and tokenizer into the folder that it is given.
+
+    Returns:
+        The folder, as `save_pretrained` writes it; None if the cache cannot be written: the GGUF file is still good to read.
     """
-    # Another version of transformers may unpack otherwise: it gets a folder of its own.
+    # Another version of transformers may dequantize otherwise: it gets a folder of its own.
     target = cache_folder() / f"{EMBEDDED.name}-{EMBEDDED.sha256[:12]}-transformers-{version('transformers')}"
     if _is_whole(target):
         return target
@@ -35,8 +42,10 @@ def unpacked(save: Callable[[Path], None]) -> Path | None:
         with locked(cache_folder() / EMBEDDED.name):  # one lock for all versions: each removes what the others left
             if not _is_whole(target):  # else another process was faster
                 _write(target, save)
-    except OSError as error:
-        logger.warning("%s cannot be written (%s): the next start reads the GGUF file again, which takes longer.", target, error)
+    except (OSError, SafetensorError) as error:  # SafetensorError: a full disk, among others
+        logger.warning(
+            "%s cannot be written (%s): the next start reads the GGUF file again, which takes longer.", target, reason(error)
+        )
         return None
     return target
 

@@ -1,0 +1,151 @@
+"""What loading a base is known to raise, and the sentence for each; what is not in a table here passes with its own name.
+
+The tables were made by damaging files and seeing what transformers, tokenizers, safetensors and gguf raise.
+"""
+
+import contextlib
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+
+from bitune.base.sources import Weights
+from bitune.errors import (
+    BaseNotFoundError,
+    BituneError,
+    ConfigError,
+    UnsupportedModelError,
+    disk_failure,
+    is_out_of_memory,
+    reason,
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """An exception of a library and what it means.
+
+    `kind`: its class; subclasses count too, except where it is Exception itself. `signs`: one of them stands in its text; empty
+    for any text. `sentence` may hold {path}, {reason} and {version}.
+    """
+
+    kind: type[Exception]
+    sentence: str
+    error_class: type[BituneError] = BaseNotFoundError
+    signs: tuple[str, ...] = ()
+
+    def fits(self, error: Exception) -> bool:
+        if not (type(error) is Exception if self.kind is Exception else isinstance(error, self.kind)):
+            return False
+        return not self.signs or any(sign in str(error) for sign in self.signs)
+
+
+_NOT_LOADED = "The base at {path} could not be loaded: "
+_AGAIN = "; copy or download it again."
+
+_MISSING_PACKAGE = Known(ImportError, "The base at {path} needs a package that is not installed: {reason}; install it.")
+
+_FOREIGN = Known(
+    ValueError,  # transformers raises no class of its own for an architecture that it does not have
+    "The base at {path} is of a kind that transformers {version} does not know, and code that comes with a model is never run: "
+    "{reason}; choose a model that transformers has built in.",
+    UnsupportedModelError,
+    signs=(
+        "contains custom code",
+        "does not recognize this architecture",
+        "Should have a `model_type` key",
+        "not supported yet",
+    ),
+)
+
+MODEL_FAILURES = (
+    _MISSING_PACKAGE,
+    _FOREIGN,
+    Known(SafetensorError, _NOT_LOADED + "its weights are damaged or cut short ({reason})" + _AGAIN),
+    Known(StrictDataclassError, _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN),
+    Known(
+        RuntimeError,
+        _NOT_LOADED + "its weights have other shapes than its config.json says" + _AGAIN,
+        signs=("ignore_mismatched_sizes",),
+    ),
+    Known(KeyError, _NOT_LOADED + "its model.safetensors.index.json lacks 'metadata'" + _AGAIN, signs=("'metadata'",)),
+    # transformers' own, without a number of the system, is about a file that is missing or that it cannot parse.
+    Known(OSError, _NOT_LOADED + "{reason}" + _AGAIN),
+)
+
+GGUF_FAILURES = (
+    *MODEL_FAILURES,
+    # The two readers (of gguf and of transformers) unpack and reshape whatever bytes the file has, and check none of them.
+    Known(ValueError, _NOT_LOADED + "the file is damaged or cut short ({reason})" + _AGAIN),
+    Known(struct.error, _NOT_LOADED + "the file is damaged or cut short ({reason})" + _AGAIN),
+)
+
+_UNREADABLE = _NOT_LOADED + "its tokenizer files are damaged or incomplete ({reason})" + _AGAIN
+TOKENIZER_FAILURES = (
+    _MISSING_PACKAGE,
+    Known(ValueError, _UNREADABLE),
+    Known(KeyError, _UNREADABLE),
+    Known(OSError, _UNREADABLE),
+    Known(
+        Exception, _UNREADABLE
+    ),  # the library tokenizers has no class of its own: what its Rust code reports is a bare Exception
+)
+
+
+@contextlib.contextmanager
+def load_errors(weights: Weights, known: Sequence[Known]) -> Iterator[None]:
+    """Raise what loading from `weights` is known to raise as a BituneError in one sentence; any other exception passes as it is."""
+    path = weights.folder if weights.gguf is None else weights.folder / weights.gguf
+    try:
+        yield
+    except BituneError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise ConfigError(f"{weights.id} does not fit into memory ({reason(error)}); {_LESS_MEMORY}.") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            failure = disk_failure(error)
+            raise BaseNotFoundError(_NOT_LOADED.format(path=path) + f"{failure.cause}; {failure.remedy}.") from error
+        if weights.gguf is None and (damage := _damaged_json(weights.folder)):
+            raise BaseNotFoundError(_NOT_LOADED.format(path=path) + damage + _AGAIN) from error
+        for row in known:
+            if row.fits(error):
+                sentence = row.sentence.format(path=path, reason=reason(error), version=transformers.__version__)
+                raise row.error_class(sentence) from error
+        raise
+
+
+_LESS_MEMORY = "free memory, choose another device, or a dtype of 16 bits"
+
+
+@contextlib.contextmanager
+def move_errors(weights: Weights, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Raise ConfigError where the memory of a device does not hold the base; any other exception passes as it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"{weights.id} does not fit into the memory of {device} in {dtype} ({reason(error)}); {_LESS_MEMORY}."
+        ) from error
+
+
+def _damaged_json(folder: Path) -> str | None:
+    """The first file that transformers reads as a JSON object and that holds none, with what is wrong; None if all are well."""
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            continue
+        try:
+            content = json.loads((folder / name).read_text("utf-8"))
+        except (ValueError, RecursionError) as error:
+            return f"{name} is not readable JSON ({reason(error)})"
+        if not isinstance(content, dict):
+            return f"{name} holds {type(content).__name__} in place of a JSON object"
+    return None
