@@ -1,12 +1,13 @@
 """Checkpoint folders: a round trip changes no bit, and an older checkpoint is replaced whole or not at all."""
 
+import errno
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from bitune import (
     METHODS,
@@ -14,7 +15,7 @@ from bitune import (
     CheckpointError,
 )
 from bitune.adapters.kinds import new_peft_config
-from bitune.checkpoints import folder as checkpoint_module
+from bitune.adapters.manager import AdapterManager
 from bitune.checkpoints.folder import read
 from tests.tiny import bitune_on, tiny_base, tiny_model
 from tests.unharmed import ANSWER, PROMPT, bare, change_tensors, contents, edit, refused, scores
@@ -82,7 +83,7 @@ def test_it_loads_beside_others_and_all_answer_as_alone(saved, tmp_path):
     first = bitune_on(base, "lora", seed=7)
     before = scores(first)
     models = [BituneModel.from_pretrained(saved, base=base) for _ in range(2)]
-    assert base.model._bitune_adapter_host.names == ("causal", "causal_2", "bidirectional", "causal_3", "bidirectional_2")
+    assert AdapterManager.of(base.model).names == ("causal", "causal_2", "bidirectional", "causal_3", "bidirectional_2")
     assert all(torch.equal(scores(model), alone) for model in models)
     assert torch.equal(scores(first), before)
     models[1].save_pretrained(tmp_path / "again")
@@ -145,12 +146,46 @@ def test_lora_and_dora_share_a_base(saved, tmp_path):
 
 
 def test_saving_replaces_an_older_checkpoint_whole(folder, tmp_path):
-    (folder / "notes.txt").write_text("of the old one")
+    (folder / "training_log.jsonl").write_text('{"step": 1}\n')
     model = bitune_on(tiny_base(), "lora")
     model.save_pretrained(folder)
     assert set(contents(folder)) == {"bitune_config.json", "causal/adapter_config.json", "causal/adapter_model.safetensors"}
+    assert not (folder / "bidirectional").exists()
     assert torch.equal(scores(BituneModel.from_pretrained(folder, base=tiny_base())), scores(model))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_saving_leaves_files_of_other_people_alone(folder, tmp_path):
+    foreign = {"notes.txt": b"mine", ".git/HEAD": b"ref: main\n", "bidirectional/README.md": b"of PEFT", "README.md": b"my card"}
+    for name, content in foreign.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    inode = folder.stat().st_ino
+    model = bitune_on(tiny_base(), "lora")
+    model.save_pretrained(folder)
+    ours = {"bitune_config.json", "causal/adapter_config.json", "causal/adapter_model.safetensors"}
+    assert set(contents(folder)) == ours | set(foreign)
+    assert all(contents(folder)[name] == content for name, content in foreign.items())
+    assert folder.stat().st_ino == inode, "a shell that stands in the folder still does"
+    model.card = "# The card of this one\n"
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == model.card
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_an_older_config_cannot_name_files_outside_its_folder(folder, tmp_path):
+    outside = shutil.copytree(folder / "causal", tmp_path / "outside")
+    edit(folder / "bitune_config.json", lambda data: data["adapters"].update(causal="../outside"))
+    before = contents(outside)
+    bitune_on(tiny_base()).save_pretrained(folder)
+    assert contents(outside) == before
+    BituneModel.from_pretrained(folder, base=tiny_base())
+
+
+def test_everybody_may_read_what_was_saved(saved):
+    others = {path.name: path.stat().st_mode & 0o044 for path in saved.rglob("*") if path.is_file()}
+    (saved.parent / "plain").write_text("")
+    assert set(others.values()) == {(saved.parent / "plain").stat().st_mode & 0o044}, others
 
 
 def test_a_folder_of_other_things_is_no_target(tmp_path):
@@ -190,30 +225,56 @@ def test_an_empty_folder_a_deep_one_a_link_and_here_are_targets(tmp_path, monkey
     assert (tmp_path / "empty").stat().st_mode & 0o077 == (tmp_path / "a").stat().st_mode & 0o077, "others may read it too"
 
 
-@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("moment", ["bidirectional/adapter_model.safetensors", "mixing.safetensors", "rename"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("moment", ["bidirectional/adapter_model.safetensors", "mixing.safetensors", *range(12)])
 def test_a_cut_while_saving_leaves_the_old_one_whole(error, moment, folder, tmp_path, monkeypatch):
-    before = contents(folder)
+    (folder / "notes.txt").write_text("mine")
+    before, renamed = contents(folder), []
     model = bitune_on(tiny_base(), seed=8)
 
-    def save(tensors, file, **options):
-        if str(file).endswith(moment):
+    def write_bytes(self, data):
+        if self.as_posix().endswith(str(moment)):
             raise error
-        save_file(tensors, file, **options)
+        return original_write(self, data)
 
     def rename(self, target):
-        if self.name == "new":
+        renamed.append(self)
+        if len(renamed) == moment + 1:
             raise error
-        return original(self, target)
+        return original_rename(self, target)
 
-    original = Path.rename
-    monkeypatch.setattr(checkpoint_module, "save_file", save)
-    if moment == "rename":
+    original_write, original_rename = Path.write_bytes, Path.rename
+    if isinstance(moment, str):
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    else:
         monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(CheckpointError if isinstance(error, OSError) else KeyboardInterrupt):
+    with pytest.raises(CheckpointError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
         model.save_pretrained(folder)
+    assert not isinstance(error, OSError) or "the disk is full; free some space" in str(caught.value)
     assert contents(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_save_that_is_cut_in_a_new_folder_leaves_none(tmp_path, monkeypatch):
+    def rename(self, target):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(CheckpointError, match="could not be written: permission denied; change the permissions"):
+        bitune_on(tiny_base()).save_pretrained(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_is_none_of_the_disk_passes_as_it_is(folder, monkeypatch):
+    before = contents(folder)
+
+    def rename(self, target):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        bitune_on(tiny_base()).save_pretrained(folder)
+    assert contents(folder) == before
 
 
 def test_load_takes_over_all_or_nothing(saved, folder):

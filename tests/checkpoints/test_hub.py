@@ -84,10 +84,17 @@ def test_a_repository_of_other_things_is_no_checkpoint(hub):
         BituneModel.from_pretrained("somebody/other", base=tiny_base())
 
 
-@pytest.mark.parametrize(("name", "token"), [("somebody/tiny", "hf_wrong"), ("somebody/tiny", None), ("a b/c", "hf_test")])
-def test_what_the_hub_does_not_take_is_said(hub, model, name, token, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "token", "remedy"),
+    [
+        ("somebody/tiny", "hf_wrong", "log in with `hf auth login`"),
+        ("somebody/tiny", None, "log in with `hf auth login`"),
+        ("a b/c", "hf_test", "check the spelling of user/name"),
+    ],
+)
+def test_what_the_hub_does_not_take_is_said(hub, model, name, token, remedy, tmp_path):
     before = scores(model)
-    with pytest.raises(CheckpointError, match="The Hub did not take.*hf auth login") as caught:
+    with pytest.raises(CheckpointError, match=f"The Hub did not take.*{remedy}") as caught:
         model.push_to_hub(name, token=token)
     assert name in str(caught.value) and "\n" not in str(caught.value)
     assert not hub.files and torch.equal(scores(model), before)
