@@ -105,8 +105,10 @@ def test_batches_give_what_single_prompts_and_single_adapters_give(family, kind,
             torch.testing.assert_close(together[row : row + 1], model(prompt, answer).logits, **CLOSE)
             assert torch.equal(tokens[row, -4:], model.generate(prompt, **GREEDY)[0, -4:]), row
         assert model.manager.can_mix(list(model.names.values())) == (kind == "lora" and family not in EXPERT_FAMILIES)
-        monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: False)
+        asked = []
+        monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: asked.append(adapters))
         torch.testing.assert_close(model(batch, torch.cat(answers), mask).logits, together, **CLOSE)
+        assert asked, "nobody asked can_mix, so both logits were computed in the same way"
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS.keys() - {"mpt"}))
@@ -349,12 +351,12 @@ def test_padding_on_the_wrong_side_is_refused():
     model, (prompt, answer) = bitune_on(tiny_model()), ids(6, 3)
     right = torch.tensor([[1, 1, 1, 1, 0, 0]])
     left = torch.tensor([[0, 1, 1]])
-    for call in (
-        lambda: model(prompt, answer, right),
-        lambda: model(prompt, answer, None, left),
-        lambda: model.generate(prompt, right, **GREEDY),
+    for call, words in (
+        (lambda: model(prompt, answer, right), "prompt_mask.*padded on the left"),
+        (lambda: model(prompt, answer, None, left), "answer_mask.*padded on the right"),
+        (lambda: model.generate(prompt, right, **GREEDY), "prompt_mask.*padded on the left"),
     ):
-        with pytest.raises(ConfigError):
+        with pytest.raises(ConfigError, match=words):
             call()
 
 
