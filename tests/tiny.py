@@ -1,5 +1,6 @@
 """Tiny random models of many families, built from a config, and a tokenizer of bytes: all offline, in milliseconds."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -56,7 +57,8 @@ FAMILIES: dict[str, PreTrainedConfig] = {
 def tiny_model(family: str = "llama", attention: str = "sdpa", seed: int = 0) -> PreTrainedModel:
     """A random model of a family, float32, eval mode."""
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation=attention).eval()
+    # A config of its own: it names the attention in use, and the next model of the family would change that of this one.
+    return AutoModelForCausalLM.from_config(deepcopy(FAMILIES[family]), attn_implementation=attention).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
