@@ -9,7 +9,15 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import (
+    IA3Config,
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -29,24 +37,32 @@ NAMES = ("one", "two")
 kinds = pytest.mark.parametrize("kind", CONFIGS)
 (PROMPT,) = ids(9)
 # PEFT asks transformers for a property under its old name.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning"),
+]
 
 
 def wrapped(model: nn.Module) -> list[BaseTunerLayer]:
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def adapted(config: PeftConfig, *more: PeftConfig, seed: int = 1) -> tuple[PreTrainedModel, PeftModel]:
+def adapted(config: PeftConfig, other: PeftConfig | None = None) -> PreTrainedModel:
     """A tiny Llama in eval mode that carries the adapters `one` and `two`, both random."""
     model = tiny_model()
-    peft = PeftModel(model, config, adapter_name=NAMES[0])
-    for name, other in zip(NAMES[1:], more or [config], strict=True):
-        peft.add_adapter(name, other)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
+    for name, each in zip(NAMES, (config, other or config), strict=True):
+        inject_adapter_in_model(each, model, name)
+    return randomize(model)
+
+
+def randomize(model: nn.Module) -> nn.Module:
+    """Random adapters, the same for the same names and shapes; what is a factor lies around 1."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in sorted(model.named_parameters()):
         if any(f".{adapter}" in name for adapter in NAMES):
-            parameter.data = parameter.data + 0.3 * torch.randn(parameter.shape, generator=generator)
-    return model.eval(), peft
+            factor = "ia3_l" in name or "magnitude" in name
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator) + factor
+    return model.eval()
 
 
 @torch.no_grad()
@@ -77,11 +93,14 @@ def learning(model: nn.Module) -> set[str]:
 def test_the_switches_of_the_layers_choose_what_runs(kind):
     """`set_adapter` and `enable_adapters` of every layer: the same as PeftModel.set_adapter, and the bare base to the bit."""
     bare = logits(tiny_model())
-    model, peft = adapted(CONFIGS[kind]())
+    peft = PeftModel(tiny_model(), CONFIGS[kind](), adapter_name="one")
+    peft.add_adapter("two", CONFIGS[kind]())
+    randomize(peft.get_base_model())
     expected = {None: bare}
     for name in NAMES:
         peft.set_adapter(name)
-        expected[name] = logits(model)
+        expected[name] = logits(peft)
+    model = adapted(CONFIGS[kind]())
     assert not torch.allclose(expected["one"], expected["two"], atol=1e-2)
     assert not torch.allclose(expected["one"], bare, atol=1e-2)
     for name in ("two", None, "one", None, "two", "one"):
@@ -95,7 +114,7 @@ def test_switching_takes_gradients_from_all_adapters_and_set_requires_grad_gives
 
     Both adapters of a Bitune model learn at once; were one of them frozen, it would stay as it was, and nobody would be told.
     """
-    model, _ = adapted(CONFIGS[kind]())
+    model = adapted(CONFIGS[kind]())
     for name in ("one", None, "two"):
         switch(model, name)
         assert learning(model) == set(), "an adapter that is loaded to be used only would learn beside another"
@@ -109,7 +128,7 @@ def test_switching_takes_gradients_from_all_adapters_and_set_requires_grad_gives
 @kinds
 def test_gradients_reach_an_adapter_that_ran_before_another_was_switched_to(kind):
     """One forward under each adapter, one backward: the passes of Bitune. Switching must not cut the graph of what has run."""
-    model, _ = adapted(CONFIGS[kind]())
+    model = adapted(CONFIGS[kind]())
     losses = []
     for name in NAMES:
         switch(model, name)
@@ -140,7 +159,7 @@ def rows_named(model: nn.Module, names: list[str]):
 def test_rows_run_under_the_adapters_that_adapter_names_gives(active):
     """Whichever adapter is active; `__base__` is a row without adapter. A name that a layer does not have counts as that too."""
     other = LoraConfig(r=2, lora_alpha=3, target_modules=["v_proj", "o_proj"], use_rslora=True)
-    model, _ = adapted(CONFIGS["lora"](), other)
+    model = adapted(CONFIGS["lora"](), other)
     alone = {"__base__": logits(tiny_model())}
     for name in NAMES:
         switch(model, name)
@@ -156,7 +175,7 @@ def test_rows_run_under_the_adapters_that_adapter_names_gives(active):
 
 def test_adapter_names_do_nothing_while_adapters_are_off():
     """So bitune activates one of them for a batch of rows: else every row would be the base."""
-    model, _ = adapted(CONFIGS["lora"]())
+    model = adapted(CONFIGS["lora"]())
     switch(model, None)
     with rows_named(model, ["one", "two"]):
         assert torch.equal(logits(model, 2), logits(tiny_model(), 2)), (
@@ -166,14 +185,14 @@ def test_adapter_names_do_nothing_while_adapters_are_off():
 
 def test_a_layer_tells_its_dora_adapters_in_lora_variant():
     """And no others: rank-stabilized LoRA is none. By it bitune decides what can share a batch and what casts can be spared."""
-    model, _ = adapted(CONFIGS["dora"](), LoraConfig(r=4, target_modules=TARGETS, use_rslora=True))
+    model = adapted(CONFIGS["dora"](), LoraConfig(r=4, target_modules=TARGETS, use_rslora=True))
     for layer in wrapped(model):
         assert isinstance(layer, LoraLayer)
         assert set(layer.lora_variant) == {"one"}, "can_mix and under_autocast would take a DoRA adapter for a plain one"
     switch(model, "two")
     with rows_named(model, ["one", "two"]), pytest.raises(ValueError, match="DoRA"):
         logits(model, 2)
-    model, _ = adapted(CONFIGS["ia3"]())
+    model = adapted(CONFIGS["ia3"]())
     assert not any(isinstance(layer, LoraLayer) for layer in wrapped(model)), "IA3 would be mixed in one batch as LoRA is"
 
 
@@ -181,7 +200,7 @@ def test_a_layer_tells_its_dora_adapters_in_lora_variant():
 def test_a_lora_layer_adds_two_products_and_a_factor(stabilized):
     """base(x) + B(A(x)) x scaling, `lora_A`, `lora_B` and `scaling` by the adapter's name; scaling is alpha / r, or / sqrt(r)."""
     config = LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS, use_rslora=stabilized)
-    model, _ = adapted(config)
+    model = adapted(config)
     switch(model, "two")
     generator = torch.Generator().manual_seed(3)
     for layer in wrapped(model):
@@ -194,7 +213,7 @@ def test_a_lora_layer_adds_two_products_and_a_factor(stabilized):
 def test_what_is_injected_into_a_model_in_eval_mode_is_in_training_mode():
     """So its dropout is on, and answers differ from run to run, until somebody calls eval() after every adapter that is added."""
     model = tiny_model()
-    PeftModel(model, LoraConfig(r=4, target_modules=TARGETS, lora_dropout=0.5, init_lora_weights=False))
+    inject_adapter_in_model(LoraConfig(r=4, target_modules=TARGETS, lora_dropout=0.5, init_lora_weights=False), model, "one")
     assert not model.training
     assert any(module.training for module in model.modules()), "PEFT takes over the mode now: bitune need not set it any more"
     assert not torch.equal(logits(model), logits(model))
@@ -211,8 +230,7 @@ def test_injecting_wraps_the_very_layers_of_the_base_in_place(kind):
     model = tiny_model()
     before, attributes, bare = dict(model.named_modules()), set(vars(model)), logits(model)
     weights = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-    peft = PeftModel(model, CONFIGS[kind](), adapter_name="one")
-    assert peft.get_base_model() is model
+    assert inject_adapter_in_model(CONFIGS[kind](), model, "one") is model
     layers = {path: module for path, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
     assert {path.rsplit(".", 1)[1] for path in layers} == set(TARGETS) and len(layers) == len(TARGETS) * 4
     for path, layer in layers.items():
@@ -227,47 +245,49 @@ def test_injecting_wraps_the_very_layers_of_the_base_in_place(kind):
 @kinds
 def test_delete_adapter_of_a_layer_takes_one_adapter_whole_and_leaves_the_other(kind):
     """No parameter and no `lora_variant` of it stays, and nothing is said as long as another one is active."""
-    model, peft = adapted(CONFIGS[kind]())
+    model = adapted(CONFIGS[kind]())
     switch(model, "two")
     expected = logits(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for layer in wrapped(model):
             layer.delete_adapter("one")
-    peft.peft_config.pop("one")
+    model.peft_config.pop("one")
     assert not [name for name, _ in model.named_parameters() if ".one" in name], "weights of a removed adapter stay in memory"
     assert all("one" not in vars(layer).get("lora_variant", {}) for layer in wrapped(model))
     assert torch.equal(logits(model), expected)
     switch(model, None)
     assert torch.equal(logits(model), logits(tiny_model()))
-    peft.add_adapter("one", CONFIGS["lora" if kind == "dora" else kind]())  # the name is free, for another kind too
-    assert set(peft.peft_config) == {"one", "two"}
+    inject_adapter_in_model(CONFIGS["lora" if kind == "dora" else kind](), model, "one")  # the name is free, for another kind too
+    assert set(model.peft_config) == {"one", "two"}
     switch(model, "two")
     assert torch.equal(logits(model.eval()), expected)
 
 
 @kinds
 def test_weights_have_the_keys_of_a_peft_folder_and_go_back_in(kind):
-    """Keys `base_model.model.` + path, without the adapter's name; `state_dict` is looked up by the same prefix.
+    """Paths without the adapter's name out; in with `base_model.model.` before them, as files have it, or without.
 
-    `set_peft_model_state_dict` returns keys that it does not know and raises nothing: check_fit compares them before.
+    `set_peft_model_state_dict` only returns the keys that it does not know: a prefix that it no longer took off would load nothing.
     """
-    model, peft = adapted(CONFIGS[kind]())
-    weights = {name: get_peft_model_state_dict(peft, adapter_name=name, save_embedding_layers=False) for name in NAMES}
-    assert all(key.startswith("base_model.model.model.layers.") and ".one" not in key for key in weights["one"])
-    assert weights["one"].keys() == weights["two"].keys()
-    own = sum(parameter.numel() for key, parameter in model.named_parameters() if ".one" in key)
-    assert sum(value.numel() for value in weights["one"].values()) == own, "a checkpoint would lack a part of its adapter"
-    state = {f"base_model.model.{key}": value * 2 for key, value in model.state_dict().items()}
-    doubled = get_peft_model_state_dict(peft, state, adapter_name="one", save_embedding_layers=False)
-    assert all(torch.equal(value, weights["one"][key] * 2) for key, value in doubled.items())
-    assert doubled.keys() == weights["one"].keys(), "weights gathered from other processes would not be saved"
+    model = adapted(CONFIGS[kind]())
+    one, two = (get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False) for name in NAMES)
+    assert all(key.startswith("model.layers.") and ".one" not in key for key in one) and one.keys() == two.keys()
+    numbers = sum(parameter.numel() for key, parameter in model.named_parameters() if ".one" in key)
+    assert sum(value.numel() for value in one.values()) == numbers, "a checkpoint would lack a part of its adapter"
+    state = {key: value * 2 for key, value in model.state_dict().items()}
+    doubled = get_peft_model_state_dict(model, state, adapter_name="one", save_embedding_layers=False)
+    assert doubled.keys() == one.keys(), "weights gathered from other processes would not be saved"
+    assert all(torch.equal(value, one[key] * 2) for key, value in doubled.items())
     switch(model, "one")
     expected = logits(model)
-    copied = {key: value.clone() for key, value in weights["one"].items()}
-    set_peft_model_state_dict(peft, copied, adapter_name="two")
     switch(model, "two")
+    assert not torch.allclose(logits(model), expected, atol=1e-2)
+    set_peft_model_state_dict(model, {f"base_model.model.{key}": value.clone() for key, value in one.items()}, adapter_name="two")
     assert torch.equal(logits(model), expected), "a checkpoint that is loaded would answer otherwise than the one saved"
+    peft = PeftModel(tiny_model(), CONFIGS[kind](), adapter_name="one")
+    folder = get_peft_model_state_dict(peft, adapter_name="one", save_embedding_layers=False)
+    assert folder.keys() == {f"base_model.model.{key}" for key in one}, "PEFT would not read the folders that bitune writes"
 
 
 # --- numbers under autocast -----------------------------------------------------------------------------------------------
@@ -275,7 +295,7 @@ def test_weights_have_the_keys_of_a_peft_folder_and_go_back_in(kind):
 
 def test_without_the_casts_of_inputs_plain_lora_computes_the_same_under_autocast():
     """`disable_input_dtype_casting` turns `cast_input_dtype_enabled` of every layer off, for its block only."""
-    model, _ = adapted(CONFIGS["lora"]())
+    model = adapted(CONFIGS["lora"]())
     for layer in wrapped(model):
         layer.get_base_layer().to(torch.bfloat16)
     switch(model, "one")
