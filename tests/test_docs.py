@@ -57,7 +57,7 @@ def steps(script: str) -> list[str]:
     for line in lines:
         command = [line]
         if end := re.search(r"<<'(\w+)'$", line):
-            command += [text for text in iter(lambda: next(lines), end[1])] + [end[1]]
+            command += [*iter(lambda: next(lines), end[1]), end[1]]
         while command[-1].endswith("\\"):
             command.append(next(lines))
         if line.strip():
@@ -86,9 +86,7 @@ def environment() -> dict[str, str]:
 def started(command: str, folder: Path):
     """The page that a printed command starts; gives its address."""
     arguments = shlex.split(command, comments=True)
-    page = subprocess.Popen(
-        arguments, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    page = subprocess.Popen(arguments, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         lines = []
         for line in iter(page.stdout.readline, ""):
