@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -77,9 +78,11 @@ def folder(tmp_path, default_base) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """`python` is the one that runs the tests, and there is no Hub; a page takes any free port, as 7860 may be in use."""
+    """`python` is the one that runs the tests, and there is no Hub; a page takes a free port, as 7860 may be in use."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "HF_ENDPOINT": "http://127.0.0.1:9", "GRADIO_SERVER_PORT": "0"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return os.environ | {"PATH": path, "HF_ENDPOINT": "http://127.0.0.1:9", "GRADIO_SERVER_PORT": str(port)}
 
 
 @contextmanager
