@@ -27,8 +27,8 @@ NAMES = [page.name for page in DOCUMENTS]
 
 # What a reader has in the folder after a download, as far as the blocks need it.
 DOWNLOADED = ("Makefile", "app", "app.py", "assets", "bitune", "requirements.txt")
-# Commands that install, wait for somebody's password, run for hours or need several GPUs: looked at (see `checked`), not run.
-NOT_RUN = ("make ", "pip install ", "git ", "hf ", "accelerate launch ", "python -m study ", "python -m benchmarks.")
+# Commands that install, download, ask for an account, run for hours or want several GPUs: looked at (see `checked`), not run.
+NOT_RUN = ("make ", "pip install ", "git ", "hf ", "accelerate launch ", "python -m bitune.harness ", "python -m study ")
 # In Python: needs an account on the Hub.
 PUBLISHES = "push_to_hub("
 SERVER = "python app.py"
