@@ -4,12 +4,12 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from app.ui.paths import ASSETS
 from bitune.errors import ConfigError
 
 DEFAULT_BASE = "smollm2-135m-instruct"
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
 TRUE = ("1", "true", "yes", "on")
 
 

@@ -13,8 +13,9 @@ from threading import Lock
 
 from app.attention import bertviz as frames
 from app.attention import maps
-from app.compare.handlers import Screen, sentence
-from app.compare.request import shown, whole
+from app.compare.handlers import Screen
+from app.ui.checks import shown, whole
+from app.ui.errors import sentence
 from app.ui.variants import views_of, with_what_ifs
 from app.ui.what_ifs import read as what_ifs_of
 from bitune.errors import ConfigError, PromptError

@@ -7,10 +7,11 @@ from pathlib import Path
 import gradio as gr
 
 from app.attention.handlers import AttentionHandlers, Offer
-from app.compare.handlers import Screen, sentence
-from app.compare.request import TEMPLATES
-from app.compare.tab import MODEL_QUEUE
+from app.compare.handlers import Screen
+from app.ui.errors import sentence
+from app.ui.events import MODEL_QUEUE
 from app.ui.examples import EXAMPLES
+from app.ui.prompt_templates import TEMPLATES
 
 VIEW = Path(__file__).resolve().parent
 SCRIPTS = ("view.js", "paint.js", "files.js", "text.js", "buttons.js")  # one scope; the last shows what is there already

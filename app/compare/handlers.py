@@ -3,7 +3,6 @@
 Only plain values pass through here, so that on a ZeroGPU Space the model may live in another process.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -12,13 +11,11 @@ from types import MappingProxyType
 from app.compare.recorded import Recording
 from app.compare.request import CompareRequest
 from app.ui import render
+from app.ui.errors import sentence
 from app.ui.examples import EXAMPLES
 from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
-from bitune.errors import BituneError
 from bitune.schema.results import Update
-
-log = logging.getLogger(__name__)
 
 NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
 
@@ -136,11 +133,3 @@ class CompareHandlers:
 def as_json(completion: dict[str, object]) -> dict[str, object]:
     """A completion without the name it stands under already, and without its token ids, which mean nothing without the tokenizer."""
     return {key: value for key, value in completion.items() if key not in ("variant", "token_ids")}
-
-
-def sentence(error: Exception) -> str:
-    """An error as one sentence for a person. What nobody foresaw goes to the log with its traceback, and only its kind to the page."""
-    if isinstance(error, BituneError):
-        return str(error)
-    log.exception("a request failed", exc_info=error)
-    return f"This request failed inside the model ({type(error).__name__}). The log of the app has the details; the app goes on."

@@ -10,8 +10,9 @@ from datetime import date
 from pathlib import Path
 
 from app.compare.request import CompareRequest
-from app.settings import ASSETS, Settings
+from app.settings import Settings
 from app.ui.examples import EXAMPLES, Example
+from app.ui.paths import ASSETS
 from app.ui.variants import VariantView, views_of
 from bitune.errors import BituneError, DataError
 from bitune.schema.results import Completion, Update

@@ -6,11 +6,12 @@ Checked here is what only the page knows; the engine checks prompt, numbers and 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from app.ui.what_ifs import plain, read, shown
+from app.ui.checks import names, shown, whole
+from app.ui.prompt_templates import TEMPLATES
+from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
 
 MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
-TEMPLATES = {"own": "the checkpoint's own", "chat": "the base's chat template", "none": "none, the text as it is"}
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,6 @@ class CompareRequest:
             "seed": self.seed,
             "what_ifs": read(self.what_ifs),
         }
-
-
-def names(value: object) -> tuple[str, ...]:
-    """`value` as a tuple of names, else ConfigError."""
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f"variants must be a list of names; got {shown(value)}.")
-    return tuple(value)
-
-
-def whole(value: object) -> object:
-    """A whole number that JSON made a float (64.0) as int; anything else as it is, for the engine to judge."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def from_query(query: Mapping[str, str], variants: Iterable[str]) -> CompareRequest | None:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.compare.handlers import CompareHandlers, Screen, sentence
-from app.compare.request import MAX_NEW_TOKENS, TEMPLATES, from_query
+from app.compare.handlers import CompareHandlers, Screen
+from app.compare.request import MAX_NEW_TOKENS, from_query
+from app.ui.errors import sentence
+from app.ui.events import MODEL_QUEUE, STOPPING
 from app.ui.examples import EXAMPLES
+from app.ui.prompt_templates import TEMPLATES
 from bitune.errors import BituneError
 
-MODEL_QUEUE = "model"  # every event that runs the model waits in this one queue, one at a time
 INTRODUCTION = (
     "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: "
     "there an answer parts from the one in the first column."
@@ -29,9 +31,6 @@ COPY_LINK = """(prompt, variants, template, max_new_tokens, temperature, top_p, 
     if (navigator.clipboard) navigator.clipboard.writeText(url.href);
     return navigator.clipboard ? "Link copied" : "Link is in the address bar";
 }"""
-
-# At once: the model notices between two steps, and reading a long prompt is one step.
-STOPPING = "() => ({__type__: 'update', value: 'Stopping', interactive: false})"
 
 
 @dataclass(frozen=True)

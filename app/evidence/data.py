@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from app.settings import ASSETS
+from app.ui.paths import ASSETS
 from bitune.errors import DataError
 
 FOLDER = ASSETS / "evidence"

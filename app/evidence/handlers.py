@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from app.compare.handlers import sentence
-from app.compare.request import shown
 from app.evidence import items as evidence_items
 from app.evidence import listing as evidence_list
 from app.evidence import table as evidence_table
@@ -14,6 +12,8 @@ from app.evidence.data import FOLDER, Evidence, Row, as_json, load_all
 from app.evidence.items import ALL, PAGE, Item
 from app.evidence.texts import ItemTexts, as_asked
 from app.ui import render
+from app.ui.checks import shown
+from app.ui.errors import sentence
 from bitune.errors import ConfigError, UnknownNameError
 
 NOTHING_RECORDED = (

@@ -7,10 +7,11 @@ import gradio as gr
 
 from app.attention.handlers import AttentionHandlers
 from app.attention.tab import Fields as AttentionFields
-from app.compare.handlers import CompareHandlers, Screen, sentence
+from app.compare.handlers import CompareHandlers, Screen
 from app.compare.tab import Fields as CompareFields
 from app.compare.tab import Outputs
 from app.evidence.handlers import Asked, EvidenceHandlers, Explorer
+from app.ui.errors import sentence
 
 INTRODUCTION = (
     "How many test questions each variant of the study answered right: the base, and what was trained on it with the same data. "

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from app.compare.differences import difference
 from app.mixing.log import TrainingSeries, thinned
+from app.ui.differences import difference
 from app.ui.render import chip, faithful
 from app.ui.variants import VariantView
 from bitune.schema.results import SweepPoint

@@ -8,13 +8,13 @@ from itertools import count
 
 import numpy as np
 
-from app.compare.handlers import sentence
-from app.compare.request import names
 from app.mixing import charts as mixing_charts
 from app.mixing import figures as mixing_figures
 from app.mixing.figures import Channel
 from app.mixing.log import TrainingSeries, for_programs, series
 from app.ui import render
+from app.ui.checks import names
+from app.ui.errors import sentence
 from app.ui.variants import VariantView, views_of, with_what_ifs
 from app.ui.what_ifs import add, ratios
 from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.compare.handlers import sentence
-from app.compare.tab import MODEL_QUEUE, STOPPING, Fields
+from app.compare.tab import Fields
 from app.mixing.handlers import NO_CHECKPOINT, Added, MixingHandlers, SweepScreen
+from app.ui.errors import sentence
+from app.ui.events import MODEL_QUEUE, STOPPING
 from app.ui.examples import EXAMPLES
 from app.ui.what_ifs import MAX_WHAT_IFS
 from bitune.schema.variants import PRESETS

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from html import escape
 
-from app.compare.differences import difference, in_words
+from app.ui.differences import difference, in_words
 from app.ui.figures import passes_icon, way_of_a_prompt
 from app.ui.variants import VariantView
 from bitune.schema.results import BaseFacts, CheckpointFacts, Completion, Update

@@ -1,22 +1,48 @@
-"""HTML from jinja2 templates with autoescape. Templates lie beside the code of their room: `render("mixing/table.html", ...)`."""
+"""HTML from jinja2 templates with autoescape. Templates lie beside the code of their room: `render("mixing/table.html", ...)`.
 
-from pathlib import Path
+Pieces that every tab uses are macros in ui/macros.html: a template imports them, Python calls `chip`, `empty`, ... of this module.
+"""
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-_APP = Path(__file__).resolve().parent.parent
+from app.ui.paths import APP
+from app.ui.variants import VariantView
+
+# Control characters have no shape of their own and some swallow their neighbours: they are shown as their Unicode pictures.
+CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
+
+
+def faithful(text: str) -> str:
+    """Model text as a template shows it: exactly this text, control characters made visible. Autoescape does the rest."""
+    return text.translate(CONTROL_PICTURES)
+
+
+def amount(number: int) -> str:
+    """A large number as people say it: 134,515,008 is 135M."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def count(number: int, thing: str) -> str:
+    """`3 checkpoints`, `1 checkpoint`, `no checkpoint`."""
+    return f"{number or 'no'} {thing}{'s' if number > 1 else ''}"
+
 
 environment = Environment(
-    loader=FileSystemLoader(_APP),
+    loader=FileSystemLoader(APP),
     autoescape=True,
     undefined=StrictUndefined,  # a misspelt name is an error, not a gap in the page
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=False,
 )
+environment.filters |= {"faithful": faithful, "amount": amount, "count": count}
 
 
-def render(template: str, **values: object) -> str:
+def render(template: str, **values: object) -> Markup:
     """The HTML of a template.
 
     Args:
@@ -26,4 +52,34 @@ def render(template: str, **values: object) -> str:
     Returns:
         HTML that is safe to show.
     """
-    return environment.get_template(template).render(values)
+    return Markup(environment.get_template(template).render(values))
+
+
+def macro(name: str, *values: object) -> Markup:
+    """The HTML of one macro of ui/macros.html."""
+    return getattr(environment.get_template("ui/macros.html").module, name)(*values)
+
+
+def chip(view: VariantView) -> Markup:
+    """Colour and name of a variant, the same wherever it appears."""
+    return macro("chip", view)
+
+
+def empty(words: str) -> Markup:
+    """Words where results will be."""
+    return macro("empty", words)
+
+
+def problem(sentence: str) -> Markup:
+    """What went wrong, where the results would be."""
+    return macro("problem", sentence)
+
+
+def introduction(words: str) -> Markup:
+    """What one sees in a tab and what to look for."""
+    return macro("introduction", words)
+
+
+def heading(title: str, words: str) -> Markup:
+    """What a part of a tab is called, and what one sees there."""
+    return macro("heading", title, words)

@@ -6,6 +6,7 @@ when another one is taken away.
 
 from collections.abc import Iterable, Mapping
 
+from app.ui.checks import shown
 from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
@@ -94,9 +95,3 @@ def add(
     used = {other["colour"] for other in what_ifs.values()}
     value["colour"] = next(place for place in range(MAX_WHAT_IFS) if place not in used)
     return {**what_ifs, name: value}, name
-
-
-def shown(value: object) -> str:
-    """A value as it may stand in a sentence: short."""
-    written = repr(value)
-    return written if len(written) <= 40 else written[:39] + "…"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from app.compare.differences import difference, in_words
+from app.ui.differences import difference, in_words
 
 
 def marked(reference: str, text: str) -> list[str]:

@@ -1,0 +1,22 @@
+"""The rule for errors, the same in every tab: one sentence for people; what nobody foresaw goes to the log."""
+
+import logging
+
+from bitune.errors import BituneError
+
+log = logging.getLogger(__name__)
+
+
+def sentence(error: Exception) -> str:
+    """An error as one sentence for a person.
+
+    Args:
+        error: What was raised while a request was answered.
+
+    Returns:
+        The text of a BituneError. Of anything else only the name of its class; the log has the traceback.
+    """
+    if isinstance(error, BituneError):
+        return str(error)
+    log.exception("a request failed", exc_info=error)
+    return f"This request failed inside the model ({type(error).__name__}). The log of the app has the details; the app goes on."

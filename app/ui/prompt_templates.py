@@ -1,0 +1,16 @@
+"""The templates around a prompt that a person can choose."""
+
+import gradio as gr
+
+TEMPLATES = {"own": "the checkpoint's own", "chat": "the base's chat template", "none": "none, the text as it is"}
+
+
+def template_choice(has_chat_template: bool, **options: object) -> gr.Radio:
+    """The choice among the templates that this base has.
+
+    Args:
+        has_chat_template: Whether the base has one.
+        options: More arguments of gr.Radio.
+    """
+    choices = [(label, key) for key, label in TEMPLATES.items() if has_chat_template or key != "chat"]
+    return gr.Radio(choices, value="own", label="Template around the prompt", **options)

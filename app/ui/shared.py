@@ -1,0 +1,51 @@
+"""What passes between tabs. No tab imports another one: page.py hands these from the tab that has them to the one that needs them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+from gradio.components import Component
+
+from app.ui.frame import Updates
+
+
+@dataclass(frozen=True)
+class LatestRun:
+    """What Compare ran last, for Attention: `answers` by name of the variant, in the order of their columns."""
+
+    prompt: str
+    template: str
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """A tab's fields from which another tab takes a prompt and the template around it."""
+
+    prompt: gr.Textbox
+    template: gr.Radio
+
+
+@dataclass(frozen=True)
+class PromptTarget:
+    """A tab that takes a prompt from another one.
+
+    `tab`: its id among the page's tabs. `components`: what is updated. `fill`: a prompt and its template as these updates.
+    """
+
+    tab: str
+    components: Sequence[Component]
+    fill: Callable[[str, str], Updates]
+
+
+@dataclass(frozen=True)
+class WhatIfTarget:
+    """A tab in which a visitor's what-ifs are variants to choose.
+
+    `chosen`: the choice, an input of whoever adds a what-if. `components`: what is updated. `show`: the what-ifs that there are, the
+    variants chosen until now and the name of a new what-if, or None, as these updates.
+    """
+
+    chosen: gr.CheckboxGroup
+    components: Sequence[Component]
+    show: Callable[[Mapping[str, dict], Sequence[str], str | None], Updates]
