@@ -11,8 +11,10 @@ from functools import cache
 from importlib.metadata import files
 
 import numpy as np
+from markupsafe import Markup
 
-from app.attention.maps import label, prompt_rows, readings
+from app.attention.maps import described_passes, label, prompt_rows
+from app.ui.templates import render
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.schema.results import AttentionMaps
 
@@ -24,32 +26,16 @@ MARKER = "PYTHON_PARAMS"  # stands twice in BertViz's file, the second time in a
 CDN = "https://cdnjs.cloudflare.com"
 ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
-DOCUMENT = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'">
-<title>BertViz</title><style>body {{ margin: 12px; background: #fff; color: #000; }}</style></head>
-<body><div id="bertviz" style="font-family: sans-serif"><span>{controls}</span><div id="vis"></div></div>
-<script>{jquery}</script>
-<script>{d3}</script>
-<script>
-// BertViz asks RequireJS for jQuery and D3; both are here already. It wants the colours of D3 version 5.
-if (!d3.schemeCategory10) d3.schemeCategory10 = d3.scale.category10().range();
-const require = {{ config() {{}} }}, requirejs = (names, run) => run(window.jQuery, window.d3);
-</script>
-<script>{drawing}</script>
-</body></html>
-"""
 
-
-def frame(maps: AttentionMaps, view: str, reading: str, layer: int, head: int | None = None) -> dict[str, str]:
-    """One reading of `maps` in one of VIEWS, `layer` in it: {html, words}; words alone where it would be too large to draw.
+def frame(maps: AttentionMaps, view: str, pass_name: str, layer: int, head: int | None = None) -> dict[str, str]:
+    """One pass of `maps` in one of VIEWS, `layer` in it: {html, words}; words alone where it would be too large to draw.
 
     The head view begins with `head` alone, or with all heads.
     """
     if view not in VIEWS:
         raise UnknownNameError("view", str(view), VIEWS)
-    if reading not in maps.passes:
-        raise UnknownNameError("reading", str(reading), maps.passes)
+    if pass_name not in maps.passes:
+        raise UnknownNameError("reading", str(pass_name), maps.passes)
     if layer not in maps.layers:
         raise ConfigError(f"Layer {layer} is not among the layers of these maps.")
     if prompt_rows(maps) == 0:
@@ -57,8 +43,8 @@ def frame(maps: AttentionMaps, view: str, reading: str, layer: int, head: int | 
     layers = layers_that_fit(maps, view, layer)
     if not layers:
         return {"words": too_large(maps, view)}
-    title = next(r["title"] for r in readings(maps) if r["name"] == reading)
-    return {"html": document(maps, view, reading, layers, layer, head), "words": said(maps, layers, title)}
+    title = next(p["title"] for p in described_passes(maps) if p["name"] == pass_name)
+    return {"html": document(maps, view, pass_name, layers, layer, head), "words": in_words(maps, layers, title)}
 
 
 def layers_that_fit(maps: AttentionMaps, view: str, layer: int) -> list[int]:
@@ -85,7 +71,7 @@ def too_large(maps: AttentionMaps, view: str) -> str:
     )
 
 
-def said(maps: AttentionMaps, layers: list[int], title: str) -> str:
+def in_words(maps: AttentionMaps, layers: list[int], title: str) -> str:
     """What the frame shows, in one sentence or two."""
     if len(layers) == 1:
         return f"{title}, layer {layers[0]} only: with more the browser would stand still."
@@ -94,28 +80,29 @@ def said(maps: AttentionMaps, layers: list[int], title: str) -> str:
     return f"{title}, all {len(layers)} layers."
 
 
-def document(maps: AttentionMaps, view: str, reading: str, layers: list[int], layer: int, head: int | None) -> str:
+def document(maps: AttentionMaps, view: str, pass_name: str, layers: list[int], layer: int, head: int | None) -> str:
     """The whole document of a frame."""
-    drawing = packaged("bertviz", f"bertviz/{VIEWS[view]}")
-    parameters = json.dumps(view_parameters(maps, view, reading, layers, layer, head), separators=(",", ":"))
+    drawing = str(packaged("bertviz", f"bertviz/{VIEWS[view]}"))
+    parameters = json.dumps(view_parameters(maps, view, pass_name, layers, layer, head), separators=(",", ":"))
     if drawing.count(MARKER) < 1 or "requirejs(['jquery', 'd3']" not in drawing:
         raise ConfigError("The installed BertViz is not one this page knows; install the version in requirements.txt.")
     drawing = drawing.replace(CDN, "").replace(MARKER, parameters.translate(ESCAPES), 1)
-    return DOCUMENT.format(
-        controls='Layer: <select id="layer"></select>' if view == "head" else "",
+    return render(
+        "attention/bertviz.html",
+        view=view,
         jquery=packaged("XStatic-jQuery", "xstatic/pkg/jquery/data/jquery.min.js"),
         d3=packaged("XStatic-D3", "xstatic/pkg/d3/data/d3.js"),
-        drawing=drawing,
+        drawing=Markup(drawing),
     )
 
 
 def view_parameters(
-    maps: AttentionMaps, view: str, reading: str, layers: list[int], layer: int, head: int | None
+    maps: AttentionMaps, view: str, pass_name: str, layers: list[int], layer: int, head: int | None
 ) -> dict[str, object]:
     """What BertViz's own Python would hand to its JavaScript."""
     tokens = [label(token) for token in maps.tokens[: prompt_rows(maps)]]
     places = [maps.layers.index(kept) for kept in layers]
-    weights = np.round(maps.passes[reading][places].astype(np.float64), 4)
+    weights = np.round(maps.passes[pass_name][places].astype(np.float64), 4)
     attention = [{"name": None, "attn": weights.tolist(), "left_text": tokens, "right_text": tokens}]
     shared = {"attention": attention, "default_filter": "0", "root_div_id": "bertviz", "include_layers": layers}
     if view == "head":
@@ -125,7 +112,7 @@ def view_parameters(
 
 
 @cache
-def packaged(distribution: str, path: str) -> str:
+def packaged(distribution: str, path: str) -> Markup:
     """A text file of an installed package, found without importing it, and fit to stand inside a script."""
-    found = next(file for file in files(distribution) if file.as_posix() == path)
-    return found.locate().read_text(encoding="utf-8").replace("</script", "<\\/script")
+    file = next(file for file in files(distribution) if file.as_posix() == path)
+    return Markup(file.locate().read_text(encoding="utf-8").replace("</script", "<\\/script"))

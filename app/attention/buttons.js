@@ -24,7 +24,7 @@ async function drawBertviz() {
     place.replaceChildren();
     words.textContent = "Drawing …";
     const { layer, head } = view.picture;
-    const question = { key: view.seen.key, layer, head, view: part("bertviz-view").value, reading: part("bertviz-reading").value };
+    const question = { key: view.seen.key, layer, head, view: part("bertviz-view").value, pass_name: part("bertviz-reading").value };
     const answer = await server.frame(question);
     if (!answer.html) {
         words.textContent = answer.problem || answer.words;

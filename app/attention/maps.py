@@ -1,6 +1,6 @@
 """Attention maps -> what crosses to the browser. Pure: numpy in, plain values out; no gradio, no model.
 
-One *picture* is one head (or the mean over heads) of one layer: for each reading of the prompt a square over all tokens that
+One *picture* is one head (or the mean over heads) of one layer: for each pass over the prompt a square over all tokens that
 attend, prompt and answer together. Rows of the prompt come from the pass itself. Rows of the answer, which the last prompt
 token begins, attend to a cache: to the one that the first pass alone would have left, or to the variant's own.
 """
@@ -11,10 +11,11 @@ from base64 import b64encode
 import numpy as np
 from safetensors.numpy import save
 
-from app.ui.figures import ANTICAUSAL, BIDIRECTIONAL, CAUSAL
 from bitune.errors import ConfigError
 from bitune.schema.results import AttentionMaps, HeadSummary
+from bitune.schema.variants import BIDIRECTIONAL, CAUSAL
 
+ANTICAUSAL = "anticausal"
 MEASURES = ("look_ahead", "first_token", "distance", "entropy")
 SEES = {
     CAUSAL: "each word sees the words before it",
@@ -26,14 +27,14 @@ LEVELS = 255
 SIGNS = {code: 0x2400 + code for code in range(32)} | {127: 0x2421, ord("\n"): "↵", ord("\t"): "→", ord("\r"): "␍"}
 
 
-def readings(maps: AttentionMaps) -> list[dict[str, str]]:
+def described_passes(maps: AttentionMaps) -> list[dict[str, str]]:
     """Name, attention, title and one line of words of every pass, the first one first."""
     titles = ("First reading", "Second reading") if len(maps.passes) > 1 else ("The one reading",)
-    found = []
+    passes = []
     for name, title in zip(maps.passes, titles, strict=True):
         attention = CAUSAL if name.endswith(CAUSAL) and name != ANTICAUSAL else name
-        found.append({"name": name, "attention": attention, "title": title, "about": SEES[attention]})
-    return found
+        passes.append({"name": name, "attention": attention, "title": title, "about": SEES[attention]})
+    return passes
 
 
 def prompt_rows(maps: AttentionMaps) -> int:
@@ -42,7 +43,7 @@ def prompt_rows(maps: AttentionMaps) -> int:
 
 
 def overview(maps: AttentionMaps) -> dict[str, object]:
-    """What the page needs at once, whatever head is open: tokens, readings, and the measures of every head."""
+    """What the page needs at once, whatever head is open: tokens, passes, and the measures of every head."""
     first = next(iter(maps.summaries.values()))
     layers, heads = first.entropy.shape
     return {
@@ -50,7 +51,7 @@ def overview(maps: AttentionMaps) -> dict[str, object]:
         "labels": [label(token) for token in maps.tokens],
         "rows": prompt_rows(maps) + maps.answer.mixed.shape[2],
         "prompt_rows": prompt_rows(maps),
-        "readings": readings(maps),
+        "passes": described_passes(maps),
         "layers": layers,
         "heads": heads,
         "measures": {measure: [rounded(getattr(s, measure)) for s in maps.summaries.values()] for measure in MEASURES},
@@ -64,7 +65,7 @@ def rounded(values: np.ndarray) -> list:
 
 
 def most_telling(summaries: list[HeadSummary]) -> dict[str, int]:
-    """The head to open first: of two readings the one that looks ahead most in the second; of one, the farthest-looking."""
+    """The head to open first: of two passes the one that looks ahead most in the second; of one, the farthest-looking."""
     values = summaries[1].look_ahead if len(summaries) > 1 else summaries[0].distance
     layer, head = np.unravel_index(int(np.argmax(values)), values.shape)
     return {"layer": int(layer), "head": int(head)}
@@ -77,22 +78,22 @@ def label(token: str) -> str:
 
 
 def picture(maps: AttentionMaps, layer: int, head: int | None) -> dict[str, object]:
-    """One head of one layer in every reading, for the browser; `head` None is the mean over heads."""
+    """One head of one layer in every pass, for the browser; `head` None is the mean over heads."""
     return {"layer": layer, "head": head, "maps": [packed(square) for square in squares(maps, layer, head)]}
 
 
 def squares(maps: AttentionMaps, layer: int, head: int | None) -> list[np.ndarray]:
-    """float32 [rows, rows] for every reading: prompt tokens, then the last prompt token and the answer."""
-    place, size = maps.layers.index(layer), prompt_rows(maps)
+    """float32 [rows, rows] for every pass: prompt tokens, then the last prompt token and the answer."""
+    index, size = maps.layers.index(layer), prompt_rows(maps)
     answers = (maps.answer.first_pass, maps.answer.mixed) if len(maps.passes) > 1 else (maps.answer.mixed,)
-    found = []
+    every_pass = []
     for prompt, answer in zip(maps.passes.values(), answers, strict=True):
         rows = answer.shape[2]
         square = np.zeros((size + rows, size + rows), np.float32)
-        square[:size, :size] = one_head(prompt[place], head)
-        square[size:] = one_head(answer[place], head)
-        found.append(square)
-    return found
+        square[:size, :size] = one_head(prompt[index], head)
+        square[size:] = one_head(answer[index], head)
+        every_pass.append(square)
+    return every_pass
 
 
 def one_head(heads: np.ndarray, head: int | None) -> np.ndarray:
@@ -124,29 +125,29 @@ def levels(values: np.ndarray) -> dict[str, object]:
 
 def arrays(maps: AttentionMaps, layer: int) -> bytes:
     """All heads of one layer as a safetensors file: maps as recorded (float16), summaries of all layers, tokens in its metadata."""
-    place = maps.layers.index(layer)
-    found = {f"pass.{name}": values[place] for name, values in maps.passes.items()}
-    found |= {"answer.first_pass": maps.answer.first_pass[place], "answer.mixed": maps.answer.mixed[place]}
+    index = maps.layers.index(layer)
+    values_by_name = {f"pass.{name}": values[index] for name, values in maps.passes.items()}
+    values_by_name |= {"answer.first_pass": maps.answer.first_pass[index], "answer.mixed": maps.answer.mixed[index]}
     for name, summary in maps.summaries.items():
-        found |= {f"summary.{name}.{measure}": getattr(summary, measure) for measure in MEASURES}
-    found |= {"moved_keys": maps.moved_keys, "moved_values": maps.moved_values}
+        values_by_name |= {f"summary.{name}.{measure}": getattr(summary, measure) for measure in MEASURES}
+    values_by_name |= {"moved_keys": maps.moved_keys, "moved_values": maps.moved_values}
     facts = {"tokens": json.dumps(maps.tokens), "prompt_tokens": str(maps.prompt_tokens), "layer": str(layer)}
-    return save({name.replace(" ", "_"): np.ascontiguousarray(values) for name, values in found.items()}, metadata=facts)
+    return save({name.replace(" ", "_"): np.ascontiguousarray(values) for name, values in values_by_name.items()}, metadata=facts)
 
 
 def plain(maps: AttentionMaps, layer: int, head: int | None) -> dict[str, object]:
     """For programs: one layer (one head, or all) as nested lists, with tokens and the summaries of all layers."""
-    place = maps.layers.index(layer)
+    index = maps.layers.index(layer)
     kept = slice(None) if head is None else slice(head, head + 1)
     return {
         "tokens": list(maps.tokens),
         "prompt_tokens": maps.prompt_tokens,
         "layer": layer,
         "heads": list(range(next(iter(maps.passes.values())).shape[1])[kept]),
-        "passes": {name: rounded(values[place][kept]) for name, values in maps.passes.items()},
+        "passes": {name: rounded(values[index][kept]) for name, values in maps.passes.items()},
         "answer": {
-            "mixed": rounded(maps.answer.mixed[place][kept]),
-            "first_pass": rounded(maps.answer.first_pass[place][kept]),
+            "mixed": rounded(maps.answer.mixed[index][kept]),
+            "first_pass": rounded(maps.answer.first_pass[index][kept]),
         },
         "summaries": {
             name: {measure: rounded(getattr(summary, measure)) for measure in MEASURES}

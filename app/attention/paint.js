@@ -52,7 +52,7 @@ function colourOf(weight, most, ink, colours) {
     return between(colours.sheet, end, Math.abs(weight) / most);
 }
 
-// Whether a reading could not look there at all: the mask of its attention, and tokens that come after the prompt.
+// Whether a pass could not look there at all: the mask of its attention, and tokens that come after the prompt.
 function hidden(panel, row, column, promptRows) {
     if (row >= promptRows) return column > row;
     if (column >= promptRows) return true;
@@ -69,13 +69,13 @@ function largest(weights, rows, withoutFirst) {
     return most;
 }
 
-// The panels of a picture: one a reading, on one scale, and their difference on its own.
+// The panels of a picture: one a pass, on one scale, and their difference on its own.
 function panelsOf(seen, picture, withoutFirst) {
     const weights = picture.maps.map((map) => unpacked(map, seen.rows));
     const most = Math.max(...weights.map((map) => largest(map, seen.rows, withoutFirst)));
-    const panels = seen.readings.map((reading, place) => ({
-        title: reading.title, about: reading.about, weights: weights[place], most,
-        ink: [place && reading.attention === "causal" ? "bidirectional" : reading.attention], sees: [reading.attention],
+    const panels = seen.passes.map((pass, place) => ({
+        title: pass.title, about: pass.about, weights: weights[place], most,
+        ink: [place && pass.attention === "causal" ? "bidirectional" : pass.attention], sees: [pass.attention],
     }));
     if (panels.length < 2) return panels;
     const difference = weights[1].map((weight, place) => weight - weights[0][place]);

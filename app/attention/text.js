@@ -26,7 +26,7 @@ function buildMaps() {
 
 function wordsOn(seen) {
     const looks = "A row looks at its columns. Below the line are the tokens that write the answer";
-    if (seen.readings.length < 2) return looks + ". This variant reads the prompt once, so there is one map and nothing to compare.";
+    if (seen.passes.length < 2) return looks + ". This variant reads the prompt once, so there is one map and nothing to compare.";
     return looks + ": in the first map as if there were no second reading, in the second map as they do, with both readings mixed.";
 }
 
@@ -70,17 +70,17 @@ function readOut(row, column) {
     const { seen } = view, place = part("readout"), name = (token) => "“" + seen.labels[token] + "”";
     place.replaceChildren();
     make(place, "b", "", name(row) + (column === undefined ? " looks most at" : " looks at " + name(column)));
-    seen.readings.forEach((reading, number) => {
-        const panel = view.panels[number], line = make(place, "span", "bt-ink-" + (number ? "bidirectional" : reading.attention));
+    seen.passes.forEach((pass, number) => {
+        const panel = view.panels[number], line = make(place, "span", "bt-ink-" + (number ? "bidirectional" : pass.attention));
         const blind = column !== undefined && hidden(panel, row, column, seen.prompt_rows);
         const weight = column === undefined ? looksAt(panel, row) : percent(panel.weights[row * seen.rows + column]);
         make(line, "i", "");
-        make(line, "span", "", readingName(row, number) + ": " + (blind ? "cannot look there" : weight));
+        make(line, "span", "", passName(row, number) + ": " + (blind ? "cannot look there" : weight));
     });
 }
 
-function readingName(row, place) {
-    if (view.seen.readings.length === 1) return row >= view.seen.prompt_rows ? "answering" : "reading";
+function passName(row, place) {
+    if (view.seen.passes.length === 1) return row >= view.seen.prompt_rows ? "answering" : "reading";
     if (row >= view.seen.prompt_rows) return ANSWERING[place];
     return place ? "second reading" : "first reading";
 }
@@ -112,9 +112,9 @@ function mark(row, column) {
 function buildTexts() {
     const { seen } = view, place = part("texts");
     place.replaceChildren();
-    seen.readings.forEach((reading, number) => {
-        const box = make(place, "div", "bt-reading bt-ink-" + (number ? "bidirectional" : reading.attention));
-        make(box, "b", "", reading.title);
+    seen.passes.forEach((pass, number) => {
+        const box = make(place, "div", "bt-reading bt-ink-" + (number ? "bidirectional" : pass.attention));
+        make(box, "b", "", pass.title);
         const text = make(box, "div", "bt-text bt-tokens");
         text.dir = "auto";
         seen.tokens.forEach((token, index) => textToken(text, token, index));
@@ -129,10 +129,10 @@ function textToken(text, token, index) {
     if (index >= view.seen.rows) made.title = "The last token was written, but not read.";
 }
 
-// How strongly a token is looked at, from 0 to 1, on one scale for all readings.
+// How strongly a token is looked at, from 0 to 1, on one scale for all passes.
 function shadeTexts(row) {
     const { rows } = view.seen, skip = part("without-first").checked ? 1 : 0;
-    const all = view.panels.slice(0, view.seen.readings.length).map((panel) => panel.weights.subarray(row * rows, (row + 1) * rows));
+    const all = view.panels.slice(0, view.seen.passes.length).map((panel) => panel.weights.subarray(row * rows, (row + 1) * rows));
     const most = Math.max(...all.flatMap((weights) => [...weights.subarray(skip)])) || 1;
     part("texts").querySelectorAll(".bt-tokens").forEach((text, place) => {
         for (const made of text.children) {

@@ -24,7 +24,7 @@ function tell(problem) {
     part("problem").hidden = !problem;
 }
 
-// What the server sent after Read: words, a problem, or a reading.
+// What the server sent after Read: words, a problem, or maps.
 function show(value) {
     const answer = value && typeof value === "object" ? value : { words: NOTHING };
     tell(answer.problem);
@@ -35,13 +35,13 @@ function show(value) {
     Object.assign(view, { seen: answer, pictures: new Map(), asked: view.asked + 1, pointed: null });
     view.pinned = answer.prompt_rows;
     keep(answer.picture);
-    const readings = answer.readings.map((reading, place) => [place, reading.title.toLowerCase()]);
-    options(part("which"), readings.length > 1 ? [...readings.reverse(), ["difference", "difference of the readings"]] : readings);
-    options(part("bertviz-reading"), answer.readings.map((reading) => [reading.name, reading.title.toLowerCase()]));
+    const passes = answer.passes.map((pass, place) => [place, pass.title.toLowerCase()]);
+    options(part("which"), passes.length > 1 ? [...passes.reverse(), ["difference", "difference of the readings"]] : passes);
+    options(part("bertviz-reading"), answer.passes.map((pass) => [pass.name, pass.title.toLowerCase()]));
     part("bertviz").replaceChildren();
     part("variant").textContent = answer.variant.name;
     element.querySelector(".bt-open").className = "bt-open bt-v" + answer.variant.colour;
-    if (readings.length === 1 && part("measure").value === "look_ahead") part("measure").value = "distance";
+    if (passes.length === 1 && part("measure").value === "look_ahead") part("measure").value = "distance";
     buildGrid();
     buildMaps();
     buildTexts();
@@ -90,9 +90,9 @@ function cellOf(layer, head) {
 
 function colourGrid() {
     const values = measured(), colours = palette(), which = part("which").value, measure = part("measure");
-    const most = Math.max(...values.flat().map(Math.abs)), reading = view.seen.readings[Number(which)];
+    const most = Math.max(...values.flat().map(Math.abs)), pass = view.seen.passes[Number(which)];
     const second = which !== "difference" && Number(which) === 1;
-    const ink = which === "difference" ? ["causal", "bidirectional"] : [second ? "bidirectional" : reading.attention];
+    const ink = which === "difference" ? ["causal", "bidirectional"] : [second ? "bidirectional" : pass.attention];
     for (const cell of part("grid").querySelectorAll("button")) {
         const { layer, head } = cell.dataset, value = values[layer][head];
         // Here the share itself: neighbours are compared, and none hides the others.

@@ -1,4 +1,4 @@
-"""What happens on the page, without the page: requests go in, screens come out. Knows no gradio.
+"""What happens in Compare, without the page: requests go in, screens come out. Knows no gradio; errors are raised.
 
 Only plain values pass through here, so that on a ZeroGPU Space the model may live in another process.
 """
@@ -8,17 +8,20 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 
+from pydantic import TypeAdapter
+
+from app.compare import html
 from app.compare.recorded import Recording
 from app.compare.request import CompareRequest
-from app.ui import render
-from app.ui.errors import sentence
 from app.ui.examples import EXAMPLES
+from app.ui.latest_run import LatestRun
+from app.ui.templates import empty, problem
 from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
 from bitune.schema.results import Update
 
 NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
-
+REQUEST = TypeAdapter(CompareRequest)
 NOTHING_YET = (
     "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
 )
@@ -26,7 +29,7 @@ NOTHING_YET = (
 
 @dataclass(frozen=True)
 class Screen:
-    """What Compare shows: two pieces of HTML, whether a run is under way; and, for the other tabs, what was asked and the answers so far.
+    """What Compare shows: two pieces of HTML, whether a run is under way; and what was asked and answered so far.
 
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
     """
@@ -38,14 +41,21 @@ class Screen:
     request: CompareRequest | None = None
     views: Mapping[str, VariantView] = field(default_factory=dict)
 
+    @property
+    def latest_run(self) -> LatestRun | None:
+        """What other tabs may take from here; None where nothing has run."""
+        if self.update is None or self.request is None:
+            return None
+        answers = {name: completion.text for name, completion in self.update.completions.items()}
+        return LatestRun(self.request.prompt, self.request.template, answers)
+
 
 class CompareHandlers:
-    """The events of Compare on one engine."""
+    """The events of Compare on one engine: `frame.ModelHandlers`, and what the other buttons do."""
 
     def __init__(self, engine, recordings: Mapping[str, Recording]):
         self.engine = engine
         self.recordings = recordings
-        self.base_name = engine.base_facts.name
 
     @property
     def views(self) -> dict[str, VariantView]:
@@ -60,76 +70,98 @@ class CompareHandlers:
         """The recorded answers to an example, or words where there are none."""
         recording = self.recordings.get(key)
         if recording is None:
-            return Screen(render.empty(NOTHING_YET))
-        note = render.recorded_note(recording.base, recording.recorded)
-        answers = render.answers(recording.update, recording.views, note)
-        return Screen(answers, render.prompts(recording.update, recording.views))
+            return Screen(empty(NOTHING_YET))
+        update, views = recording.update, recording.views
+        return Screen(html.answers(update, views, recording), html.prompts(update, views))
 
-    def announce(self, chosen: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS) -> Screen:
+    def announce(self, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object) -> Screen:
         """At once after Run: the request may have to wait for others."""
         views = with_what_ifs(self.views, what_ifs)
-        known = [views[name] for name in in_order(chosen, views) if name in views]
-        return Screen(render.waiting(known, "Waiting for the model: one request runs at a time."), running=True)
+        known = [views[name] for name in in_order(variants, views) if name in views]
+        return Screen(html.waiting(known, "Waiting for the model: one request runs at a time."), running=True)
 
     def run(
-        self, prompt: object, chosen: Sequence[str], *options: object, what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS
+        self, prompt: object, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object
     ) -> Iterator[Screen]:
-        """All chosen variants answer together. Ends with a screen that is not running, whatever happens."""
+        """All chosen variants answer together."""
         views = with_what_ifs(self.views, what_ifs)
-        try:
-            request = CompareRequest(prompt, in_order(chosen, views), *options, what_ifs=what_ifs)
-            known = [views[name] for name in request.variants if name in views]
-            yield Screen(render.waiting(known, "Reading the prompt."), running=True)
-            with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
-                for update in updates:
-                    yield replace(self.screen(update, views), request=request)
-        except Exception as error:
-            yield self.refused(error)
+        request = CompareRequest(prompt=prompt, variants=in_order(variants, views), what_ifs=what_ifs, **options)
+        known = [views[name] for name in request.variants if name in views]
+        yield Screen(html.waiting(known, html.READING), running=True)
+        with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
+            for update in updates:
+                yield screen(request, update, views)
 
-    def from_link(self) -> Screen:
-        """After a shared link has filled in the fields."""
-        return Screen(render.empty("Prompt and settings come from the link. Press Run to see the answers."))
-
-    def from_evidence(self) -> Screen:
-        """After a question of the study was put into the prompt."""
-        return Screen(render.empty("The question comes from Evidence. Press Run to see the answers."))
-
-    def refused(self, error: Exception) -> Screen:
-        """Instead of answers."""
-        return Screen(render.problem(sentence(error)))
-
-    def screen(self, update: Update, views: Mapping[str, VariantView]) -> Screen:
-        """The answers so far; what was read is shown when all is written, since a disclosure cannot be read while it is redrawn."""
-        prompts = render.prompts(update, views) if update.done else ""
-        return Screen(render.answers(update, views), prompts, running=not update.done, update=update, views=views)
-
-    def settle(self, latest: Screen) -> Screen:
+    def finish(self, latest: Screen) -> Screen:
         """After a run. One that was cancelled keeps the answers as far as they came."""
         if not latest.running:
             return latest
         if latest.update is None:
-            return Screen(render.empty("Stopped before the first token."))
+            return Screen(empty("Stopped before the first token."))
         ended = {
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
             for name, completion in latest.update.completions.items()
         }
-        update = replace(latest.update, completions=ended, done=True)
-        return replace(self.screen(update, latest.views), request=latest.request)
+        return screen(latest.request, replace(latest.update, completions=ended, done=True), latest.views)
 
-    def answer(self, prompt: object, variants: object, *options: object, what_ifs: object = None) -> dict[str, object]:
-        """For programs: the finished answers as plain JSON; `what_ifs` as in app.ui.what_ifs. Raises."""
-        chosen = [*self.engine.variants, *read(what_ifs)] if variants is None else variants
-        request = CompareRequest(prompt, chosen, *options, what_ifs=what_ifs)
+    def failed(self, words: str) -> Screen:
+        """Instead of answers."""
+        return Screen(problem(words))
+
+    def compare(
+        self,
+        prompt: str,
+        variants: list[str] | None = None,
+        template: str = "own",
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        what_ifs: dict | None = None,
+    ) -> dict:
+        """Answer one prompt with several variants of one language model: the base, and the Bitune and LoRA checkpoints on it.
+
+        Args:
+            prompt: What the model reads.
+            variants: Names of the variants to run; all that are loaded if left out.
+            template: "own" puts the checkpoint's template around the prompt, "chat" the base's chat template, "none" nothing.
+            max_new_tokens: Most tokens to write, 1 to 512.
+            temperature: 0 takes the likeliest token each time; above 0 tokens are drawn, the same draws for every variant.
+            top_p: Share of the probability to draw from, above 0 and up to 1.
+            seed: Start of the random draws.
+            what_ifs: More variants of this request alone: Bitune checkpoints mixed by other ratios, as
+                {name: {"of": checkpoint, "keys": [one ratio a layer], "values": [one ratio a layer]}}; a ratio goes from 0
+                (first, causal reading only) to 1 (second, bidirectional reading only). /mixing has the learned ones.
+
+        Returns:
+            For every variant its text, tokens, seconds_to_first_token, tokens_per_second and finish_reason; and the prompts as read.
+        """
+        request = CompareRequest(
+            prompt=prompt,
+            variants=[*self.engine.variants, *read(what_ifs)] if variants is None else variants,
+            template=template,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            what_ifs=what_ifs,
+        )
         *_, last = self.engine.stream(request.prompt, list(request.variants), **request.options)
         return {
-            "completions": {name: as_json(asdict(completion)) for name, completion in last.completions.items()},
+            "completions": {name: as_json(completion) for name, completion in last.completions.items()},
             "prompts": dict(last.prompts),
             "prompt_tokens": dict(last.prompt_tokens),
-            "request": asdict(request),
-            "base": self.base_name,
+            "request": REQUEST.dump_python(request, mode="json"),
+            "base": self.engine.base_facts.name,
         }
 
 
-def as_json(completion: dict[str, object]) -> dict[str, object]:
+def screen(request: CompareRequest, update: Update, views: Mapping[str, VariantView]) -> Screen:
+    """The answers so far; what was read is shown when all is written, since a disclosure cannot be read while it is redrawn."""
+    prompts = html.prompts(update, views) if update.done else ""
+    return Screen(html.answers(update, views), prompts, not update.done, update, request, views)
+
+
+def as_json(completion) -> dict[str, object]:
     """A completion without the name it stands under already, and without its token ids, which mean nothing without the tokenizer."""
-    return {key: value for key, value in completion.items() if key not in ("variant", "token_ids")}
+    return {key: value for key, value in asdict(completion).items() if key not in ("variant", "token_ids")}

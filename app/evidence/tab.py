@@ -1,17 +1,13 @@
 """The tab Evidence: components and wiring only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
 
-from app.attention.handlers import AttentionHandlers
-from app.attention.tab import Fields as AttentionFields
-from app.compare.handlers import CompareHandlers, Screen
-from app.compare.tab import Fields as CompareFields
-from app.compare.tab import Outputs
 from app.evidence.handlers import Asked, EvidenceHandlers, Explorer
 from app.ui.errors import sentence
+from app.ui.shared import PromptTarget
 
 INTRODUCTION = (
     "How many test questions each variant of the study answered right: the base, and what was trained on it with the same data. "
@@ -31,18 +27,6 @@ TO_TOP = "() => document.querySelector('#bt-items').scrollIntoView({block: 'star
 TO_TABS = "() => document.querySelector('[role=tablist]').scrollIntoView({block: 'start'})"
 QUIET = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE = {**QUIET, "queue": False}
-
-
-@dataclass(frozen=True)
-class OtherTabs:
-    """Where a question can be sent. `tabs` ids: compare, attention."""
-
-    tabs: gr.Tabs
-    compare: CompareFields
-    compare_handlers: CompareHandlers
-    outputs: Outputs
-    attention: AttentionFields
-    attention_handlers: AttentionHandlers
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,7 @@ class Shown:
         }
 
 
-def build(tab: gr.Tab, handlers: EvidenceHandlers, others: OtherTabs) -> None:
+def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
     """Put the tab's components here and wire them."""
     gr.api(api_of(handlers), api_name="evidence")
     gr.HTML(f'<p class="bt-introduction">{INTRODUCTION}</p>', apply_default_css=False)
@@ -97,7 +81,7 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, others: OtherTabs) -> None:
     shown = explorer(handlers, setting)
     wire_choices(tab, handlers, shown, table)
     wire_pages(handlers, shown)
-    wire_send(handlers, shown, others)
+    wire_send(handlers, shown, tabs, targets)
 
 
 def explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Shown:
@@ -158,23 +142,19 @@ def wire_pages(handlers: EvidenceHandlers, shown: Shown) -> None:
         button.click(turn, shown.asked(), shown.all(), **AT_ONCE).then(None, js=TO_TOP, api_visibility="private")
 
 
-def wire_send(handlers: EvidenceHandlers, shown: Shown, others: OtherTabs) -> None:
+def wire_send(handlers: EvidenceHandlers, shown: Shown, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
     """A question fills the fields of another tab and opens it; running it there is left to the visitor."""
-    compare, attention = others.compare, others.attention
+    by_tab = {target.tab: target for target in targets}
 
-    def send(latest: Screen, event: gr.EventData) -> dict:
+    def send(event: gr.EventData) -> dict:
         try:
-            sent, there = handlers.send(event.item), event.to
+            sent, target = handlers.send(event.item), by_tab[event.to]
         except Exception as error:
             raise gr.Error(sentence(error), print_exception=False) from error
-        if there == "attention":
-            taken = others.attention_handlers.offer(latest)
-            return {others.tabs: gr.Tabs(selected="attention"), **attention.fill(sent.prompt, sent.template, taken)}
-        screen = others.outputs.show(others.compare_handlers.from_evidence())
-        return {others.tabs: gr.Tabs(selected="compare"), compare.prompt: sent.prompt, compare.template: sent.template, **screen}
+        return {tabs: gr.Tabs(selected=target.tab), **target.fill(sent.prompt, sent.template)}
 
-    targets = [others.tabs, compare.prompt, compare.template, *others.outputs.all(), *attention.all(), attention.taken]
-    sent = shown.items.select(send, others.outputs.latest, targets, **AT_ONCE)
+    components = list(dict.fromkeys([tabs, *(component for target in targets for component in target.components)]))
+    sent = shown.items.select(send, None, components, **AT_ONCE)
     sent.success(None, js=TO_TABS, api_visibility="private")
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.compare.tab import Fields
 from app.mixing.handlers import NO_CHECKPOINT, Added, MixingHandlers, SweepScreen
 from app.ui.errors import sentence
 from app.ui.events import MODEL_QUEUE, STOPPING
 from app.ui.examples import EXAMPLES
+from app.ui.shared import PromptSource, WhatIfTarget
 from app.ui.what_ifs import MAX_WHAT_IFS
 from bitune.schema.variants import PRESETS
 
@@ -46,24 +46,21 @@ class WhatIfs:
     """What shows a visitor's what-ifs, here and in Compare. `slots`: one for each colour: the row, its chip and its button."""
 
     state: gr.State
-    compare: Fields
+    target: WhatIfTarget
     add: gr.Button
     note: gr.HTML
     slots: tuple[tuple[gr.Row, gr.HTML, gr.Button], ...]
 
     def all(self) -> list:
         rows = [component for row, chip, _ in self.slots for component in (row, chip)]
-        return [self.state, self.compare.variants, self.compare.colours, self.note, *rows]
+        return [self.state, *self.target.components, self.note, *rows]
 
     def show(self, handlers: MixingHandlers, added: Added, chosen: list[str]) -> dict:
         """The component updates after `added`; `chosen` are the variants chosen in Compare until now."""
-        names = [*handlers.engine.variants, *added.what_ifs]
-        kept = [name for name in names if name in chosen or name == added.name]
         chips = handlers.shown(added.what_ifs)
         updates = {
             self.state: added.what_ifs,
-            self.compare.variants: gr.update(choices=names, value=kept),
-            self.compare.colours: handlers.colours(added.what_ifs),
+            **self.target.show(added.what_ifs, chosen, added.name),
             self.note: added.words,
         }
         for colour, (row, chip, _) in enumerate(self.slots):
@@ -71,7 +68,7 @@ class WhatIfs:
         return updates
 
 
-def build(handlers: MixingHandlers, compare: Fields, what_ifs: gr.State) -> None:
+def build(handlers: MixingHandlers, compare: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> None:
     """Put the tab's components here and wire them. `compare`: that tab's fields, which give a prompt and take a what-if."""
     gr.api(api_of(handlers), api_name="mixing", concurrency_id=MODEL_QUEUE, concurrency_limit=1)
     if not handlers.checkpoints:
@@ -96,7 +93,7 @@ def build(handlers: MixingHandlers, compare: Fields, what_ifs: gr.State) -> None
     )
     if handlers.mixing:
         heading("What if it were mixed otherwise?", WHAT_IF)
-        of = what_if(handlers, compare, what_ifs)
+        of = what_if(handlers, target, what_ifs)
         heading("From causal only to bidirectional only", SWEEP)
         sweep(handlers, prompt, of, compare)
 
@@ -111,7 +108,9 @@ def heading(title: str, text: str) -> None:
     gr.HTML(f'<h2 class="bt-heading">{title}</h2><p class="bt-introduction">{text}</p>', apply_default_css=False)
 
 
-def prompt_row(handlers: MixingHandlers, compare: Fields, chosen: gr.CheckboxGroup, moved: gr.State, desk: gr.HTML) -> gr.Textbox:
+def prompt_row(
+    handlers: MixingHandlers, compare: PromptSource, chosen: gr.CheckboxGroup, moved: gr.State, desk: gr.HTML
+) -> gr.Textbox:
     """A prompt, and how far mixing moves its cache: more columns of the desk."""
     prompt = gr.Textbox(
         value=EXAMPLES[0].prompt,
@@ -135,7 +134,7 @@ def prompt_row(handlers: MixingHandlers, compare: Fields, chosen: gr.CheckboxGro
     return prompt
 
 
-def what_if(handlers: MixingHandlers, compare: Fields, state: gr.State) -> gr.Radio:
+def what_if(handlers: MixingHandlers, target: WhatIfTarget, state: gr.State) -> gr.Radio:
     """Presets, faders, and the what-ifs that there are."""
     names = list(handlers.mixing)
     of = gr.Radio(names, value=names[0], label="Of", elem_id="bt-of", visible=len(names) > 1)
@@ -159,7 +158,7 @@ def what_if(handlers: MixingHandlers, compare: Fields, state: gr.State) -> gr.Ra
         return gr.skip() if drawn is None else drawn, said
 
     put.click(set_layers, [of, first_layer, last_layer, alpha], [faders, note], **AT_ONCE)
-    wire_what_ifs(handlers, of, WhatIfs(state, compare, *what_if_list()))
+    wire_what_ifs(handlers, of, WhatIfs(state, target, *what_if_list()))
     return of
 
 
@@ -184,7 +183,7 @@ def wire_what_ifs(handlers: MixingHandlers, of: gr.Radio, shown: WhatIfs) -> Non
     def add(curve: object, of: str, there: dict, chosen: list[str]) -> dict:
         return shown.show(handlers, handlers.add(there, of, curve), chosen)
 
-    asked = [shown.state, shown.compare.variants]
+    asked = [shown.state, shown.target.chosen]
     shown.add.click(add, [curve, of, *asked], shown.all(), js=READ_FADERS, **AT_ONCE)
     for colour, (_, _, button) in enumerate(shown.slots):
 
@@ -194,7 +193,7 @@ def wire_what_ifs(handlers: MixingHandlers, of: gr.Radio, shown: WhatIfs) -> Non
         button.click(remove, asked, shown.all(), **AT_ONCE)
 
 
-def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, compare: Fields) -> None:
+def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, compare: PromptSource) -> None:
     """Run, Stop and what comes of it, wired as in Compare."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         run = gr.Button("Sweep", variant="primary", elem_id="bt-sweep-run", scale=0, min_width=120)

@@ -3,7 +3,7 @@
 from reprlib import Repr
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, ValidationInfo
 
 from bitune.errors import ConfigError
 
@@ -20,19 +20,23 @@ def whole(value: object) -> object:
 
 
 def names(value: object, what: str = "variants") -> tuple[str, ...]:
-    """`value` as a tuple of names.
-
-    Raises:
-        ConfigError: `value` is no list of text; the sentence calls it `what`.
-    """
+    """`value` as a tuple of names; ConfigError, which calls it `what`, where it is no list of text."""
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise ConfigError(f"{what} must be a list of names; got {shown(value)}.")
     return tuple(value)
 
 
-Whole = Annotated[Any, AfterValidator(whole)]
-Names = Annotated[tuple[str, ...], BeforeValidator(names)]
+def text(value: object, info: ValidationInfo) -> str:
+    """`value` where it is text; ConfigError, which names the field, for anything else."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{info.field_name} must be text; got {shown(value)}.")
+    return value
 
+
+# Types of fields. What the engine judges itself stays Any: its sentence is the better one.
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value, info: names(value, info.field_name))]
+Text = Annotated[str, BeforeValidator(text)]
+Whole = Annotated[Any, AfterValidator(whole)]
 
 NUMBER, EXACT = "which is not a number", ("missing", "extra_forbidden", "model_type", "model_attributes_type")
 CAUSES = {

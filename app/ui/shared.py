@@ -10,15 +10,6 @@ from app.ui.frame import Updates
 
 
 @dataclass(frozen=True)
-class LatestRun:
-    """What Compare ran last, for Attention: `answers` by name of the variant, in the order of their columns."""
-
-    prompt: str
-    template: str
-    answers: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class PromptSource:
     """A tab's fields from which another tab takes a prompt and the template around it."""
 

@@ -6,16 +6,42 @@ when another one is taken away.
 
 from collections.abc import Iterable, Mapping
 
-from app.ui.checks import shown
+from pydantic import BaseModel, ConfigDict
+
+from app.ui.checks import checked, shown
 from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
 MAX_WHAT_IFS = 4  # each is one more row of the batch
-FIELDS = {"of", "keys", "values"}
+
+
+class Curve(BaseModel):
+    """Mixing ratios, one a layer for keys and for values."""
+
+    model_config = ConfigDict(strict=True)
+
+    keys: list[float]
+    values: list[float]
+
+
+class WhatIfFields(Curve):
+    """A what-if: the ratios and the variant `of` which they are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    of: str
+    colour: int | None = None
 
 
 def read(value: object) -> dict[str, WhatIf]:
-    """Plain values as the engine takes them; ConfigError says what is wrong."""
+    """Plain values as the engine takes them.
+
+    Args:
+        value: {name: {"of": ..., "keys": [...], "values": [...]}}, or None for no what-ifs.
+
+    Raises:
+        ConfigError: It is anything else, or there are more than MAX_WHAT_IFS.
+    """
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
@@ -24,26 +50,18 @@ def read(value: object) -> dict[str, WhatIf]:
         )
     if len(value) > MAX_WHAT_IFS:
         raise ConfigError(f"There are {len(value)} what-ifs; this page answers at most {MAX_WHAT_IFS} at once.")
-    return {name: read_one(name, question) for name, question in value.items()}
-
-
-def read_one(name: str, question: object) -> WhatIf:
-    """One what-if; ConfigError names it."""
-    if not isinstance(question, Mapping) or set(question) - {"colour"} != FIELDS or not isinstance(question["of"], str):
-        raise ConfigError(
-            f"The what-if {shown(name)} must have exactly the fields of (a variant), keys and values (one ratio a layer)."
-        )
-    return WhatIf(question["of"], ratios(question))
+    fields = {name: checked(WhatIfFields, question, f"The what-if {shown(name)}") for name, question in value.items()}
+    return {name: WhatIf(question.of, as_ratios(question)) for name, question in fields.items()}
 
 
 def ratios(curve: object) -> MixingRatios:
     """{"keys": [...], "values": [...]} as ratios; ConfigError where they are not lists of numbers from 0 to 1."""
-    if not isinstance(curve, Mapping) or not {"keys", "values"} <= set(curve):
-        raise ConfigError(f"Mixing ratios must come as keys and values; got {shown(curve)}.")
-    for values in (curve["keys"], curve["values"]):
-        if not isinstance(values, list | tuple) or not all(type(value) in (int, float) for value in values):
-            raise ConfigError(f"Mixing ratios must be lists of numbers, one a layer; got {shown(values)}.")
-    return MixingRatios(tuple(curve["keys"]), tuple(curve["values"]))
+    return as_ratios(checked(Curve, curve, "A curve of mixing ratios"))
+
+
+def as_ratios(curve: Curve) -> MixingRatios:
+    """What pydantic has read as the engine's own; ConfigError where a number is not from 0 to 1."""
+    return MixingRatios(tuple(curve.keys), tuple(curve.values))
 
 
 def plain(question: WhatIf) -> dict[str, object]:

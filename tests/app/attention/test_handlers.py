@@ -2,7 +2,6 @@
 
 import json
 from base64 import b64decode
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +11,11 @@ from safetensors.numpy import load
 
 from app.attention import handlers as attention_handlers
 from app.attention import maps
-from app.attention.handlers import FORGOTTEN, AttentionHandlers, Readings
+from app.attention.handlers import AttentionHandlers
+from app.attention.store import FORGOTTEN
 from app.compare.handlers import CompareHandlers, Screen
-from bitune.errors import ConfigError
-from bitune.schema.results import AnswerMaps, AttentionMaps, HeadSummary
+from app.ui.frame import browser_function, screens
+from tests.app.attention.test_maps import unpacked
 from tests.browser.served import served, tiny_engine
 
 LAYERS, HEADS = 4, 4  # of the tiny base
@@ -32,81 +32,21 @@ def handlers(engine):
     return AttentionHandlers(engine)
 
 
-def made(size: int = 5, answered: int = 2, tokens: tuple[str, ...] = ()) -> AttentionMaps:
-    """Random maps of one layer and two heads, prompt of size + 1 tokens."""
-    generator = np.random.default_rng(0)
-
-    def rows(*shape: int) -> np.ndarray:
-        weights = generator.random(shape)
-        return (weights / weights.sum(-1, keepdims=True)).astype(np.float16)
-
-    passes = {"causal": rows(1, 2, size, size), "bidirectional": rows(1, 2, size, size)}
-    answer = AnswerMaps(rows(1, 2, answered, size + answered), rows(1, 2, answered, size + answered))
-    moved = np.zeros((1, size), np.float32)
-    names = tokens or tuple("abcdefghijklmnopqrstuvwxyz"[: size + answered])
-    summaries = {name: HeadSummary.empty(1, 2) for name in passes}
-    return AttentionMaps((0,), passes, summaries, answer, moved, moved, names, size + 1)
+def read(handlers: AttentionHandlers, prompt, variant, template, answer, what_ifs=None) -> dict:
+    """What the browser gets after Read."""
+    fields = {"prompt": prompt, "variant": variant, "template": template, "answer": answer, "what_ifs": what_ifs}
+    *_, last = screens(handlers, **fields)
+    assert not last.running
+    return last.value
 
 
-def unpacked(packed: dict, rows: int) -> np.ndarray:
-    """As paint.js does it."""
-
-    def part(levels: dict, columns: int) -> np.ndarray:
-        bytes_ = np.frombuffer(b64decode(levels["data"]), np.uint8).reshape(rows, columns)
-        return bytes_ * levels["most"] / 255
-
-    return np.concatenate([part(packed["first"], 1), part(packed["rest"], rows - 1)], axis=1)
-
-
-@pytest.mark.parametrize("head", [0, 1, None])
-def test_a_picture_comes_back_to_half_a_step_of_its_own_maximum(head):
-    found = made()
-    for packed, square in zip(maps.picture(found, 0, head)["maps"], maps.squares(found, 0, head), strict=True):
-        error = np.abs(unpacked(packed, 7) - square)
-        assert error[:, 0].max() <= square[:, 0].max() / 510 + 1e-6
-        assert error[:, 1:].max() <= square[:, 1:].max() / 510 + 1e-6
-
-
-def test_rows_are_the_prompt_and_then_the_answer():
-    found = made()
-    first, second = maps.squares(found, 0, 1)
-    np.testing.assert_array_equal(first[:5, :5], found.passes["causal"][0, 1])
-    np.testing.assert_array_equal(first[5:], found.answer.first_pass[0, 1])
-    np.testing.assert_array_equal(second[5:], found.answer.mixed[0, 1])
-    assert not second[:5, 5:].any(), "the prompt was read before the answer"
-    mean = maps.squares(found, 0, None)[0]
-    np.testing.assert_allclose(mean[:5, :5], found.passes["causal"][0].astype(np.float32).mean(0), atol=1e-6)
-
-
-def test_a_map_of_128_tokens_is_small():
-    picture = maps.picture(made(127, 1), 0, 0)
-    assert max(len(json.dumps(packed)) for packed in picture["maps"]) < 150_000
-
-
-def test_a_map_of_nothing_but_zeros_and_one_of_a_single_token():
-    assert not unpacked(maps.packed(np.zeros((3, 3), np.float32)), 3).any()
-    assert unpacked(maps.packed(np.ones((1, 1), np.float32)), 1).tolist() == [[1.0]]
-
-
-@pytest.mark.parametrize(
-    ("token", "label"),
-    [(" the", "the"), ("\n", "↵"), ("  ", "␣␣"), ("\t\x00", "→␀"), ("</script>", "</script>"), ("${1+1}", "${1+1}"), ("", "")],
-)
-def test_labels_show_what_is_there(token, label):
-    assert maps.label(token) == label
-
-
-def test_readings_are_named_by_what_they_see():
-    found = made()
-    assert [r["attention"] for r in maps.readings(found)] == ["causal", "bidirectional"]
-    twice = replace(found, passes={"causal": found.passes["causal"], "second causal": found.passes["causal"]})
-    assert [r["attention"] for r in maps.readings(twice)] == ["causal", "causal"]
-    back = replace(found, passes={"anticausal": found.passes["causal"]})
-    assert [(r["attention"], r["title"]) for r in maps.readings(back)] == [("anticausal", "The one reading")]
+def asked(method, question: dict) -> dict:
+    """What the browser gets when it asks by itself."""
+    return browser_function(method)(question)
 
 
 def test_a_reading_opens_on_the_head_that_looks_ahead_most(handlers, engine):
-    value = handlers.read(*BITUNE)
+    value = read(handlers, *BITUNE)
     whole = engine.attention("hello", "bitune", range(LAYERS), answer="good day")
     ahead = whole.summaries["bidirectional"].look_ahead
     assert ahead[value["opened"]["layer"], value["opened"]["head"]] == ahead.max()
@@ -115,46 +55,46 @@ def test_a_reading_opens_on_the_head_that_looks_ahead_most(handlers, engine):
     assert value["rows"] == whole.prompt_tokens - 1 + len("good day")
     assert json.loads(json.dumps(value)) == value
     square = maps.squares(whole, 2, 3)[1]
-    picture = handlers.picture({"key": value["key"], "layer": 2, "head": 3})
+    picture = asked(handlers.picture, {"key": value["key"], "layer": 2, "head": 3})
     np.testing.assert_allclose(unpacked(picture["maps"][1], value["rows"]), square, atol=1 / 500)
 
 
 @pytest.mark.parametrize("variant", ["base", "lora"])
 def test_one_reading_is_one_map(handlers, variant):
-    value = handlers.read("hello", variant, "own", "")
-    assert len(value["readings"]) == len(value["picture"]["maps"]) == 1
+    value = read(handlers, "hello", variant, "own", "")
+    assert len(value["passes"]) == len(value["picture"]["maps"]) == 1
     assert value["rows"] == value["prompt_rows"] + 1, "the last prompt token begins the answer"
 
 
 def test_an_answer_may_hold_what_no_prompt_may(handlers):
-    value = handlers.read("hello", "bitune", "own", "a\x00\ufffd")
+    value = read(handlers, "hello", "bitune", "own", "a\x00\ufffd")
     assert value["labels"][value["prompt_rows"] + 1 :][:2] == ["a", "␀"]
 
 
 def test_the_model_runs_once_for_all_layers_and_heads(handlers, engine, monkeypatch):
-    value = handlers.read(*BITUNE)
+    value = read(handlers, *BITUNE)
     monkeypatch.setattr(engine, "attention", None)
     for layer in range(LAYERS):
         for head in (None, *range(HEADS)):
-            assert "maps" in handlers.picture({"key": value["key"], "layer": layer, "head": head})
+            assert "maps" in asked(handlers.picture, {"key": value["key"], "layer": layer, "head": head})
 
 
 def test_a_long_prompt_keeps_only_the_layers_that_were_opened(handlers, monkeypatch):
-    short = handlers.read(*BITUNE)
-    monkeypatch.setattr(attention_handlers, "KEPT_BYTES", 0)
-    long = handlers.read(*BITUNE)
-    reading = handlers.readings.get(long["key"])
-    assert list(reading.more) == [long["opened"]["layer"]]
+    short = read(handlers, *BITUNE)
+    monkeypatch.setattr(attention_handlers, "RESULT_BYTES", 0)
+    long = read(handlers, *BITUNE)
+    result = handlers.store.get(long["key"])
+    assert list(result.layers) == [long["opened"]["layer"]]
     questions = [{"key": value["key"], "layer": 1.0, "head": 2.0} for value in (short, long)]
-    assert handlers.picture(questions[0]) == handlers.picture(questions[1])
-    assert len(reading.more) == 2
+    assert asked(handlers.picture, questions[0]) == asked(handlers.picture, questions[1])
+    assert len(result.layers) == 2
 
 
 def test_the_oldest_reading_is_forgotten_in_words(engine):
-    handlers = AttentionHandlers(engine, Readings(most_bytes=1))
-    first, second = handlers.read(*BITUNE), handlers.read(*BITUNE)
-    assert handlers.picture({"key": first["key"], "layer": 0, "head": 0}) == {"problem": FORGOTTEN}
-    assert "maps" in handlers.picture({"key": second["key"], "layer": 0, "head": 0})
+    handlers = AttentionHandlers(engine, max_bytes=1)
+    first, second = read(handlers, *BITUNE), read(handlers, *BITUNE)
+    assert asked(handlers.picture, {"key": first["key"], "layer": 0, "head": 0}) == {"problem": FORGOTTEN}
+    assert "maps" in asked(handlers.picture, {"key": second["key"], "layer": 0, "head": 0})
 
 
 BAD = [
@@ -171,9 +111,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "words"), BAD)
-def test_bad_requests_are_a_sentence(handlers, asked, words):
-    value = handlers.read(*asked)
+@pytest.mark.parametrize(("fields", "words"), BAD)
+def test_bad_requests_are_a_sentence(handlers, fields, words):
+    value = read(handlers, *fields)
     assert list(value) == ["problem"]
     assert words in value["problem"]
 
@@ -181,7 +121,7 @@ def test_bad_requests_are_a_sentence(handlers, asked, words):
 def test_what_is_too_long_to_draw_is_refused_before_the_model_runs(handlers, engine, monkeypatch):
     monkeypatch.setattr(attention_handlers, "MAX_TOKENS", 8)
     monkeypatch.setattr(engine, "attention", None)
-    assert "maps are drawn for up to 8" in handlers.read("hi", "base", "none", "long enough")["problem"]
+    assert "maps are drawn for up to 8" in read(handlers, "hi", "base", "none", "long enough")["problem"]
 
 
 @pytest.mark.parametrize(
@@ -189,14 +129,14 @@ def test_what_is_too_long_to_draw_is_refused_before_the_model_runs(handlers, eng
     [{"layer": 99, "head": 0}, {"layer": "x", "head": 0}, {"layer": True, "head": 0}, {"layer": 0, "head": 99}, {"layer": 0}],
 )
 def test_what_the_browser_would_not_ask_is_answered_all_the_same(handlers, question):
-    key = handlers.read(*BITUNE)["key"]
-    assert handlers.picture({"key": key, **question})["problem"]
-    assert handlers.picture({"key": None, **question})["problem"]
+    key = read(handlers, *BITUNE)["key"]
+    assert asked(handlers.picture, {"key": key, **question})["problem"]
+    assert asked(handlers.picture, {"key": None, **question})["problem"]
 
 
 def test_the_arrays_are_the_recorded_ones(handlers, engine):
-    key = handlers.read(*BITUNE)["key"]
-    file = handlers.arrays({"key": key, "layer": 1})
+    key = read(handlers, *BITUNE)["key"]
+    file = asked(handlers.arrays, {"key": key, "layer": 1})
     assert file["name"] == "attention-layer-1.safetensors"
     content = b64decode(file["data"])
     found = load(content)
@@ -210,22 +150,24 @@ def test_the_arrays_are_the_recorded_ones(handlers, engine):
 
 def test_what_ifs_can_be_read_too(handlers):
     question = {"of": "bitune", "keys": [0.0] * LAYERS, "values": [0.0] * LAYERS, "colour": 0}
-    value = handlers.read("hello", "causal only", "own", "good", {"causal only": question})
+    value = read(handlers, "hello", "causal only", "own", "good", {"causal only": question})
     assert value["variant"]["name"] == "causal only"
     first, second = (unpacked(packed, value["rows"]) for packed in value["picture"]["maps"])
     np.testing.assert_allclose(first[value["prompt_rows"] :], second[value["prompt_rows"] :], atol=0.01)
 
 
-def test_compares_latest_run_is_offered(handlers, engine):
-    assert handlers.offer(Screen("")) is None
-    *_, last = CompareHandlers(engine, {}).run("hello", ["base", "lora", "bitune"], "chat", 8, 0, 1, 0)
-    offer = handlers.offer(last)
-    assert (offer.prompt, offer.template, offer.variant) == ("hello", "chat", "bitune")
-    assert offer.answer == last.update["bitune"].text
-    assert handlers.answer_of(offer, "lora", "hello", offer.answer) == last.update["lora"].text
-    assert handlers.answer_of(offer, "lora", "hello", "my own") == "my own"
-    assert handlers.answer_of(offer, "lora", "my own", offer.answer) == offer.answer
-    assert handlers.answer_of(None, "lora", "hello", "") == ""
+def test_compares_latest_run_comes_along(handlers, engine):
+    assert Screen("").latest_run is None
+    options = {"template": "chat", "max_new_tokens": 8, "temperature": 0, "top_p": 1, "seed": 0}
+    *_, last = CompareHandlers(engine, {}).run("hello", ["base", "lora", "bitune"], **options)
+    run = last.latest_run
+    first = handlers.chosen_first(run)
+    assert (run.prompt, run.template, first) == ("hello", "chat", "bitune")
+    assert run.answers == {name: completion.text for name, completion in last.update.completions.items()}
+    assert handlers.answer_beside(run, "lora", "hello", run.answers[first]) == last.update["lora"].text
+    assert handlers.answer_beside(run, "lora", "hello", "my own") == "my own"
+    assert handlers.answer_beside(run, "lora", "my own", run.answers[first]) == run.answers[first]
+    assert handlers.answer_beside(None, "lora", "hello", "") == ""
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +209,3 @@ def test_programs_get_sentences(client, arguments, words):
     with pytest.raises(AppError, match=words) as caught:
         client.predict(**arguments, api_name="/attention")
     assert "Traceback" not in str(caught.value)
-
-
-def test_a_head_is_a_whole_number():
-    for head in (True, 1.5, "1"):
-        with pytest.raises(ConfigError, match="no head"):
-            maps.check_head(head, 4)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.recorded import FOLDER, from_json, load_all, path_of, record, to_json
 from app.ui.examples import EXAMPLES
+from app.ui.frame import screens
 from bitune.errors import DataError
 from tests.browser.served import TEMPLATE, tiny_engine
 
+NAMES = ("template", "max_new_tokens", "temperature", "top_p", "seed")
 GREEDY = ("own", 12, 0, 1, 0)
 
 
@@ -20,16 +23,21 @@ def engine(tmp_path_factory):
     return tiny_engine(tmp_path_factory.mktemp("tiny"))
 
 
+def run(handlers: CompareHandlers, prompt: object, variants: object, *options: object) -> Iterator[Screen]:
+    """The screens of a run, as the page shows them."""
+    return screens(handlers, prompt=prompt, variants=variants, **dict(zip(NAMES, options, strict=True)))
+
+
 @pytest.fixture
 def handlers(engine):
     return CompareHandlers(engine, {})
 
 
 def test_a_run_streams_and_ends(handlers):
-    screens = list(handlers.run("hello", ["bitune", "base"], *GREEDY))
-    assert [screen.running for screen in screens] == [True] * (len(screens) - 1) + [False]
-    assert "Reading the prompt" in screens[0].answers
-    last = screens[-1]
+    shown = list(run(handlers, "hello", ["bitune", "base"], *GREEDY))
+    assert [screen.running for screen in shown] == [True] * (len(shown) - 1) + [False]
+    assert "Reading the prompt" in shown[0].answers
+    last = shown[-1]
     assert list(last.update.completions) == ["base", "bitune"], "columns stand in the engine's order"
     assert last.update["base"].text != last.update["bitune"].text
     assert TEMPLATE.format(prompt="hello").splitlines()[0] in last.prompts
@@ -59,12 +67,12 @@ BAD = [
 
 @pytest.mark.parametrize(("prompt", "variants", "options", "words"), BAD)
 def test_bad_input_is_a_sentence_and_the_app_goes_on(handlers, prompt, variants, options, words):
-    *_, last = handlers.run(prompt, variants, *options)
+    *_, last = run(handlers, prompt, variants, *options)
     assert not last.running
     assert words in last.answers
     assert 'role="alert"' in last.answers
     assert "Traceback" not in last.answers
-    *_, after = handlers.run("hi", ["base"], *GREEDY)
+    *_, after = run(handlers, "hi", ["base"], *GREEDY)
     assert after.update["base"].finish_reason in ("eos", "length")
 
 
@@ -73,7 +81,7 @@ def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(handlers, monke
         raise RuntimeError("secret <b>detail</b>")
 
     monkeypatch.setattr(handlers.engine, "stream", broken)
-    *_, last = handlers.run("hi", ["base"], *GREEDY)
+    *_, last = run(handlers, "hi", ["base"], *GREEDY)
     assert not last.running
     assert "RuntimeError" in last.answers
     assert "secret" not in last.answers
@@ -81,40 +89,40 @@ def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(handlers, monke
 
 
 def test_closing_a_run_frees_the_model(handlers):
-    running = handlers.run("hello", ["base"], "own", 400, 0, 1, 0)
+    running = run(handlers, "hello", ["base"], "own", 400, 0, 1, 0)
     next(running)
     next(running)
     running.close()
-    *_, last = handlers.run("hi", ["base"], *GREEDY)
+    *_, last = run(handlers, "hi", ["base"], *GREEDY)
     assert last.update.done
 
 
 def test_a_cancelled_run_keeps_its_answers(handlers):
-    screens = list(handlers.run("hello", ["base", "bitune"], *GREEDY))
-    update = screens[-1].update
+    shown = list(run(handlers, "hello", ["base", "bitune"], *GREEDY))
+    update = shown[-1].update
     cut = replace(
         update, done=False, completions={name: replace(c, finish_reason=None) for name, c in update.completions.items()}
     )
-    settled = handlers.settle(Screen("", running=True, update=cut, views=screens[-1].views))
+    settled = handlers.finish(Screen("", running=True, update=cut, request=shown[-1].request, views=shown[-1].views))
     assert not settled.running
     assert {c.finish_reason for c in settled.update.completions.values()} == {"cancelled"}
     assert settled.answers.count("by you") == 2
     assert settled.prompts
-    assert handlers.settle(screens[-1]) is screens[-1], "a run that ended stays as it is"
+    assert handlers.finish(shown[-1]) is shown[-1], "a run that ended stays as it is"
 
 
 def test_a_run_stopped_before_its_first_token_says_so(handlers):
     waiting = handlers.announce(["base", "ghost"])
     assert "one request runs at a time" in waiting.answers
     assert waiting.running
-    settled = handlers.settle(waiting)
+    settled = handlers.finish(waiting)
     assert not settled.running
     assert "before the first token" in settled.answers
 
 
 def test_answers_for_programs_are_plain_json(handlers):
-    answer = handlers.answer("hello", None, *GREEDY)
-    assert json.loads(json.dumps(answer)) == json.loads(json.dumps(answer, default=str))
+    answer = handlers.compare("hello", None, *GREEDY)
+    assert json.loads(json.dumps(answer)) == answer, "nothing changes its type on the way"
     assert set(answer["completions"]) == {"base", "lora", "bitune"}
     fields = {"text", "tokens", "seconds_to_first_token", "tokens_per_second", "finish_reason"}
     assert all(set(completion) == fields for completion in answer["completions"].values())

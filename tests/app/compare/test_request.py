@@ -10,30 +10,30 @@ VARIANTS = ("base", "qa")
 
 
 def test_whole_numbers_may_come_as_floats():
-    request = CompareRequest("hi", ["base"], max_new_tokens=8.0, seed=3.0)
+    request = CompareRequest(prompt="hi", variants=["base"], max_new_tokens=8.0, seed=3.0)
     assert (request.max_new_tokens, request.seed) == (8, 3)
     assert isinstance(request.max_new_tokens, int)
     assert request.variants == ("base",)
 
 
 def test_numbers_that_make_no_sense_are_left_for_the_engine():
-    assert CompareRequest("hi", ["base"], max_new_tokens="many", seed=float("nan")).max_new_tokens == "many"
+    assert CompareRequest(prompt="hi", variants=["base"], max_new_tokens="many", seed=float("nan")).max_new_tokens == "many"
 
 
 @pytest.mark.parametrize("variants", ["base", None, 3, {"base": 1}, [["base"]], ["base", None]])
 def test_variants_must_be_names(variants):
     with pytest.raises(ConfigError, match="list of names"):
-        CompareRequest("hi", variants)
+        CompareRequest(prompt="hi", variants=variants)
 
 
 def test_the_page_has_a_limit_of_its_own():
     with pytest.raises(ConfigError, match=f"at most {MAX_NEW_TOKENS}"):
-        CompareRequest("hi", ["base"], max_new_tokens=MAX_NEW_TOKENS + 1)
+        CompareRequest(prompt="hi", variants=["base"], max_new_tokens=MAX_NEW_TOKENS + 1)
 
 
 def test_a_link_fills_in_what_it_names():
     query = {"prompt": "hi", "variants": "qa,ghost", "template": "none", "temperature": "0.5", "seed": "7", "__theme": "dark"}
-    assert from_query(query, VARIANTS) == CompareRequest("hi", ("qa",), "none", temperature=0.5, seed=7)
+    assert from_query(query, VARIANTS) == CompareRequest(prompt="hi", variants=("qa",), template="none", temperature=0.5, seed=7)
 
 
 def test_a_link_without_known_variants_takes_all():

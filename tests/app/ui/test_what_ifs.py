@@ -41,7 +41,7 @@ def test_plain_values_and_back():
 )
 def test_what_is_no_what_if_is_a_sentence(value):
     with pytest.raises(ConfigError):
-        CompareRequest("hi", ["qa"], what_ifs=value)
+        CompareRequest(prompt="hi", variants=["qa"], what_ifs=value)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -1,0 +1,62 @@
+"""What a person or a program asks of Attention. What arrives over HTTP has any type it likes until it is in here or in the engine."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic.dataclasses import dataclass
+
+from app.ui.checks import Text, Whole
+from app.ui.what_ifs import read
+from bitune.errors import PromptError
+
+MAX_TOKENS = 1024  # a map of more has over a million weights
+MAX_CHARACTERS = 24 * MAX_TOKENS  # of an answer, generously: counting the tokens of a megabyte takes seconds
+
+
+def answer_text(answer: str) -> str:
+    """An answer that a tokenizer can read; PromptError for any other."""
+    if len(answer) > MAX_CHARACTERS:
+        raise PromptError(f"The answer has {len(answer):,} characters; shorten it.")
+    if any(0xD800 <= ord(sign) <= 0xDFFF for sign in answer):
+        raise PromptError("The answer holds half of a surrogate pair, which is not text; remove it.")
+    return answer
+
+
+@dataclass(frozen=True)
+class AttentionRequest:
+    """The passes to record: the arguments of Engine.attention, layers left out. `what_ifs` come as plain values."""
+
+    prompt: Any
+    variant: Text
+    template: Any = "own"
+    answer: Annotated[Text, AfterValidator(answer_text)] = ""
+    what_ifs: Annotated[Mapping[str, Any], BeforeValidator(read)] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """The variant of the engine whose template stands around the prompt."""
+        return self.what_ifs[self.variant].of if self.variant in self.what_ifs else self.variant
+
+
+class LayerQuestion(BaseModel):
+    """What the browser asks about a result that is kept: one layer of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    layer: Whole
+
+
+class HeadQuestion(LayerQuestion):
+    """One head of one layer, or the mean over heads."""
+
+    head: Whole
+
+
+class FrameQuestion(HeadQuestion):
+    """One pass in a view of BertViz."""
+
+    view: str
+    pass_name: str

@@ -1,0 +1,71 @@
+"""Answers -> HTML of Compare. Pure: no gradio, no model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from app.compare.recorded import Recording
+from app.ui.differences import difference, in_words
+from app.ui.templates import render
+from app.ui.variants import VariantView
+from bitune.schema.results import Completion, Update
+
+READING = "Reading the prompt."
+
+
+@dataclass(frozen=True)
+class Column:
+    """One answer on the page.
+
+    `pieces`: its text, each piece marked or not. `silent`: words of ours where there is no text. `difference`: how it differs from the
+    first column. `completion`: None before the model has begun.
+    """
+
+    view: VariantView
+    pieces: Sequence[tuple[str, bool]] = ()
+    silent: str = ""
+    difference: str = ""
+    completion: Completion | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.completion is None or self.completion.finish_reason is None
+
+
+def answers(update: Update, views: Mapping[str, VariantView], recording: Recording | None = None) -> Markup:
+    """One column a variant; differing words are marked once all is written."""
+    first, *others = update.completions.values()
+    compared = f"The others are compared with {first.variant}." if others and update.done else ""
+    columns = [column(first, views, [(first.text, False)], compared)]
+    for completion in others:
+        if update.done:
+            parts = difference(first.text, completion.text)
+            columns.append(column(completion, views, parts.pieces, in_words(parts, first.variant)))
+        else:
+            columns.append(column(completion, views, [(completion.text, False)], ""))
+    return render("compare/answers.html", columns=columns, recording=recording)
+
+
+def column(
+    completion: Completion, views: Mapping[str, VariantView], pieces: Sequence[tuple[str, bool]], difference: str
+) -> Column:
+    """The column of an answer, with words of ours where it has no text."""
+    silent = "" if completion.text else SILENT.get(completion.finish_reason, "No text: the first token already ended the answer.")
+    return Column(views[completion.variant], pieces, silent, difference, completion)
+
+
+SILENT = {None: READING, "cancelled": "Stopped before the first token."}
+
+
+def waiting(chosen: Iterable[VariantView], words: str) -> Markup:
+    """The columns before the model has begun."""
+    return render("compare/answers.html", columns=[Column(view, silent=words) for view in chosen], recording=None)
+
+
+def prompts(update: Update, views: Mapping[str, VariantView]) -> Markup:
+    """The very text each variant read; once, where all read the same."""
+    groups: dict[tuple[str, int], list[VariantView]] = {}
+    for name, prompt in update.prompts.items():
+        groups.setdefault((prompt, update.prompt_tokens[name]), []).append(views[name])
+    return render("compare/prompts.html", groups=[(who, prompt, tokens) for (prompt, tokens), who in groups.items()])

@@ -1,0 +1,63 @@
+"""What every tab is made of: text arrives as it is and runs nothing, the head names what is loaded, variants keep their colours."""
+
+from html import unescape
+
+import pytest
+
+from app.ui.templates import chip, environment, faithful, problem, render
+from app.ui.variants import VariantView, colour_of, in_order, views_of
+from bitune.schema.results import BaseFacts, CheckpointFacts
+from bitune.schema.variants import BASE, METHODS, MixingRatios
+from tests.app.compare.test_html import HOSTILE, VIEWS
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_and_problems_are_shown_as_they_are(text):
+    for html in (problem(text), chip(VariantView(text, "", (), 1))):
+        assert text in unescape(html)
+        assert "<img" not in html
+        assert "<script" not in html
+
+
+def passes_icon(passes: list[str]) -> str:
+    return environment.get_template("ui/figures.html").module.passes_icon(passes)
+
+
+def test_control_characters_become_visible():
+    assert faithful("a\x00b\x1b[31m\x7f\r\n\tc") == "a␀b␛[31m␡␍\n\tc"
+
+
+def test_the_head_names_what_is_loaded():
+    base = BaseFacts("smol <b>", 134_515_008, 30, "cpu", "float32", 2048, True, 9)
+    facts = CheckpointFacts("qa", "folder", "bitune", "LoRA", 4_884_540, None, {})
+    html = render("ui/head.html", base=base, checkpoints={"qa": facts}, views=VIEWS)
+    for words in ("smol &lt;b&gt;", "135M parameters", "30 layers", "cpu, float32", "1 checkpoint", "4.88M trained parameters"):
+        assert words in html
+    assert "No checkpoint is loaded" in render("ui/head.html", base=base, checkpoints={}, views=VIEWS)
+    assert html.count("<figure>") == 4
+
+
+def test_views_keep_their_colours_and_order():
+    two = MixingRatios.constant(2, 0.5)
+    variants = {
+        "base": BASE.with_mixing(None),
+        "lora": METHODS["lora"].with_mixing(None),
+        "mine": METHODS["bitune"].with_mixing(two),
+        "own": METHODS["only_causal"].with_mixing(two),
+    }
+    checkpoint = CheckpointFacts("mine", "folder", "bitune", "LoRA", 1, None, {})
+    views = views_of(variants, {"mine": checkpoint, "lora": CheckpointFacts("lora", "folder", "lora", "LoRA", 1, None, {})})
+    assert [view.colour for view in views.values()] == [0, 1, 2, 3]
+    assert views["mine"].passes == ("causal", "bidirectional")
+    assert views["base"].about == "reads once, as it came"
+    assert views["lora"].about == "reads once, with a trained adapter"
+    assert views["own"].about == "reads twice and mixes"
+    assert in_order(["own", "ghost", "base"], views) == ["base", "own", "ghost"]
+    assert {colour_of(index) for index in range(1, 20)} == {1, 2, 3, 4, 5}
+
+
+def test_drawings_show_what_each_pass_sees():
+    assert passes_icon(["causal"]).count('class="bt-causal"') == 10
+    assert passes_icon(["bidirectional"]).count('class="bt-bidirectional"') == 16
+    assert passes_icon(["anticausal"]).count('class="bt-unseen"') == 6
+    assert passes_icon(["causal", "bidirectional"]).count("<svg") == 2
