@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from app.compare.request import CompareRequest
 from app.ui.examples import EXAMPLES, Example
 from app.ui.paths import ASSETS
+from app.ui.validation import first_problem
 from app.ui.variants import VariantView, views_of
 from bitune.errors import BituneError, DataError
 from bitune.schema.results import Update
@@ -46,7 +47,7 @@ def from_json(content: str) -> Recording:
     try:
         return FILE.validate_json(content)
     except (ValidationError, BituneError) as error:
-        cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        cause = first_problem(error) if isinstance(error, ValidationError) else error
         raise DataError(f"This is not a recording: {cause}. Make it again with python -m app.record.") from error
 
 

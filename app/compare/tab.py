@@ -30,7 +30,7 @@ FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers.
 COPY_LINK = """(...values) => {
     const url = new URL(window.location.href);
     const names = %s;
-    for (const [place, name] of names.entries()) url.searchParams.set(name, String(values[place] ?? ""));
+    for (const [index, name] of names.entries()) url.searchParams.set(name, String(values[index] ?? ""));
     window.history.replaceState(null, "", url);
     if (navigator.clipboard) navigator.clipboard.writeText(url.href);
     return navigator.clipboard ? "Link copied" : "Link is in the address bar";

@@ -38,7 +38,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value, info: names(val
 Text = Annotated[str, BeforeValidator(text)]
 Whole = Annotated[Any, AfterValidator(whole)]
 
-NUMBER, EXACT = "which is not a number", ("missing", "extra_forbidden", "model_type", "model_attributes_type")
+NUMBER = "which is not a number"
+EXACT = {"missing": "{} is missing", "extra_forbidden": "{} is none of them", "model_type": "this is none"}
 CAUSES = {
     **dict.fromkeys(("int_parsing", "int_type", "float_parsing", "float_type"), NUMBER),
     "string_type": "which is not text",
@@ -67,8 +68,9 @@ def checked(kind: type[Model], value: object, what: str) -> Model:
 def in_words(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     """The first thing that pydantic refuses, as one sentence: the field, the value and what is wrong with it."""
     first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
     if first["type"] in EXACT:
-        fields = ", ".join(name for name, field in kind.model_fields.items() if field.is_required())
-        return f"{what} must be an object with exactly the fields {fields}; got {shown(first['input'])}."
+        fields = ", ".join(name for name, info in kind.model_fields.items() if info.is_required())
+        return f"{what} must be an object with exactly the fields {fields}; {EXACT[first['type']].format(field)}."
     cause = CAUSES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-    return f"{what} says {'.'.join(map(str, first['loc']))}={shown(first['input'])}, {cause}."
+    return f"{what} says {field}={shown(first['input'])}, {cause}."

@@ -22,12 +22,12 @@ class Difference:
 def difference(reference: str, text: str) -> Difference:
     """`text` with the words marked that `reference` does not have at that place."""
     spans = [match.span() for match in WORD.finditer(text)]
-    here = [text[start:end] for start, end in spans]
-    there = WORD.findall(reference)
+    words = [text[start:end] for start, end in spans]
+    reference_words = WORD.findall(reference)
     pieces: list[tuple[str, bool]] = []
     position = changed = 0
     shared_start = None
-    for kind, _, _, first, last in SequenceMatcher(None, there, here, autojunk=False).get_opcodes():
+    for kind, _, _, first, last in SequenceMatcher(None, reference_words, words, autojunk=False).get_opcodes():
         if kind == "equal":
             continue
         shared_start = first if shared_start is None else shared_start
@@ -38,18 +38,18 @@ def difference(reference: str, text: str) -> Difference:
         position, changed = end, changed + last - first
     pieces.append((text[position:], False))
     kept = tuple(piece for piece in pieces if piece[0])
-    return Difference(kept, here == there, len(here) if shared_start is None else shared_start, changed, len(here))
+    return Difference(kept, words == reference_words, len(words) if shared_start is None else shared_start, changed, len(words))
 
 
-def in_words(found: Difference, reference: str) -> str:
+def in_words(parts: Difference, reference: str) -> str:
     """The difference in one short sentence; `reference` is the name of the other variant."""
-    if found.same:
+    if parts.same:
         return f"The same words as {reference}."
-    if found.changed == 0:
+    if parts.changed == 0:
         return f"Only words that {reference} has too, but fewer."
-    start = f"The same as {reference} for {counted(found.shared_start)}; " if found.shared_start else ""
-    differ = "differs" if found.changed == 1 else "differ"
-    return f"{start}{found.changed} of {counted(found.words)} {differ}{'' if start else f' from {reference}'}."
+    start = f"The same as {reference} for {counted(parts.shared_start)}; " if parts.shared_start else ""
+    differ = "differs" if parts.changed == 1 else "differ"
+    return f"{start}{parts.changed} of {counted(parts.words)} {differ}{'' if start else f' from {reference}'}."
 
 
 def counted(words: int) -> str:

@@ -7,7 +7,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from app.ui.paths import APP
-from app.ui.variants import VariantView
 
 # Control characters have no shape of their own and some swallow their neighbours: they are shown as their Unicode pictures.
 CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
@@ -55,31 +54,7 @@ def render(template: str, **values: object) -> Markup:
     return Markup(environment.get_template(template).render(values))
 
 
-def macro(name: str, *values: object) -> Markup:
-    """The HTML of one macro of ui/macros.html."""
-    return getattr(environment.get_template("ui/macros.html").module, name)(*values)
-
-
-def chip(view: VariantView) -> Markup:
-    """Colour and name of a variant, the same wherever it appears."""
-    return macro("chip", view)
-
-
-def empty(words: str) -> Markup:
-    """Words where results will be."""
-    return macro("empty", words)
-
-
-def problem(sentence: str) -> Markup:
-    """What went wrong, where the results would be."""
-    return macro("problem", sentence)
-
-
-def introduction(words: str) -> Markup:
-    """What one sees in a tab and what to look for."""
-    return macro("introduction", words)
-
-
-def heading(title: str, words: str) -> Markup:
-    """What a part of a tab is called, and what one sees there."""
-    return macro("heading", title, words)
+# The macros as functions: what they take and draw stands in ui/macros.html.
+_macros = environment.get_template("ui/macros.html").module
+chip, empty, problem = _macros.chip, _macros.empty, _macros.problem
+heading, introduction = _macros.heading, _macros.introduction

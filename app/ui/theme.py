@@ -1,6 +1,6 @@
 """What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js; no font comes from the net.
 
-A tab that draws in the browser has both in a folder of its own, *_view.
+A tab that draws in the browser has its own styles and scripts beside its code.
 """
 
 from pathlib import Path

@@ -46,14 +46,14 @@ def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, Checkpoi
 
 def with_what_ifs(views: Mapping[str, VariantView], what_ifs: Mapping[str, Mapping]) -> dict[str, VariantView]:
     """`views` and behind them a visitor's what-ifs, those left out that are of a variant nobody knows."""
-    found = {
+    of_visitor = {
         name: VariantView(
             name, f"as {value['of']}, mixed differently", views[value["of"]].passes, colour_of(len(views) + value["colour"]), True
         )
         for name, value in what_ifs.items()
         if value["of"] in views
     }
-    return {**views, **found}
+    return {**views, **of_visitor}
 
 
 def about(name: str, variant: Variant, checkpoints: Mapping[str, CheckpointFacts]) -> str:

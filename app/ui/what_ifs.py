@@ -75,7 +75,7 @@ def label(mixing: MixingRatios, learned: MixingRatios) -> str:
         if mixing == preset(learned):
             return name
     pairs = zip(mixing.keys, mixing.values, learned.keys, learned.values, strict=True)
-    changed = [layer for layer, (key, value, *own) in enumerate(pairs) if [key, value] != own]
+    changed = [layer for layer, (key, value, *learned_pair) in enumerate(pairs) if [key, value] != learned_pair]
     first, last, alpha = changed[0], changed[-1], mixing.keys[changed[0]]
     if mixing == learned.with_layers(first, last, alpha):
         where = "every layer" if (first, last) == (0, learned.layers - 1) else layers(first, last)
@@ -111,5 +111,5 @@ def add(
         raise ConfigError(f"There are {MAX_WHAT_IFS} what-ifs already; remove one first.")
     name = free_name(f"{question.of}: {label(question.mixing, learned)}", {*what_ifs, *taken})
     used = {other["colour"] for other in what_ifs.values()}
-    value["colour"] = next(place for place in range(MAX_WHAT_IFS) if place not in used)
+    value["colour"] = next(colour for colour in range(MAX_WHAT_IFS) if colour not in used)
     return {**what_ifs, name: value}, name
