@@ -275,6 +275,7 @@ class AdapterManager:
             self._layers = adapter_layers(self.model)
             for layer in self._layers:
                 layer.bitune_manager = self
+                layer.train(self.model.training)  # PEFT makes them in train mode, where dropout is on
 
     def _take_off(self, name: str) -> None:
         """Remove an adapter, also one that was injected in part only. Needs a turn."""

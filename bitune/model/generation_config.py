@@ -1,5 +1,6 @@
 """Settings of transformers' `generate`: which ones a measurement uses, and which ones would pass by a mixed cache."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -51,7 +52,9 @@ def copies_per_row(default: GenerationConfig, arguments: Mapping[str, object]) -
     settings = config.to_dict() | dict(arguments)
     for name in _PAST_THE_CACHE:
         if settings.get(name) is not None:
-            raise ConfigError(f"{name} is {settings[name]!r}; Bitune answers from its own mixed cache, so leave it out.")
+            raise ConfigError(
+                f"{name} is {reprlib.repr(settings[name])}; Bitune answers from its own mixed cache, so leave it out."
+            )
     if arguments.get("use_cache") is False:
         raise ConfigError("use_cache is False; Bitune answers from its mixed cache, so leave it out.")
     return max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)

@@ -4,13 +4,14 @@ import threading
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from bitune import BituneModel, ConfigError, Engine, MixingRatios, PromptError, PromptPass, UnknownNameError, Variant
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.model.decoding import Decoder
 from bitune.modeling.interface import attention_modules
-from tests.tiny import bitune_on, tiny_base
+from tests.tiny import bitune_on, ids, randomized, tiny_base
 
 PROMPT = "Which way does it read?"
 SETTINGS = {"max_new_tokens": 12, "template": "none"}
@@ -100,6 +101,21 @@ def test_a_checkpoint_answers_as_its_model(engine):
     assert final(engine, PROMPT, ["base", "qa"])["qa"].text == other.tokenizer.decode(
         tokens[0, ids.shape[1] :], skip_special_tokens=True
     )
+
+
+def test_dropout_is_for_training_alone(tmp_path):
+    """PEFT makes its layers in train mode; a checkpoint with dropout, as most have, must answer as in PEFT's eval mode."""
+    base = tiny_base()
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], lora_dropout=0.5, task_type="CAUSAL_LM")
+    model = randomized(BituneModel.create(base, peft_config=config))
+    model.save_pretrained(tmp_path / "dropped")
+    expected = model.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=8, do_sample=False, pad_token_id=258)
+    model.release()
+    again = BituneModel.from_pretrained(tmp_path / "dropped", base=base, trainable=False)
+    for _ in range(3):
+        answer = again.generate(torch.tensor([[5, 6, 7, 8]]), max_new_tokens=8, do_sample=False, pad_token_id=258)
+        assert torch.equal(answer, expected)
+    assert not torch.equal(again.train()(*ids(9, 4)).logits, again(*ids(9, 4)).logits), "in training it drops"
 
 
 def test_variants_share_the_random_draws(engine):
