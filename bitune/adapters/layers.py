@@ -1,6 +1,7 @@
 """What PEFT puts into a base: which layers, whether they can be switched row by row, and whether the base itself stayed as it was."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from peft.tuners.ia3 import IA3Layer
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from bitune.errors import CheckpointError
 
+_BASE_ROW = "__base__"  # PEFT's name for a row without adapter
 _SAMPLED_VALUES = 8
 
 
@@ -37,6 +39,43 @@ def is_plain_lora(layer: BaseTunerLayer, adapters: Sequence[str]) -> bool:
     PEFT calls any other arithmetic a variant of LoRA; DoRA is one.
     """
     return isinstance(layer, LoraLayer) and not layer.lora_variant.keys() & set(adapters)
+
+
+@contextmanager
+def rows_of_adapters(layers: Sequence[BaseTunerLayer], adapters: Sequence[str | None]) -> Iterator[None]:
+    """Run row r of a batch under `adapters[r]` until the end of the block, beams of a row under its adapter too.
+
+    PEFT's own way in (`adapter_names=` of the model) leaves its hooks behind when the forward raises.
+    """
+    names = [_BASE_ROW if name is None else name for name in adapters]
+
+    def name_rows(_, args, kwargs):
+        beams = args[0].shape[0] // len(names)
+        return args, {**kwargs, "adapter_names": [name for name in names for _ in range(beams)]}
+
+    hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def check_same_tensors(adapter: str, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """CheckpointError unless `weights` has the keys and shapes of `expected`, the tensors of an adapter."""
+    lacking, foreign = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    reshaped = [key for key, value in expected.items() if key in weights and weights[key].shape != value.shape]
+    for problem, keys in (
+        ("lack", lacking),
+        ("have, and this base has no place for,", foreign),
+        ("have in another shape", reshaped),
+    ):
+        if keys:
+            shapes = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]].shape)})" if keys is reshaped else ""
+            raise CheckpointError(
+                f"The weights for adapter {adapter!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{shapes}; "
+                "load it on the base it was trained on."
+            )
 
 
 def check_layers(model: PreTrainedModel, adapter: str, name: str) -> None:

@@ -18,14 +18,21 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import check_switchable, is_mixture_of_experts
-from bitune.adapters.layers import BaseWeights, adapter_layers, check_layers, is_plain_lora, unwrap
+from bitune.adapters.layers import (
+    BaseWeights,
+    adapter_layers,
+    check_layers,
+    check_same_tensors,
+    is_plain_lora,
+    rows_of_adapters,
+    unwrap,
+)
 from bitune.adapters.turns import Holds, TurnQueue
 from bitune.base.fingerprint import fingerprint
 from bitune.errors import CheckpointError, UnknownNameError, UnsupportedModelError, reason
 from bitune.modeling.support import check_supported
 
 Result = TypeVar("Result")
-_BASE_ROW = "__base__"  # PEFT's name for a row without adapter
 _PREFIX = "base_model.model."  # before every key in a PEFT folder
 # What PEFT raises for a config that cannot be put on these modules; anything else is a bug or the machine's, and keeps its name.
 _DOES_NOT_FIT = (ValueError, TypeError, NotImplementedError, re.error)
@@ -142,18 +149,7 @@ class AdapterManager:
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
-        expected = {key: value.shape for key, value in self.weights(name).items()}
-        for problem, keys in (
-            ("lack", sorted(expected.keys() - weights.keys())),
-            ("have, and this base has no place for,", sorted(weights.keys() - expected.keys())),
-            ("have in another shape", [k for k, shape in expected.items() if k in weights and weights[k].shape != shape]),
-        ):
-            if keys:
-                detail = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]])})" if problem.endswith("shape") else ""
-                raise CheckpointError(
-                    f"The weights for adapter {name!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{detail}; "
-                    "load it on the base it was trained on."
-                )
+        check_same_tensors(name, self.weights(name), weights)
 
     def fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """Put `weights` (keys as in a PEFT folder) into adapter `name`; CheckpointError, and nothing changed, if they do not fit."""
@@ -210,20 +206,8 @@ class AdapterManager:
             with self.active_adapter(adapters[0]):
                 yield
             return
-        names = [_BASE_ROW if name is None else name for name in adapters]
-
-        # PEFT's own way in (adapter_names= of the model) leaves its hooks behind when the forward raises.
-        def name_rows(_, args, kwargs):
-            beams = args[0].shape[0] // len(names)
-            return args, {**kwargs, "adapter_names": [name for name in names for _ in range(beams)]}
-
-        with self.active_adapter(next(name for name in adapters if name is not None)):
-            hooks = [layer.register_forward_pre_hook(name_rows, with_kwargs=True) for layer in self._layers]
-            try:
-                yield
-            finally:
-                for hook in hooks:
-                    hook.remove()
+        with self.active_adapter(next(name for name in adapters if name is not None)), rows_of_adapters(self._layers, adapters):
+            yield
 
     def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
         """Call `call(rows)` for batches that together cover every row, row r under `adapters[r]`.
