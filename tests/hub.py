@@ -17,12 +17,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @dataclass
 class Hub:
     """`files`: repository id -> path -> bytes, all at COMMIT. `requests`: what was asked so far, as "METHOD path".
-    `token`: who has it may write."""
+    `token`: who has it may write. `refusal`: status and error code of every answer to GET and HEAD, in place of the files."""
 
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     url: str = ""
     token: str = "hf_test"
+    refusal: tuple[int, str] | None = None
 
 
 @contextlib.contextmanager
@@ -80,6 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
+        if self.hub.refusal:
+            status, code = self.hub.refusal
+            return self._send(status, b"refused", {"X-Error-Code": code})
         if path in ("", "/"):
             return self._send(200, b"hub")
         for repo, files in self.hub.files.items():

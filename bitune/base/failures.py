@@ -5,6 +5,7 @@ The tables were made by damaging files and seeing what transformers, tokenizers,
 
 import contextlib
 import json
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,11 @@ def load_errors(weights: Weights, known: Sequence[Known]) -> Iterator[None]:
             raise BaseNotFoundError(_NOT_LOADED.format(path=path) + f"{failure.cause}; {failure.remedy}.") from error
         if weights.gguf is None and (damage := _damaged_json(weights.folder)):
             raise BaseNotFoundError(_NOT_LOADED.format(path=path) + damage + _AGAIN) from error
+        if isinstance(error, KeyError) and weights.gguf is None and _is_value_in_config(str(error.args[0]), weights.folder):
+            raise UnsupportedModelError(
+                f"The base at {path} names {error.args[0]!r} in its config.json, which transformers {transformers.__version__} does "
+                "not know; update transformers, or choose another model."
+            ) from error
         for row in known:
             if row.fits(error):
                 sentence = row.sentence.format(path=path, reason=reason(error), version=transformers.__version__)
@@ -135,6 +141,12 @@ def move_errors(weights: Weights, device: torch.device, dtype: torch.dtype) -> I
         raise ConfigError(
             f"{weights.id} does not fit into the memory of {device} in {dtype} ({reason(error)}); {_LESS_MEMORY}."
         ) from error
+
+
+def _is_value_in_config(name: str, folder: Path) -> bool:
+    """Whether config.json gives `name` as a value: transformers looks kinds of activations and of positions up by it."""
+    config = folder / "config.json"
+    return re.search(rf':\s*"{re.escape(name)}"', config.read_text("utf-8")) is not None
 
 
 def _damaged_json(folder: Path) -> str | None:
