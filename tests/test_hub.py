@@ -68,7 +68,8 @@ def test_a_login_that_may_not_write_is_said(hub, tmp_path):
 @pytest.mark.parametrize(
     ("status", "code", "cause", "remedy"),
     [
-        (401, "", "there is no such public model", "check the spelling, or log in"),
+        (401, "RepoNotFound", "there is no such public model", "check the spelling, or log in"),
+        (401, "", "the Hub does not accept this login", "log in with `hf auth login`"),
         (403, "GatedRepo", "its owner lets in only people who asked", "accept its terms on the Hub"),
         (404, "EntryNotFound", "a file is not there", "look it up under 'Files and versions'"),
         (403, "", "this login may not do that", "and a token that may"),
