@@ -93,15 +93,20 @@ TOKENIZER_FAILURES = (
     Known(ValueError, _UNREADABLE),
     Known(KeyError, _UNREADABLE),
     Known(OSError, _UNREADABLE),
-    Known(
-        Exception, _UNREADABLE
-    ),  # the library tokenizers has no class of its own: what its Rust code reports is a bare Exception
+    # The library tokenizers has no class of its own: what its Rust code reports is a bare Exception.
+    Known(Exception, _UNREADABLE),
 )
+_LESS_MEMORY = "free memory, choose another device, or a dtype of 16 bits"
 
 
 @contextlib.contextmanager
 def load_errors(weights: Weights, known: Sequence[Known]) -> Iterator[None]:
-    """Raise what loading from `weights` is known to raise as a BituneError in one sentence; any other exception passes as it is."""
+    """Raise what loading is known to raise as a BituneError in one sentence; any other exception passes as it is.
+
+    Args:
+        weights: what is loaded in the block.
+        known: MODEL_FAILURES, GGUF_FAILURES or TOKENIZER_FAILURES, by what the block reads.
+    """
     path = weights.folder if weights.gguf is None else weights.folder / weights.gguf
     try:
         yield
@@ -125,9 +130,6 @@ def load_errors(weights: Weights, known: Sequence[Known]) -> Iterator[None]:
                 sentence = row.sentence.format(path=path, reason=reason(error), version=transformers.__version__)
                 raise row.error_class(sentence) from error
         raise
-
-
-_LESS_MEMORY = "free memory, choose another device, or a dtype of 16 bits"
 
 
 @contextlib.contextmanager

@@ -27,11 +27,14 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 
 @dataclass
 class Base:
-    """A frozen base model. `id`, `revision` and `sha256` say which weights these are, as a checkpoint records them.
+    """A frozen base model, and which weights these are, as a checkpoint records it.
 
-    `model`: eval mode, no parameter requires a gradient, attention is sdpa or eager (both take a 4-D mask).
-    `tokenizer`: pads on the left; None for a local folder that has none.
-    `revision`: commit on the Hub, else None. `sha256`: of the weights if they are one file that was hashed, else None.
+    Args:
+        model: in eval mode; no parameter requires a gradient; attention is sdpa or eager, which both take a 4-D mask.
+        tokenizer: pads on the left; None for a local folder that has none.
+        id: Hub id, embedded name, or the bare name of a local folder or file.
+        revision: commit on the Hub, else None.
+        sha256: of the weights if they are one file that was hashed, else None.
     """
 
     model: PreTrainedModel

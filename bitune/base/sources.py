@@ -26,10 +26,14 @@ SUBFOLDERS = ["*/*"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Files that are on this disk. `gguf` is a file name inside `folder`, or None for a folder of safetensors.
+    """Files of a base that are on this disk.
 
-    `id` is how a checkpoint names its base: Hub id, embedded name, or the bare name of a local folder or file.
-    `revision` is a Hub commit; `sha256` is known for a single file of at most MAX_HASHED_BYTES bytes.
+    Args:
+        id: how a checkpoint names its base: Hub id, embedded name, or the bare name of a local folder or file.
+        folder: where they lie.
+        gguf: a file name inside `folder`; None for a folder of safetensors.
+        revision: a Hub commit, if they are from there.
+        sha256: of the weights, known for a single file of at most MAX_HASHED_BYTES bytes.
     """
 
     id: str

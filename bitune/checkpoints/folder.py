@@ -36,7 +36,12 @@ _DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
 
 @dataclass(frozen=True)
 class Adapter:
-    """A PEFT adapter in memory: its config and its weights, keys as in its file; None for one yet to be initialized."""
+    """A PEFT adapter in memory.
+
+    Args:
+        config: as in its adapter_config.json.
+        weights: keys as in its file; None for an adapter that is yet to be initialized.
+    """
 
     config: PeftConfig
     weights: Mapping[str, Tensor] | None
@@ -44,9 +49,14 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a folder holds. `theta` is (theta_k, theta_v), float32 [layers] each, where the method mixes.
+    """Everything a checkpoint folder holds.
 
-    `log` and `card`: text of training_log.jsonl and README.md, kept through a round trip.
+    Args:
+        config: bitune_config.json.
+        adapters: slot -> adapter.
+        theta: (theta_k, theta_v), float32 [layers] each; None where nothing is mixed.
+        log: text of training_log.jsonl, kept through a round trip.
+        card: text of README.md, likewise.
     """
 
     config: BituneConfig

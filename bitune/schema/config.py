@@ -17,8 +17,16 @@ _FOLDER = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True)
 class BaseReference:
-    """The base a checkpoint was trained on. `id`: embedded name, Hub id or folder name; `sha256` of its one weights file if
-    known; `fingerprint`: a few of its weights (adapters.fingerprint), empty if unknown."""
+    """The base a checkpoint was trained on; None or empty is unknown.
+
+    Args:
+        id: embedded name, Hub id, or name of a folder or file.
+        revision: commit on the Hub.
+        sha256: of its weights, if they are one file.
+        model_type: as in its config.json.
+        layers, hidden_size: of its decoder.
+        fingerprint: a few of its weights, see bitune.base.fingerprint.
+    """
 
     id: str
     revision: str | None = None
@@ -31,7 +39,15 @@ class BaseReference:
 
 @dataclass(frozen=True)
 class MixingSettings:
-    """How theta becomes alpha; see mixing.MixingCoefficients."""
+    """How the learned theta becomes the mixing ratio alpha; see bitune.model.mixing.
+
+    Args:
+        parameterization: `abs` or `relu`, what is applied to theta first.
+        theta_init: above 0; alpha = theta / (theta + theta_init), and theta starts there, so that alpha starts at 0.5.
+
+    Raises:
+        UnknownNameError, ConfigError: it is none of these.
+    """
 
     parameterization: str = "abs"
     theta_init: float = 0.01
@@ -49,9 +65,18 @@ class MixingSettings:
 class BituneConfig:
     """The content of bitune_config.json.
 
-    `passes` and `answer_adapter` name adapter slots (`causal`, `bidirectional`); `adapters` maps each slot in use to its
-    folder. `prompt_template` holds `{prompt}` once, or is `chat` for the base's chat template, or None.
-    `training`: facts for people; nothing reads them back.
+    Args:
+        base: what the checkpoint was trained on.
+        passes: one, or two that are mixed; they name adapter slots (`causal`, `bidirectional`).
+        answer_adapter: the slot that answers.
+        mixing: how the passes are mixed; None for one pass.
+        adapters: slot in use -> its folder inside the checkpoint.
+        prompt_template: a text that holds `{prompt}` once, `chat` for the base's chat template, or None for the bare prompt.
+        training: facts for people; nothing reads them back.
+        format_version: of the folder.
+
+    Raises:
+        ConfigError: the template is none of these.
     """
 
     base: BaseReference
@@ -143,8 +168,8 @@ def _section(kind: type, data: Mapping[str, object], where: str):
 
 def _base_reference(data: Mapping[str, object], file: str) -> BaseReference:
     base = _section(BaseReference, data, f"{file}: base")
-    wanted = {"id": str, "revision": str, "sha256": str, "model_type": str, "layers": int, "hidden_size": int}
-    for key, kind in wanted.items():
+    kinds = {"id": str, "revision": str, "sha256": str, "model_type": str, "layers": int, "hidden_size": int}
+    for key, kind in kinds.items():
         value = getattr(base, key)
         if not isinstance(value, kind) and (value is not None or key == "id"):
             raise CheckpointError(

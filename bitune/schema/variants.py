@@ -20,7 +20,15 @@ BIDIRECTIONAL = "bidirectional"
 
 @dataclass(frozen=True)
 class PromptPass:
-    """One reading of the prompt: `adapter` is a name or None for the base alone; `attention` one of ATTENTIONS."""
+    """One forward pass over the prompt.
+
+    Args:
+        adapter: its name, or None for the base alone.
+        attention: `causal`, `bidirectional` or `anticausal` (a token sees itself and what comes after it).
+
+    Raises:
+        UnknownNameError: the attention is none of these.
+    """
 
     adapter: str | None
     attention: Attention
@@ -32,7 +40,15 @@ class PromptPass:
 
 @dataclass(frozen=True)
 class MixingRatios:
-    """How much of the second pass enters the cache, per layer: alpha for keys and for values, each in [0, 1], [layers]."""
+    """How much of the second pass enters the cache, layer by layer.
+
+    Args:
+        keys: alpha of each layer's keys, from 0 (first pass only) to 1 (second pass only), [layers].
+        values: likewise for values.
+
+    Raises:
+        ConfigError: a ratio is outside [0, 1], or there are not as many for keys as for values.
+    """
 
     keys: tuple[float, ...]
     values: tuple[float, ...]
