@@ -1,20 +1,21 @@
-"""What happens in the tab Mixing, without the page: requests go in, HTML and plain values come out. Knows no gradio."""
+"""What happens in the tab Mixing, without the page: requests go in, HTML, figures and plain values come out. Knows no gradio."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from html import escape
 from itertools import count
 
 import numpy as np
+import plotly.graph_objects as go
 
-from app.mixing import charts as mixing_charts
-from app.mixing import figures as mixing_figures
-from app.mixing.figures import Channel
-from app.mixing.log import TrainingSeries, for_programs, series
-from app.ui import render
+from app.mixing import charts
+from app.mixing.ratio_table import RatioColumn, ratio_table, sliders
+from app.mixing.sweep_table import sweep_table
+from app.mixing.training_log import TrainingLog, read_log
+from app.ui import render as ui
 from app.ui.checks import names
 from app.ui.errors import sentence
+from app.ui.templates import chip, empty, problem, render
 from app.ui.variants import VariantView, views_of, with_what_ifs
 from app.ui.what_ifs import add, ratios
 from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError
@@ -25,13 +26,16 @@ from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 MAX_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
 SWEEP_TOKENS = 32
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
-MIXES_NOTHING = "{} reads the prompt once and mixes nothing, so it has no ratios."
+MEASURED = (
+    "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of the first "
+    "one; the average over this prompt's tokens."
+)
 
 Moved = Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]]
 
 
 @dataclass(frozen=True)
-class Added:
+class WhatIfUpdate:
     """After a what-if was added or taken away: what there is now, the name to choose in Compare, and a sentence."""
 
     what_ifs: dict[str, dict]
@@ -40,13 +44,22 @@ class Added:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How the chosen checkpoints were trained. `heat_maps`: by checkpoint; `notes`: HTML, what cannot be drawn."""
+
+    heat_maps: Mapping[str, go.Figure]
+    losses: go.Figure | None
+    notes: str
+
+
+@dataclass(frozen=True)
 class SweepScreen:
     """What stands under the sweep."""
 
     html: str
     running: bool = False
+    curve: go.Figure | None = None
     points: Sequence[SweepPoint] = ()
-    of: str = ""
 
 
 class MixingHandlers:
@@ -72,42 +85,57 @@ class MixingHandlers:
         variants = self.engine.variants
         return {name: variants[name].mixing for name in self.checkpoints if variants[name].mixing is not None}
 
-    def desk(self, chosen: Sequence[str], moved: Moved) -> str:
+    def ratio_table(self, chosen: Sequence[str], moved: Moved) -> str:
         """The bars of the chosen checkpoints, and words for those that mix nothing."""
         if not self.checkpoints:
-            return render.empty(NO_CHECKPOINT)
-        learned, views = self.mixing, self.views
-        channels = [Channel(views[name], learned[name], moved.get(name)) for name in learned if name in chosen]
-        silent = [name for name in self.checkpoints if name in chosen and name not in learned]
-        words = "".join(render.empty(MIXES_NOTHING.format(name)) for name in silent)
-        if not channels and not silent:
-            words = render.empty("No checkpoint is chosen; choose at least one.")
-        return mixing_figures.desk(channels) + words
+            return empty(NO_CHECKPOINT)
+        unmixed = [name for name in self.checkpoints if name in chosen and name not in self.mixing]
+        words = [f"{name} reads the prompt once and mixes nothing, so it has no ratios." for name in unmixed]
+        columns = self.columns(chosen, moved)
+        if not columns and not words:
+            words = ["No checkpoint is chosen; choose at least one."]
+        return ratio_table(columns) + "".join(map(empty, words))
 
-    def training(self, chosen: Sequence[str]) -> str:
-        """How each chosen checkpoint came to its ratios."""
+    def columns(self, chosen: Sequence[str], moved: Moved) -> list[RatioColumn]:
+        """The chosen checkpoints that mix."""
         views = self.views
-        drawn = "".join(self.training_of(views[name]) for name in self.checkpoints if name in chosen)
-        return f'<div class="bt-trainings">{drawn}</div>'
+        return [RatioColumn(views[name], mixing, moved.get(name)) for name, mixing in self.mixing.items() if name in chosen]
 
-    def training_of(self, view: VariantView) -> str:
-        """One checkpoint's training, or words where there is nothing to draw."""
-        try:
-            found = self.series(view.name)
-        except DataError as error:
-            return mixing_charts.untold(view, str(error))
-        if not found.last:
-            return mixing_charts.untold(view, f"{view.name} came without a training log, so only the end is known.")
-        return mixing_charts.training(view, found)
+    def by_layer(self, chosen: Sequence[str]) -> go.Figure | None:
+        """The ratios of the chosen checkpoints as lines."""
+        return charts.ratios_by_layer(self.columns(chosen, {}))
 
-    def series(self, name: str) -> TrainingSeries:
-        """The log of a checkpoint as columns; DataError where it cannot be read."""
+    def training(self, chosen: Sequence[str]) -> Training:
+        """How each chosen checkpoint came to its ratios, and words where there is nothing to draw."""
+        logs, heat_maps, notes = {}, {}, {}
+        for name in (name for name in self.checkpoints if name in chosen):
+            try:
+                logs[name] = log = self.training_log(name)
+                if not log.entries:
+                    notes[name] = f"{name} came without a training log, so only the end is known."
+                elif not log.mixed:
+                    notes[name] = "Nothing is mixed here, so there is only the loss."
+                else:
+                    heat_maps[name] = charts.ratios_over_training(log)
+                if log.entries and not (log.loss or log.eval_loss):
+                    notes[name] = "This training wrote down no loss."
+            except DataError as error:
+                notes[name] = str(error)
+        views = self.views
+        words = render("mixing/training_notes.html", notes=[(views[name], text) for name, text in notes.items()])
+        return Training(heat_maps, charts.losses(logs, views), words)
+
+    def training_log(self, name: str) -> TrainingLog:
+        """The log of a checkpoint; DataError where it cannot be read."""
         mixing = self.mixing.get(name)
         try:
-            return series(self.engine.training_log(name), mixing.layers if mixing else self.engine.base_facts.layers)
+            lines = self.engine.training_log(name)
+            return read_log(lines, mixing.layers if mixing else self.engine.base_facts.layers)
         except (ValueError, RecursionError, DataError) as error:  # ValueError: a line that is no JSON
             cause = str(error) if isinstance(error, DataError) else "a line is not JSON"
-            raise DataError(f"The training log of {name} cannot be read: {cause}.") from error
+            raise DataError(
+                f"The training log of {name} cannot be read: {cause}. Copy its training_log.jsonl again, or remove it."
+            ) from error
 
     def measure(self, prompt: object, chosen: Sequence[str], template: object) -> tuple[Moved, str]:
         """How far each layer's cache was moved for a prompt, per chosen checkpoint that mixes, and a sentence."""
@@ -115,13 +143,9 @@ class MixingHandlers:
         try:
             if not wanted:
                 raise ConfigError("None of the chosen checkpoints mixes anything.")
-            moved = {name: self.moved(prompt, name, template) for name in wanted}
-            return moved, render.empty(
-                "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of "
-                "the first one; the average over this prompt's tokens."
-            )
+            return {name: self.moved(prompt, name, template) for name in wanted}, empty(MEASURED)
         except Exception as error:
-            return {}, render.problem(sentence(error))
+            return {}, problem(sentence(error))
 
     def moved(self, prompt: object, name: str, template: object) -> tuple[list[float | None], list[float | None]]:
         """For keys and values, one number a layer; raises."""
@@ -135,50 +159,50 @@ class MixingHandlers:
         if tokens > MAX_TOKENS:
             raise PromptError(f"The prompt has {tokens:,} tokens; this works for up to {MAX_TOKENS:,}, so shorten it.")
 
-    def editor(self, of: str, preset: str = "learned") -> str:
-        """The faders of a checkpoint, set by a preset."""
-        return self.faders(of, PRESETS[preset](self.engine.mixing(of)))
+    def sliders(self, of: str, preset: str = "learned") -> str:
+        """The sliders of a checkpoint, set by a preset."""
+        return self.sliders_at(of, PRESETS[preset](self.engine.mixing(of)))
 
-    def editor_with_layers(self, of: str, first: object, last: object, alpha: object) -> tuple[str | None, str]:
-        """The faders as learned, with layers `first` to `last` set to `alpha`; or None and a sentence."""
+    def sliders_with_layers(self, of: str, first: object, last: object, alpha: object) -> tuple[str | None, str]:
+        """The sliders as learned, with layers `first` to `last` set to `alpha`; or None and a sentence."""
         try:
             if not all(type(value) in (int, float) for value in (first, last, alpha)):
                 raise ConfigError("Fill in both layers and the ratio.")
-            return self.faders(of, self.engine.mixing(of).with_layers(int(first), int(last), float(alpha))), ""
+            return self.sliders_at(of, self.engine.mixing(of).with_layers(int(first), int(last), float(alpha))), ""
         except Exception as error:
-            return None, render.problem(sentence(error))
+            return None, problem(sentence(error))
 
-    def faders(self, of: str, mixing: MixingRatios) -> str:
-        """The faders at these ratios."""
-        return mixing_figures.editor(self.views[of], mixing, self.engine.mixing(of), next(self.versions))
+    def sliders_at(self, of: str, mixing: MixingRatios) -> str:
+        """The sliders at these ratios."""
+        return sliders(self.views[of], mixing, self.engine.mixing(of), next(self.versions))
 
-    def add(self, what_ifs: Mapping[str, dict], of: str, curve: object) -> Added:
-        """The faders' curve as one more what-if."""
+    def add(self, what_ifs: Mapping[str, dict], of: str, ratios_of_sliders: object) -> WhatIfUpdate:
+        """The ratios of the sliders as one more what-if."""
         try:
-            question = WhatIf(of, ratios(curve))
+            question = WhatIf(of, ratios(ratios_of_sliders))
             more, name = add(what_ifs, question, self.engine.mixing(of), self.engine.variants)
         except Exception as error:
-            return Added(dict(what_ifs), None, render.problem(sentence(error)))
+            return WhatIfUpdate(dict(what_ifs), None, problem(sentence(error)))
         new = "is a column of Compare now: press Run there" if len(more) > len(what_ifs) else "is there already"
-        return Added(more, name, f'<p class="bt-empty" role="status">{escape(name)} {new}.</p>')
+        return WhatIfUpdate(more, name, empty(f"{name} {new}."))
 
-    def remove(self, what_ifs: Mapping[str, dict], colour: int) -> Added:
+    def remove(self, what_ifs: Mapping[str, dict], colour: int) -> WhatIfUpdate:
         """Without the one of this colour."""
         kept = {name: value for name, value in what_ifs.items() if value["colour"] != colour}
-        return Added(kept, None, "")
+        return WhatIfUpdate(kept, None, "")
 
-    def shown(self, what_ifs: Mapping[str, dict]) -> dict[int, str]:
+    def chips(self, what_ifs: Mapping[str, dict]) -> dict[int, str]:
         """Colour -> chip of each what-if."""
         views = with_what_ifs(self.views, what_ifs)
-        return {value["colour"]: render.chip(views[name]) for name, value in what_ifs.items()}
+        return {value["colour"]: chip(views[name]) for name, value in what_ifs.items()}
 
     def colours(self, what_ifs: Mapping[str, dict]) -> str:
         """What gives the what-ifs among Compare's variants their colours."""
-        return render.chosen_colours(with_what_ifs(self.views, what_ifs))
+        return ui.chosen_colours(with_what_ifs(self.views, what_ifs))
 
     def announce_sweep(self) -> SweepScreen:
         """At once after the button: the request may have to wait for others."""
-        return SweepScreen(render.empty("Waiting for the model: one request runs at a time."), running=True)
+        return SweepScreen(empty("Waiting for the model: one request runs at a time."), running=True)
 
     def sweep(self, prompt: object, of: str, template: object) -> Iterator[SweepScreen]:
         """The answers as they come, and at last the curve. Ends with a screen that is not running, whatever happens."""
@@ -188,20 +212,18 @@ class MixingHandlers:
             running = stream_sweep(self.engine, prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
             with closing(running):
                 for points in running:
-                    yield SweepScreen(mixing_charts.sweep(view, points), running=True, points=points, of=of)
-            yield SweepScreen(mixing_charts.sweep(view, points), points=points, of=of)
+                    yield SweepScreen(sweep_table(points), running=True, points=points)
+            yield SweepScreen(sweep_table(points), curve=charts.sweep_curve(view, points), points=points)
         except Exception as error:
-            yield SweepScreen(render.problem(sentence(error)))
+            yield SweepScreen(problem(sentence(error)))
 
-    def settle_sweep(self, latest: SweepScreen) -> SweepScreen:
+    def finish_sweep(self, latest: SweepScreen) -> SweepScreen:
         """After a sweep. One that was stopped keeps the answers as far as they came."""
         if not latest.running:
             return latest
         if not latest.points:
-            return SweepScreen(render.empty("Stopped before the first token."))
-        return SweepScreen(
-            mixing_charts.sweep(self.views[latest.of], latest.points, stopped=True), points=latest.points, of=latest.of
-        )
+            return SweepScreen(empty("Stopped before the first token."))
+        return SweepScreen(sweep_table(latest.points, stopped=True), points=latest.points)
 
     def answer(self, checkpoints: object, prompt: object, template: object) -> dict[str, object]:
         """For programs: what the tab shows, as plain JSON. Raises."""
@@ -213,8 +235,7 @@ class MixingHandlers:
 
     def answer_of(self, name: str, prompt: object, template: object) -> dict[str, object]:
         """One checkpoint; keys, values and what was moved are None where nothing is mixed."""
-        mixing = self.mixing.get(name)
-        self.series(name)  # refuses a log that cannot be read
+        mixing, log = self.mixing.get(name), self.training_log(name)
         moved = self.moved(prompt, name, template) if mixing and prompt not in (None, "") else (None, None)
         return {
             "method": self.engine.checkpoints[name].method,
@@ -222,7 +243,7 @@ class MixingHandlers:
             "values": list(mixing.values) if mixing else None,
             "moved_keys": moved[0],
             "moved_values": moved[1],
-            "training_log": for_programs(self.engine.training_log(name)),
+            "training_log": log.as_json(),
         }
 
 

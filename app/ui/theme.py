@@ -7,6 +7,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from app.ui import plots
+
 HERE = Path(__file__).resolve().parent
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
@@ -61,4 +63,4 @@ LIGHT_ONLY = ("block_padding", "block_title_text_weight", "color_accent")  # Gra
 def look() -> dict[str, object]:
     """The arguments of launch() that decide how the page looks and what the browser runs."""
     styles = [HERE / "style.css", *sorted(path for path in HERE.parent.glob("*/*.css") if path.parent != HERE)]
-    return {"theme": theme(), "css_paths": styles, "js": (HERE / "page.js").read_text(encoding="utf-8")}
+    return {"theme": theme(), "css": plots.styles(), "css_paths": styles, "js": (HERE / "page.js").read_text(encoding="utf-8")}
