@@ -3,22 +3,27 @@
 A file holds predictions and numbers, and items by id: the texts of the questions belong to other people's data sets.
 """
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from typing import Self
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from app.ui.paths import ASSETS
+from app.ui.validation import first_problem
 from bitune.errors import DataError
 
 FOLDER = ASSETS / "evidence"
 AVERAGE = "average"
+OPEN_ANSWER = "answer"  # the measure of tasks without choices
 REMEDY = "Make it again with python -m study table."
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Share:
     """A share, or a difference of two: its mean and 95 % interval; `spread`, the standard deviation over seeds, where known."""
 
@@ -27,35 +32,32 @@ class Share:
     high: float
     spread: float | None = None
 
-    def __post_init__(self):
-        numbers = [self.mean, self.low, self.high, *([] if self.spread is None else [self.spread])]
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-            raise DataError(f"a share is {numbers!r}, which are not numbers")
-
     @property
     def excludes_zero(self) -> bool:
         """Whether the whole interval lies on one side of zero."""
         return self.low > 0 or self.high < 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class TaskItem:
+    """A question by its id, and the prediction that is right: the index of a choice, or 1 for an open answer that is right."""
+
+    id: str
+    right: int
+
+
+@dataclass(frozen=True, config=STRICT)
 class Task:
-    """A set of items. `right`: for each the index of the right choice; where `measure` is `answer` the texts are other people's, and
-    a prediction is 1 if it was right, else 0."""
+    """A set of items. `measure`: by what a choice is picked, or OPEN_ANSWER; `chance`: the share that guessing gets, where known."""
 
     name: str
     title: str
     measure: str
     chance: float | None
-    ids: tuple[str, ...]
-    right: tuple[int, ...]
-
-    def is_right(self, place: int, predicted: int) -> bool:
-        """Whether a prediction for the item at this place is right."""
-        return predicted == self.right[place]
+    items: tuple[TaskItem, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Row:
     """One variant, all its seeds. `predictions`: by task one list a seed; the base has one list and no seed. `minus`: the
     difference to the row `against`, None where there is none, as for the reference."""
@@ -72,17 +74,20 @@ class Row:
     accuracy: Mapping[str, Share]
     against: str | None
     minus: Mapping[str, Share] | None
-    predictions: Mapping[str, Sequence[Sequence[int]]] = field(repr=False)
+    predictions: Mapping[str, tuple[tuple[int, ...], ...]] = field(repr=False)
 
     def picks(self, task: str, place: int) -> dict[int, int]:
         """What was predicted for an item, and by how many seeds."""
-        found: dict[int, int] = {}
-        for seed in self.predictions[task]:
-            found[seed[place]] = found.get(seed[place], 0) + 1
-        return found
+        predicted = [seed[place] for seed in self.predictions[task]]
+        return {value: predicted.count(value) for value in dict.fromkeys(predicted)}
+
+    def rightness(self, task: Task) -> tuple[bool, ...]:
+        """For every item of a task whether this row was right on it in more than half of its seeds."""
+        by_item = zip(task.items, zip(*self.predictions[task.name], strict=True), strict=True)
+        return tuple(2 * predicted.count(item.right) > len(predicted) for item, predicted in by_item)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Evidence:
     """One setting of the study: what was trained and tested, and what came of it."""
 
@@ -94,39 +99,58 @@ class Evidence:
     tasks: tuple[Task, ...]
     rows: tuple[Row, ...]
 
-    def row(self, name: str) -> Row | None:
+    @model_validator(mode="after")
+    def rows_fit_tasks(self) -> Self:
+        """Every row has its shares and, for every seed, a prediction for each item."""
+        if not self.rows or not self.tasks or not all(task.items for task in self.tasks):
+            raise ValueError("it has no task, no row, or a task without items")
+        columns = {*(task.name for task in self.tasks), AVERAGE}
+        for row in self.rows:
+            if not columns <= row.accuracy.keys() or not (row.minus is None or columns <= row.minus.keys()):
+                raise ValueError(f"row {row.name!r} does not have a share for each task and for the average")
+            for task in self.tasks:
+                seeds = row.predictions.get(task.name)
+                if not seeds or not all(len(seed) == len(task.items) for seed in seeds):
+                    raise ValueError(f"row {row.name!r} does not have one prediction for each item of {task.name!r}")
+        return self
+
+    def row(self, name: str | None) -> Row | None:
         """The row of this name."""
         return next((row for row in self.rows if row.name == name), None)
 
     def is_clear(self, row: Row) -> bool:
         """Whether the average differs from that of the row it is held against by more than luck. Where either has one seed alone,
         that cannot be said: the interval knows nothing of other trainings."""
-        sides = (row, self.row(row.against or ""))
-        alone = any(side is not None and len(side.seeds) == 1 for side in sides)
+        alone = any(side is not None and len(side.seeds) == 1 for side in (row, self.row(row.against)))
         return row.minus is not None and row.minus[AVERAGE].excludes_zero and not alone
 
     @cached_property
     def rightness(self) -> dict[str, dict[str, tuple[bool, ...]]]:
         """[row][task][item]: right in more than half of the seeds."""
-        return {row.name: {task.name: rightness(task, row) for task in self.tasks} for row in self.rows}
+        return {row.name: {task.name: row.rightness(task) for task in self.tasks} for row in self.rows}
+
+    def as_json(self) -> dict[str, object]:
+        """For programs: the table as plain values; items and predictions are in the file."""
+        left_out = {"setting": True, "tasks": {"__all__": {"items"}}, "rows": {"__all__": {"predictions"}}}
+        plain = FILE.dump_python(self, mode="json", exclude=left_out)
+        for task, values in zip(self.tasks, plain["tasks"], strict=True):
+            values["items"] = len(task.items)
+        return plain
 
 
-def rightness(task: Task, row: Row) -> tuple[bool, ...]:
-    """For every item of a task whether the row was right on it in more than half of its seeds."""
-    seeds = row.predictions[task.name]
-    return tuple(2 * sum(task.is_right(place, seed[place]) for seed in seeds) > len(seeds) for place in range(len(task.ids)))
+FILE = TypeAdapter(Evidence)
 
 
 def load_all(folder: Path = FOLDER) -> tuple[dict[str, Evidence], list[str]]:
     """Every setting recorded in `folder`, by name, and a sentence for each file that cannot be read."""
-    found, problems = {}, []
+    settings, problems = {}, []
     for path in sorted(folder.glob("*.json"), key=in_order):
         try:
             evidence = read(path)
-            found[evidence.setting] = evidence
+            settings[evidence.setting] = evidence
         except DataError as error:
             problems.append(str(error))
-    return found, problems
+    return settings, problems
 
 
 def in_order(path: Path) -> tuple[int, str]:
@@ -136,114 +160,14 @@ def in_order(path: Path) -> tuple[int, str]:
 
 
 def read(path: Path) -> Evidence:
-    """The file of one setting. DataError, in one sentence that names the file, where it is not what `study table` writes."""
+    """The file of one setting.
+
+    Raises:
+        DataError: It is not what `study table` writes; one sentence that names the file.
+    """
     try:
-        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return FILE.validate_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, DataError) as error:
-        raise DataError(f"{path.name} is not a file of the study: {cause(error)}. {REMEDY}") from error
-
-
-def cause(error: Exception) -> str:
-    """Why a file is refused, as part of a sentence."""
-    if isinstance(error, DataError):
-        return str(error)
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    return "it is not JSON" if isinstance(error, ValueError | RecursionError) else "a part of it has another shape"
-
-
-def from_dict(found: dict) -> Evidence:
-    """The value of a file, checked: every number is one, and every list of predictions has its item."""
-    tasks = tuple(task_of(task) for task in given(found, "tasks", list))
-    if not tasks or not given(found, "rows", list):
-        raise DataError("it has no task or no row")
-    fields = {name: given(found, name) for name in ("setting", "title", "text", "base", "reference")}
-    return Evidence(**fields, tasks=tasks, rows=tuple(row_of(row, tasks) for row in found["rows"]))
-
-
-def task_of(found: dict) -> Task:
-    """A task of a file, checked."""
-    measure, items = given(found, "measure"), given(found, "items", list)
-    if not items or not all(type(item["right"]) is int for item in items):
-        raise DataError(f"task {found['name']!r} has no items, or a right answer that is no index")
-    chance = optional(found, "chance", (int, float))
-    ids = tuple(given(item, "id") for item in items)
-    return Task(given(found, "name"), given(found, "title"), measure, chance, ids, tuple(item["right"] for item in items))
-
-
-def row_of(found: dict, tasks: Sequence[Task]) -> Row:
-    """A row of a file, checked against the tasks."""
-    columns = [*(task.name for task in tasks), AVERAGE]
-
-    def shares(values: dict) -> dict[str, Share]:
-        return {
-            name: Share(*(values[name][key] for key in ("mean", "low", "high")), values[name].get("spread")) for name in columns
-        }
-
-    for task in tasks:
-        check_predictions(task, found["predictions"][task.name], found["name"])
-    return Row(
-        name=given(found, "name"),
-        method=given(found, "method"),
-        peft=optional(found, "peft", str),
-        rank=optional(found, "rank", int),
-        parameters=given(found, "parameters", int),
-        seeds=tuple(whole(seed) for seed in given(found, "seeds", list)),
-        learning_rate=optional(found, "learning_rate", (int, float)),
-        steps=optional(found, "steps", int),
-        minutes=optional(found, "minutes", (int, float)),
-        accuracy=shares(found["accuracy"]),
-        against=optional(found, "against", str),
-        minus=None if found["minus"] is None else shares(found["minus"]),
-        predictions=found["predictions"],
-    )
-
-
-def check_predictions(task: Task, seeds: Sequence[Sequence[int]], row: object) -> None:
-    """DataError unless there is a prediction of the right kind for every item and seed."""
-    if not seeds or not all(len(seed) == len(task.ids) and all(type(one) is int for one in seed) for seed in seeds):
-        raise DataError(f"row {row!r} does not have one prediction for each item of {task.name!r}")
-
-
-def given(found: dict, name: str, kind: type | tuple[type, ...] = str):
-    """A field that must be of this kind, by default text; DataError where it is not."""
-    if isinstance(found[name], bool) or not isinstance(found[name], kind):
-        raise DataError(f"{name} is {type(found[name]).__name__}")
-    return found[name]
-
-
-def optional(found: dict, name: str, kind: type | tuple[type, ...]):
-    """Likewise, or None."""
-    return None if found[name] is None else given(found, name, kind)
-
-
-def whole(value: object) -> int:
-    """DataError unless it is a whole number."""
-    return given({"seeds": value}, "seeds", int)
-
-
-def as_json(evidence: Evidence) -> dict[str, object]:
-    """For programs: the table as plain values; items and predictions are in the file."""
-
-    def shares(found: Mapping[str, Share] | None) -> dict | None:
-        return None if found is None else {name: vars(share) for name, share in found.items()}
-
-    return {
-        "title": evidence.title,
-        "text": evidence.text,
-        "base": evidence.base,
-        "reference": evidence.reference,
-        "tasks": [
-            {"name": task.name, "title": task.title, "measure": task.measure, "chance": task.chance, "items": len(task.ids)}
-            for task in evidence.tasks
-        ],
-        "rows": [rows_as_json(row, shares) for row in evidence.rows],
-    }
-
-
-def rows_as_json(row: Row, shares: Callable) -> dict[str, object]:
-    """A row without its predictions."""
-    plain = {name: value for name, value in vars(row).items() if name != "predictions"}
-    return {**plain, "seeds": list(row.seeds), "accuracy": shares(row.accuracy), "minus": shares(row.minus)}
+    except ValidationError as error:
+        raise DataError(f"{path.name} is not a file of the study: {first_problem(error)}. {REMEDY}") from error

@@ -32,11 +32,11 @@ class Item:
 
     @property
     def id(self) -> str:
-        return self.task.ids[self.place]
+        return self.task.items[self.place].id
 
     @property
     def right(self) -> int:
-        return self.task.right[self.place]
+        return self.task.items[self.place].right
 
     @property
     def kind(self) -> str:
@@ -48,19 +48,17 @@ def items_of(evidence: Evidence, first: Row, second: Row, task: str = ALL) -> li
     """The items of a task, or of all of them, in the order of the file."""
     right = evidence.rightness
     return [
-        Item(one, place, *both)
+        Item(one, place, *pair)
         for one in evidence.tasks
         if task in (ALL, one.name)
-        for place, both in enumerate(zip(right[first.name][one.name], right[second.name][one.name], strict=True))
+        for place, pair in enumerate(zip(right[first.name][one.name], right[second.name][one.name], strict=True))
     ]
 
 
 def counts(items: Sequence[Item]) -> dict[str, int]:
     """How many items each filter lets through."""
-    found = dict.fromkeys(FILTERS.values(), 0)
-    for item in items:
-        found[item.kind] += 1
-    return {**found, ALL: len(items)}
+    kinds = [item.kind for item in items]
+    return {**{kind: kinds.count(kind) for kind in FILTERS.values()}, ALL: len(items)}
 
 
 def kept(items: Sequence[Item], wanted: str) -> list[Item]:

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.evidence.handlers import Asked, EvidenceHandlers, Explorer
-from app.ui.errors import sentence
+from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery
+from app.ui.events import PRIVATE, QUIET
+from app.ui.frame import Updates, api, listen
+from app.ui.plots import for_page
 from app.ui.shared import PromptTarget
+from app.ui.templates import empty, heading, introduction, problem
 
 INTRODUCTION = (
     "How many test questions each variant of the study answered right: the base, and what was trained on it with the same data. "
-    "Look at the right: a filled dot is a difference larger than luck with questions and seeds."
+    "Look at the chart: a filled dot is a difference larger than luck with questions and seeds."
 )
 ITEMS = (
     "The questions one by one, as two of these variants answered them. Look for those where one is right and the other wrong; with several "
     "seeds a variant counts as right where most of its seeds are. Take a question to Compare or Attention to see what happens there."
 )
-WAITING = '<p class="bt-empty">Reading the questions.</p>'
 # One listener for all pages of the list: they are drawn anew inside of `element`.
 ON_LOAD = """element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-item]");
@@ -25,13 +27,11 @@ ON_LOAD = """element.addEventListener("click", (event) => {
 });"""
 TO_TOP = "() => document.querySelector('#bt-items').scrollIntoView({block: 'start'})"
 TO_TABS = "() => document.querySelector('[role=tablist]').scrollIntoView({block: 'start'})"
-QUIET = {"api_visibility": "private", "show_progress": "hidden"}
-AT_ONCE = {**QUIET, "queue": False}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a person chooses in the explorer, in the order in which Asked takes it, and what an Explorer is shown on."""
+class Explorer:
+    """The components of the explorer: what a person chooses, by the names of ItemQuery, and what an ItemPage is shown on."""
 
     setting: gr.Radio
     first: gr.Dropdown
@@ -42,120 +42,144 @@ class Shown:
     note: gr.HTML
     items: gr.HTML
     back: gr.Button
-    place: gr.HTML
-    on: gr.Button
+    position: gr.HTML
+    next: gr.Button
 
-    def asked(self) -> list:
-        return [self.setting, self.first, self.second, self.task, self.wanted, self.page]
+    def inputs(self) -> dict:
+        return {name: getattr(self, name) for name in ItemQuery.__dataclass_fields__}
 
-    def all(self) -> list:
-        return [self.wanted, self.page, self.note, self.items, self.back, self.place, self.on]
+    def outputs(self) -> list:
+        return [self.wanted, self.page, self.note, self.items, self.back, self.position, self.next]
 
-    def show(self, found: Explorer) -> dict:
-        """The component updates of an Explorer."""
+    def show(self, page: ItemPage) -> Updates:
+        """The component updates of a page."""
         return {
-            self.wanted: gr.update(choices=found.filters) if found.filters else gr.skip(),
-            self.page: found.page,
-            self.note: found.note,
-            self.items: found.html,
-            self.back: gr.update(interactive=found.page > 0),
-            self.place: f'<span class="bt-place">{found.place}</span>',
-            self.on: gr.update(interactive=found.page + 1 < found.pages),
+            self.wanted: gr.update(choices=page.filters) if page.filters else gr.skip(),
+            self.page: page.page,
+            self.note: page.note,
+            self.items: page.html,
+            self.back: gr.update(interactive=page.page > 0),
+            self.position: page.position,
+            self.next: gr.update(interactive=page.page + 1 < page.pages),
         }
+
+    def failed(self, words: str) -> Updates:
+        """A sentence instead of a page."""
+        return self.show(ItemPage(problem(words)))
 
 
 def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
-    """Put the tab's components here and wire them."""
-    gr.api(api_of(handlers), api_name="evidence")
-    gr.HTML(f'<p class="bt-introduction">{INTRODUCTION}</p>', apply_default_css=False)
+    """Put the tab's components here and wire them.
+
+    Args:
+        tab: This tab.
+        handlers: What happens here.
+        tabs: All tabs of the page.
+        targets: The tabs to which a question can be sent.
+    """
+    api(api_of(handlers), "evidence")
+    html(introduction(INTRODUCTION))
     if handlers.missing():
-        gr.HTML(handlers.missing(), apply_default_css=False, elem_id="bt-evidence-missing")
+        html(handlers.missing(), "bt-evidence-missing")
     if not handlers.evidence:
         return
     settings = handlers.settings
-    setting = gr.Radio(
-        settings, value=settings[0][1], label="What was trained on what", elem_id="bt-setting", visible=len(settings) > 1
+    first = settings[0][1]
+    setting = gr.Radio(settings, value=first, label="What was trained on what", elem_id="bt-setting", visible=len(settings) > 1)
+    table = html(handlers.table(first), "bt-evidence")
+    chart = gr.Plot(
+        for_page(handlers.whiskers(first), f"bitune-study-{first}"),
+        elem_id="bt-whiskers",
+        elem_classes="bt-figure",
+        show_label=False,
+        container=False,
+        visible=handlers.whiskers(first) is not None,
     )
-    table = gr.HTML(handlers.table(settings[0][1]), elem_id="bt-evidence", apply_default_css=False)
-    gr.HTML(f'<h2 class="bt-heading">Question by question</h2><p class="bt-introduction">{ITEMS}</p>', apply_default_css=False)
-    shown = explorer(handlers, setting)
-    wire_choices(tab, handlers, shown, table)
-    wire_pages(handlers, shown)
-    wire_send(handlers, shown, tabs, targets)
+    html(heading("Question by question", ITEMS))
+    explorer = build_explorer(handlers, setting)
+    wire_list(tab, handlers, explorer)
+    wire_setting(handlers, explorer, table, chart)
+    wire_targets(handlers, explorer, tabs, targets)
 
 
-def explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Shown:
+def html(text: str, elem_id: str | None = None, **options: object) -> gr.HTML:
+    """HTML of ours."""
+    return gr.HTML(text, elem_id=elem_id, apply_default_css=False, **options)
+
+
+def build_explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Explorer:
     """Choices, the list and its pages; filled when the tab is opened."""
-    chosen = handlers.first_choice(setting.value)
-    rows, tasks = handlers.rows(chosen.setting), handlers.tasks(chosen.setting)
+    query = handlers.first_query(setting.value)
+    rows, tasks = handlers.rows(query.setting), handlers.tasks(query.setting)
     with gr.Row(elem_classes="bt-rows"):
-        first = gr.Dropdown(rows, value=chosen.first, label="First variant", elem_id="bt-first-row", min_width=180)
-        second = gr.Dropdown(rows, value=chosen.second, label="Second variant", elem_id="bt-second-row", min_width=180)
-    task = gr.Radio(tasks, value=chosen.task, label="Questions of", elem_id="bt-task", visible=len(tasks) > 1)
-    wanted = gr.Radio(handlers.filters(chosen), value=chosen.wanted, label="Show", elem_id="bt-filter")
-    note = gr.HTML("", elem_id="bt-items-note", apply_default_css=False)
-    items = gr.HTML(WAITING, elem_id="bt-items", apply_default_css=False, js_on_load=ON_LOAD)
+        first = gr.Dropdown(rows, value=query.first, label="First variant", elem_id="bt-first-row", min_width=180)
+        second = gr.Dropdown(rows, value=query.second, label="Second variant", elem_id="bt-second-row", min_width=180)
+    task = gr.Radio(tasks, value=query.task, label="Questions of", elem_id="bt-task", visible=len(tasks) > 1)
+    wanted = gr.Radio(handlers.filters(query), value=query.wanted, label="Show", elem_id="bt-filter")
+    note = html("", "bt-items-note")
+    items = html(empty("Reading the questions."), "bt-items", js_on_load=ON_LOAD)
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         back = gr.Button("Back", interactive=False, scale=0, min_width=90, elem_id="bt-back")
-        on = gr.Button("Next", interactive=False, scale=0, min_width=90, elem_id="bt-next")
-        place = gr.HTML("", apply_default_css=False, min_width=0, elem_id="bt-place")
-    return Shown(setting, first, second, task, wanted, gr.State(0), note, items, back, place, on)
+        next_ = gr.Button("Next", interactive=False, scale=0, min_width=90, elem_id="bt-next")
+        position = html("", "bt-place", min_width=0)
+    return Explorer(setting, first, second, task, wanted, gr.State(0), note, items, back, position, next_)
 
 
-def wire_choices(tab: gr.Tab, handlers: EvidenceHandlers, shown: Shown, table: gr.HTML) -> None:
-    """Coming here, another setting, another choice: the list is drawn anew."""
+def wire_list(tab: gr.Tab, handlers: EvidenceHandlers, explorer: Explorer) -> None:
+    """Coming here, another choice, another page: the list is drawn anew."""
 
-    def explore(*values) -> dict:
-        return shown.show(handlers.explore(Asked(*values)))
+    def explore(**query: object) -> Updates:
+        return explorer.show(handlers.explore(ItemQuery(**query)))
 
-    def start(*values) -> dict:
-        return explore(*values[:-1], 0)
+    def first_page(**query: object) -> Updates:
+        return explore(**{**query, "page": 0})
 
-    def change_setting(setting: str) -> dict:
-        if setting not in handlers.evidence:  # from a program; the page offers those there are
-            return {table: handlers.table(setting)}
-        chosen, rows = handlers.first_choice(setting), handlers.rows(setting)
-        tasks = handlers.tasks(setting)
+    def page_back(page: int, **query: object) -> Updates:
+        return explore(page=page - 1, **query)
+
+    def page_on(page: int, **query: object) -> Updates:
+        return explore(page=page + 1, **query)
+
+    wiring = {"inputs": explorer.inputs(), "outputs": explorer.outputs(), "failed": explorer.failed}
+    listen(tab.select, explore, **wiring, **QUIET)  # queued: the texts may have to come from the Hub
+    for choice in (explorer.first, explorer.second, explorer.task, explorer.wanted):
+        listen(choice.input, first_page, **wiring)
+    for button, change_page in ((explorer.back, page_back), (explorer.next, page_on)):
+        listen(button.click, change_page, **wiring).then(None, js=TO_TOP, **PRIVATE)
+
+
+def wire_setting(handlers: EvidenceHandlers, explorer: Explorer, table: gr.HTML, chart: gr.Plot) -> None:
+    """Another setting: its table, its chart, its choices and its list."""
+
+    def change_setting(setting: str) -> Updates:
+        figure = for_page(handlers.whiskers(setting), f"bitune-study-{setting}")
+        query, rows, tasks = handlers.first_query(setting), handlers.rows(setting), handlers.tasks(setting)
+        page = handlers.explore(query)
         return {
+            **explorer.show(page),
             table: handlers.table(setting),
-            shown.first: gr.update(choices=rows, value=chosen.first),
-            shown.second: gr.update(choices=rows, value=chosen.second),
-            shown.task: gr.update(choices=tasks, value=chosen.task, visible=len(tasks) > 1),
-            **shown.show(found := handlers.explore(chosen)),
-            shown.wanted: gr.update(choices=found.filters, value=chosen.wanted),
+            chart: gr.update(value=figure, visible=figure is not None),
+            explorer.first: gr.update(choices=rows, value=query.first),
+            explorer.second: gr.update(choices=rows, value=query.second),
+            explorer.task: gr.update(choices=tasks, value=query.task, visible=len(tasks) > 1),
+            explorer.wanted: gr.update(choices=page.filters, value=query.wanted),
         }
 
-    tab.select(explore, shown.asked(), shown.all(), **QUIET)  # queued: the texts may have to come from the Hub
-    shown.setting.input(change_setting, shown.setting, [table, shown.first, shown.second, shown.task, *shown.all()], **AT_ONCE)
-    for choice in (shown.first, shown.second, shown.task, shown.wanted):
-        choice.input(start, shown.asked(), shown.all(), **AT_ONCE)
+    outputs = [table, chart, explorer.first, explorer.second, explorer.task, *explorer.outputs()]
+    inputs = {"setting": explorer.setting}
+    listen(explorer.setting.input, change_setting, inputs, outputs, lambda words: {table: problem(words)})
 
 
-def wire_pages(handlers: EvidenceHandlers, shown: Shown) -> None:
-    """Back and Next."""
-    for button, step in ((shown.back, -1), (shown.on, 1)):
-
-        def turn(*values, step=step) -> dict:
-            *chosen, page = values
-            return shown.show(handlers.explore(Asked(*chosen, page + step)))
-
-        button.click(turn, shown.asked(), shown.all(), **AT_ONCE).then(None, js=TO_TOP, api_visibility="private")
-
-
-def wire_send(handlers: EvidenceHandlers, shown: Shown, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
+def wire_targets(handlers: EvidenceHandlers, explorer: Explorer, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
     """A question fills the fields of another tab and opens it; running it there is left to the visitor."""
     by_tab = {target.tab: target for target in targets}
 
-    def send(event: gr.EventData) -> dict:
-        try:
-            sent, target = handlers.send(event.item), by_tab[event.to]
-        except Exception as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
-        return {tabs: gr.Tabs(selected=target.tab), **target.fill(sent.prompt, sent.template)}
+    def send(event: gr.EventData) -> Updates:
+        prompt, template = handlers.prompt_of(event.item)
+        return {tabs: gr.Tabs(selected=event.to), **by_tab[event.to].fill(prompt, template)}
 
-    components = list(dict.fromkeys([tabs, *(component for target in targets for component in target.components)]))
-    sent = shown.items.select(send, None, components, **AT_ONCE)
-    sent.success(None, js=TO_TABS, api_visibility="private")
+    outputs = dict.fromkeys([tabs, *(component for target in targets for component in target.components)])
+    listen(explorer.items.select, send, {}, outputs).success(None, js=TO_TABS, **PRIVATE)
 
 
 def api_of(handlers: EvidenceHandlers) -> Callable:
@@ -172,9 +196,6 @@ def api_of(handlers: EvidenceHandlers) -> Callable:
             peft, rank, parameters, seeds, learning_rate, steps, minutes; accuracy by task and for `average` as mean, low, high (95 %
             interval) and spread (standard deviation over seeds), shares from 0 to 1; minus, the paired difference to the row named in against.
         """
-        try:
-            return handlers.answer(setting)
-        except Exception as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
+        return handlers.answer(setting)
 
     return evidence

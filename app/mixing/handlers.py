@@ -1,7 +1,6 @@
 """What happens in the tab Mixing, without the page: requests go in, HTML, figures and plain values come out. Knows no gradio."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -10,27 +9,16 @@ import plotly.graph_objects as go
 
 from app.mixing import charts
 from app.mixing.ratio_table import RatioColumn, ratio_table, sliders
-from app.mixing.sweep_table import sweep_table
 from app.mixing.training_log import TrainingLog, read_log
-from app.ui import render as ui
 from app.ui.checks import names
-from app.ui.errors import sentence
-from app.ui.templates import chip, empty, problem, render
+from app.ui.templates import chip, empty, render
 from app.ui.variants import VariantView, views_of, with_what_ifs
 from app.ui.what_ifs import add, ratios
 from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError
-from bitune.inference.sweep import stream_sweep
-from bitune.schema.results import SweepPoint
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
 MAX_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
-SWEEP_TOKENS = 32
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
-MEASURED = (
-    "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of the first "
-    "one; the average over this prompt's tokens."
-)
-
 Moved = Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]]
 
 
@@ -50,16 +38,6 @@ class Training:
     heat_maps: Mapping[str, go.Figure]
     losses: go.Figure | None
     notes: str
-
-
-@dataclass(frozen=True)
-class SweepScreen:
-    """What stands under the sweep."""
-
-    html: str
-    running: bool = False
-    curve: go.Figure | None = None
-    points: Sequence[SweepPoint] = ()
 
 
 class MixingHandlers:
@@ -137,16 +115,6 @@ class MixingHandlers:
                 f"The training log of {name} cannot be read: {cause}. Copy its training_log.jsonl again, or remove it."
             ) from error
 
-    def measure(self, prompt: object, chosen: Sequence[str], template: object) -> tuple[Moved, str]:
-        """How far each layer's cache was moved for a prompt, per chosen checkpoint that mixes, and a sentence."""
-        wanted = [name for name in self.mixing if name in chosen]
-        try:
-            if not wanted:
-                raise ConfigError("None of the chosen checkpoints mixes anything.")
-            return {name: self.moved(prompt, name, template) for name in wanted}, empty(MEASURED)
-        except Exception as error:
-            return {}, problem(sentence(error))
-
     def moved(self, prompt: object, name: str, template: object) -> tuple[list[float | None], list[float | None]]:
         """For keys and values, one number a layer; raises."""
         self.check_length(prompt, name, template)
@@ -163,26 +131,20 @@ class MixingHandlers:
         """The sliders of a checkpoint, set by a preset."""
         return self.sliders_at(of, PRESETS[preset](self.engine.mixing(of)))
 
-    def sliders_with_layers(self, of: str, first: object, last: object, alpha: object) -> tuple[str | None, str]:
-        """The sliders as learned, with layers `first` to `last` set to `alpha`; or None and a sentence."""
-        try:
-            if not all(type(value) in (int, float) for value in (first, last, alpha)):
-                raise ConfigError("Fill in both layers and the ratio.")
-            return self.sliders_at(of, self.engine.mixing(of).with_layers(int(first), int(last), float(alpha))), ""
-        except Exception as error:
-            return None, problem(sentence(error))
+    def sliders_with_layers(self, of: str, first: object, last: object, alpha: object) -> str:
+        """The sliders as learned, with layers `first` to `last` set to `alpha`; raises."""
+        if not all(type(value) in (int, float) for value in (first, last, alpha)):
+            raise ConfigError("Fill in both layers and the ratio.")
+        return self.sliders_at(of, self.engine.mixing(of).with_layers(int(first), int(last), float(alpha)))
 
     def sliders_at(self, of: str, mixing: MixingRatios) -> str:
         """The sliders at these ratios."""
         return sliders(self.views[of], mixing, self.engine.mixing(of), next(self.versions))
 
-    def add(self, what_ifs: Mapping[str, dict], of: str, ratios_of_sliders: object) -> WhatIfUpdate:
-        """The ratios of the sliders as one more what-if."""
-        try:
-            question = WhatIf(of, ratios(ratios_of_sliders))
-            more, name = add(what_ifs, question, self.engine.mixing(of), self.engine.variants)
-        except Exception as error:
-            return WhatIfUpdate(dict(what_ifs), None, problem(sentence(error)))
+    def add(self, what_ifs: Mapping[str, dict], of: str, slider_ratios: object) -> WhatIfUpdate:
+        """The ratios of the sliders as one more what-if; raises."""
+        question = WhatIf(of, ratios(slider_ratios))
+        more, name = add(what_ifs, question, self.engine.mixing(of), self.engine.variants)
         new = "is a column of Compare now: press Run there" if len(more) > len(what_ifs) else "is there already"
         return WhatIfUpdate(more, name, empty(f"{name} {new}."))
 
@@ -191,39 +153,14 @@ class MixingHandlers:
         kept = {name: value for name, value in what_ifs.items() if value["colour"] != colour}
         return WhatIfUpdate(kept, None, "")
 
+    def chip(self, name: str) -> str:
+        """Colour and name of a checkpoint."""
+        return chip(self.views[name])
+
     def chips(self, what_ifs: Mapping[str, dict]) -> dict[int, str]:
         """Colour -> chip of each what-if."""
         views = with_what_ifs(self.views, what_ifs)
         return {value["colour"]: chip(views[name]) for name, value in what_ifs.items()}
-
-    def colours(self, what_ifs: Mapping[str, dict]) -> str:
-        """What gives the what-ifs among Compare's variants their colours."""
-        return ui.chosen_colours(with_what_ifs(self.views, what_ifs))
-
-    def announce_sweep(self) -> SweepScreen:
-        """At once after the button: the request may have to wait for others."""
-        return SweepScreen(empty("Waiting for the model: one request runs at a time."), running=True)
-
-    def sweep(self, prompt: object, of: str, template: object) -> Iterator[SweepScreen]:
-        """The answers as they come, and at last the curve. Ends with a screen that is not running, whatever happens."""
-        try:
-            view, points = self.views[of], []
-            self.check_length(prompt, of, template)
-            running = stream_sweep(self.engine, prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
-            with closing(running):
-                for points in running:
-                    yield SweepScreen(sweep_table(points), running=True, points=points)
-            yield SweepScreen(sweep_table(points), curve=charts.sweep_curve(view, points), points=points)
-        except Exception as error:
-            yield SweepScreen(problem(sentence(error)))
-
-    def finish_sweep(self, latest: SweepScreen) -> SweepScreen:
-        """After a sweep. One that was stopped keeps the answers as far as they came."""
-        if not latest.running:
-            return latest
-        if not latest.points:
-            return SweepScreen(empty("Stopped before the first token."))
-        return SweepScreen(sweep_table(latest.points, stopped=True), points=latest.points)
 
     def answer(self, checkpoints: object, prompt: object, template: object) -> dict[str, object]:
         """For programs: what the tab shows, as plain JSON. Raises."""

@@ -1,15 +1,17 @@
 """The tab Mixing: components and wiring only."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import gradio as gr
 
-from app.mixing.handlers import NO_CHECKPOINT, Added, MixingHandlers, SweepScreen
-from app.ui.errors import sentence
-from app.ui.events import MODEL_QUEUE, STOPPING
+from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training, WhatIfUpdate
+from app.mixing.requests import MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
+from app.ui.events import AT_ONCE, ONE_AT_A_TIME, PRIVATE
 from app.ui.examples import EXAMPLES
+from app.ui.frame import ModelRequest, Updates, api, listen
+from app.ui.plots import for_page
 from app.ui.shared import PromptSource, WhatIfTarget
+from app.ui.templates import heading, introduction, problem
 from app.ui.what_ifs import MAX_WHAT_IFS
 from bitune.schema.variants import PRESETS
 
@@ -26,55 +28,32 @@ SWEEP = (
     "whether the learned ratios are the ones that like their own answer best."
 )
 TRAINING = (
-    "The same ratios, step by step, one row a layer, in the colours of the bars; below them the loss on the same steps. Look for "
-    "when the layers part, and whether the loss falls at that time."
+    "The same ratios, step by step, one row a layer, in the colours of the bars; below them the loss of all chosen checkpoints on one "
+    "axis. Look for when the layers part, and whether the loss falls at that time."
 )
 TOGETHER = '<label class="bt-together"><input type="checkbox" id="bt-together"> Move keys and values together</label>'
-# What the faders show stands in the browser alone until it is asked for.
-READ_FADERS = """(_, ...rest) => {
+# Where the sliders stand is known in the browser alone until it is asked for.
+READ_SLIDERS = """(_, ...rest) => {
     const read = (kind) => [...document.querySelectorAll(`#bt-faders input[data-kind=${kind}]`)]
         .map((input) => Number(input.dataset.exact ?? input.value));
     return [{keys: read("keys"), values: read("values")}, ...rest];
 }"""
-QUIET = {"api_visibility": "private", "show_progress": "hidden"}
-AT_ONCE = {**QUIET, "queue": False}
-MODEL = {**QUIET, "concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
 
 
-@dataclass(frozen=True)
-class WhatIfs:
-    """What shows a visitor's what-ifs, here and in Compare. `slots`: one for each colour: the row, its chip and its button."""
+def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> None:
+    """Put the tab's components here and wire them.
 
-    state: gr.State
-    target: WhatIfTarget
-    add: gr.Button
-    note: gr.HTML
-    slots: tuple[tuple[gr.Row, gr.HTML, gr.Button], ...]
-
-    def all(self) -> list:
-        rows = [component for row, chip, _ in self.slots for component in (row, chip)]
-        return [self.state, *self.target.components, self.note, *rows]
-
-    def show(self, handlers: MixingHandlers, added: Added, chosen: list[str]) -> dict:
-        """The component updates after `added`; `chosen` are the variants chosen in Compare until now."""
-        chips = handlers.shown(added.what_ifs)
-        updates = {
-            self.state: added.what_ifs,
-            **self.target.show(added.what_ifs, chosen, added.name),
-            self.note: added.words,
-        }
-        for colour, (row, chip, _) in enumerate(self.slots):
-            updates |= {row: gr.update(visible=colour in chips), chip: chips.get(colour, "")}
-        return updates
-
-
-def build(handlers: MixingHandlers, compare: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> None:
-    """Put the tab's components here and wire them. `compare`: that tab's fields, which give a prompt and take a what-if."""
-    gr.api(api_of(handlers), api_name="mixing", concurrency_id=MODEL_QUEUE, concurrency_limit=1)
+    Args:
+        handlers: What happens here.
+        source: Where a prompt and its template can be taken from.
+        what_ifs: This visitor's, as in app.ui.what_ifs.
+        target: Where a what-if becomes a variant.
+    """
+    api(api_of(handlers), "mixing", **ONE_AT_A_TIME)
     if not handlers.checkpoints:
-        words(NO_CHECKPOINT)
+        html(introduction(NO_CHECKPOINT))
         return
-    words(INTRODUCTION)
+    html(introduction(INTRODUCTION))
     chosen = gr.CheckboxGroup(
         handlers.checkpoints,
         value=handlers.checkpoints,
@@ -83,35 +62,43 @@ def build(handlers: MixingHandlers, compare: PromptSource, what_ifs: gr.State, t
         visible=len(handlers.checkpoints) > 1,
     )
     moved = gr.State({})
-    desk = gr.HTML(handlers.desk(handlers.checkpoints, {}), elem_id="bt-desk", apply_default_css=False)
+    table = html(handlers.ratio_table(handlers.checkpoints, {}), "bt-desk")
+    lines = chart("bt-mixing-layers", for_page(handlers.by_layer(handlers.checkpoints), "bitune-ratios"))
     if handlers.mixing:
-        prompt = prompt_row(handlers, compare, chosen, moved, desk)
-    heading("Over training", TRAINING)
-    training = gr.HTML(handlers.training(handlers.checkpoints), elem_id="bt-mixing-training", apply_default_css=False)
-    chosen.change(
-        lambda names, far: (handlers.desk(names, far), handlers.training(names)), [chosen, moved], [desk, training], **AT_ONCE
+        prompt = prompt_row(handlers, source, chosen, moved, table)
+    html(heading("Over training", TRAINING))
+    draw_training, training_outputs = training(handlers)
+
+    def choose(names: list[str], moved: dict) -> Updates:
+        figure = for_page(handlers.by_layer(names), "bitune-ratios")
+        shown = gr.update(value=figure, visible=figure is not None)
+        return {table: handlers.ratio_table(names, moved), lines: shown, **draw_training(handlers.training(names))}
+
+    listen(chosen.change, choose, {"names": chosen, "moved": moved}, [table, lines, *training_outputs])
+    if handlers.mixing:
+        html(heading("What if it were mixed otherwise?", WHAT_IF))
+        of = slider_form(handlers)
+        what_if_list(handlers, of, what_ifs, target)
+        html(heading("From causal only to bidirectional only", SWEEP))
+        sweep(handlers, prompt, of, source)
+
+
+def html(text: str = "", elem_id: str | None = None, **options: object) -> gr.HTML:
+    """HTML of ours."""
+    return gr.HTML(text, elem_id=elem_id, apply_default_css=False, **options)
+
+
+def chart(elem_id: str, value: object = None, **options: object) -> gr.Plot:
+    """A place for a figure, not to be seen while there is none."""
+    return gr.Plot(
+        value, elem_id=elem_id, elem_classes="bt-figure", show_label=False, container=False, visible=value is not None, **options
     )
-    if handlers.mixing:
-        heading("What if it were mixed otherwise?", WHAT_IF)
-        of = what_if(handlers, target, what_ifs)
-        heading("From causal only to bidirectional only", SWEEP)
-        sweep(handlers, prompt, of, compare)
-
-
-def words(text: str) -> None:
-    """A sentence or two of ours."""
-    gr.HTML(f'<p class="bt-introduction">{text}</p>', apply_default_css=False)
-
-
-def heading(title: str, text: str) -> None:
-    """What a part of the tab is called, and what one sees there."""
-    gr.HTML(f'<h2 class="bt-heading">{title}</h2><p class="bt-introduction">{text}</p>', apply_default_css=False)
 
 
 def prompt_row(
-    handlers: MixingHandlers, compare: PromptSource, chosen: gr.CheckboxGroup, moved: gr.State, desk: gr.HTML
+    handlers: MixingHandlers, source: PromptSource, chosen: gr.CheckboxGroup, moved: gr.State, table: gr.HTML
 ) -> gr.Textbox:
-    """A prompt, and how far mixing moves its cache: more columns of the desk."""
+    """A prompt, and how far mixing moves its cache: more columns of the table."""
     prompt = gr.Textbox(
         value=EXAMPLES[0].prompt,
         label="How far does mixing move the cache of a prompt?",
@@ -123,101 +110,124 @@ def prompt_row(
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         measure = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
         take = gr.Button("Take the prompt from Compare", elem_id="bt-take", scale=0, min_width=220)
-    note = gr.HTML("", elem_id="bt-moved", apply_default_css=False)
-    take.click(None, compare.prompt, prompt, js="(prompt) => prompt", api_visibility="private")
+    note = html(elem_id="bt-moved")
+    take.click(None, source.prompt, prompt, js="(prompt) => prompt", **PRIVATE)
 
-    def run(text: str, names: list[str], template: str) -> tuple:
-        far, said = handlers.measure(text, names, template)
-        return far, handlers.desk(names, far), said
+    def show(screen: MeasureScreen) -> Updates:
+        return {note: screen.html} if screen.moved is None else {note: screen.html, moved: screen.moved}
 
-    measure.click(run, [prompt, chosen, compare.template], [moved, desk, note], **{**MODEL, "show_progress": "minimal"})
+    request = ModelRequest(measure, None, [note, moved], show)
+    measured = request.wire(MeasureRequest(handlers), {"prompt": prompt, "chosen": chosen, "template": source.template})
+
+    def redraw(names: list[str], moved: dict) -> Updates:
+        return {table: handlers.ratio_table(names, moved)}
+
+    listen(measured.then, redraw, {"names": chosen, "moved": moved}, [table])
     return prompt
 
 
-def what_if(handlers: MixingHandlers, target: WhatIfTarget, state: gr.State) -> gr.Radio:
-    """Presets, faders, and the what-ifs that there are."""
+def training(handlers: MixingHandlers) -> tuple[Callable[[Training], Updates], list]:
+    """A heat map for each checkpoint that mixes, the losses of all, and words where something is not known.
+
+    Returns what draws a Training, and on what.
+    """
+    first = handlers.training(handlers.checkpoints)
+    with gr.Row(elem_classes="bt-heat-maps"):
+        heat_maps = {}
+        for name in handlers.mixing:
+            with gr.Column(min_width=320, visible=name in first.heat_maps) as column:
+                html(handlers.chip(name))
+                figure = first.heat_maps.get(name)
+                heat_maps[name] = column, chart("", for_page(figure, f"bitune-training-{name}"))
+    losses = chart("bt-losses", for_page(first.losses, "bitune-loss"))
+    notes = html(first.notes, "bt-mixing-training")
+
+    def draw(training: Training) -> Updates:
+        columns = {column: gr.update(visible=name in training.heat_maps) for name, (column, _) in heat_maps.items()}
+        figure = for_page(training.losses, "bitune-loss")
+        return {**columns, losses: gr.update(value=figure, visible=figure is not None), notes: training.notes}
+
+    return draw, [*(column for column, _ in heat_maps.values()), losses, notes]
+
+
+def slider_form(handlers: MixingHandlers) -> gr.Radio:
+    """Presets, one ratio for some layers, and the sliders; returned is the choice of the checkpoint that they belong to."""
     names = list(handlers.mixing)
     of = gr.Radio(names, value=names[0], label="Of", elem_id="bt-of", visible=len(names) > 1)
     with gr.Row(elem_classes="bt-actions bt-buttons"):
-        presets = [gr.Button(name.capitalize(), scale=0, min_width=0, elem_classes="bt-preset") for name in PRESETS]
+        presets = {name: gr.Button(name.capitalize(), scale=0, min_width=0, elem_classes="bt-preset") for name in PRESETS}
     last = handlers.mixing[names[0]].layers - 1
     with gr.Row(elem_classes="bt-actions bt-layers"):
         first_layer = gr.Number(0, label="Learned, but layers", precision=0, minimum=0, maximum=last, min_width=130)
         last_layer = gr.Number(last, label="to", precision=0, minimum=0, maximum=last, min_width=90)
         alpha = gr.Number(0, label="at ratio", minimum=0, maximum=1, step=0.05, min_width=90)
-        put = gr.Button("Set", scale=0, min_width=80, elem_id="bt-set")
-    note = gr.HTML("", elem_id="bt-what-if-note", apply_default_css=False)
-    gr.HTML(TOGETHER, apply_default_css=False)
-    faders = gr.HTML(handlers.editor(names[0]), elem_id="bt-editor", apply_default_css=False)
-    for name, button in zip(PRESETS, presets, strict=True):
-        button.click(lambda of, name=name: handlers.editor(of, name), of, faders, **AT_ONCE)
-    of.change(handlers.editor, of, faders, **AT_ONCE)
+        set_layers = gr.Button("Set", scale=0, min_width=80, elem_id="bt-set")
+    note = html(elem_id="bt-what-if-note")
+    html(TOGETHER)
+    sliders = html(handlers.sliders(names[0]), "bt-editor")
 
-    def set_layers(of: str, *values) -> tuple:
-        drawn, said = handlers.editor_with_layers(of, *values)
-        return gr.skip() if drawn is None else drawn, said
+    def draw(of: str, preset: str = "learned") -> Updates:
+        return {sliders: handlers.sliders(of, preset)}
 
-    put.click(set_layers, [of, first_layer, last_layer, alpha], [faders, note], **AT_ONCE)
-    wire_what_ifs(handlers, of, WhatIfs(state, target, *what_if_list()))
+    for name, button in presets.items():
+        listen(button.click, lambda of, name=name: draw(of, name), {"of": of}, [sliders])
+    listen(of.change, lambda of: draw(of), {"of": of}, [sliders])
+
+    def draw_layers(**values: object) -> Updates:
+        return {sliders: handlers.sliders_with_layers(**values), note: ""}
+
+    inputs = {"of": of, "first": first_layer, "last": last_layer, "alpha": alpha}
+    listen(set_layers.click, draw_layers, inputs, [sliders, note], lambda words: {note: problem(words)})
     return of
 
 
-def what_if_list() -> tuple:
-    """Below the faders: the button that adds, words, and a row for each what-if."""
+def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, target: WhatIfTarget) -> None:
+    """The button that adds what the sliders show, and a row for each what-if, by its colour, to take it away again."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
-        add = gr.Button("Add to Compare", variant="primary", elem_id="bt-add", scale=0, min_width=160)
-    note = gr.HTML("", elem_id="bt-added", apply_default_css=False)
-    slots = []
+        add_button = gr.Button("Add to Compare", variant="primary", elem_id="bt-add", scale=0, min_width=160)
+    note = html(elem_id="bt-added")
+    rows, chips, removers = [], [], []
     for _ in range(MAX_WHAT_IFS):
         with gr.Row(visible=False, elem_classes="bt-slot") as row:
-            chip = gr.HTML("", apply_default_css=False, min_width=0)
-            remove = gr.Button("Remove", size="sm", scale=0, min_width=90)
-        slots.append((row, chip, remove))
-    return add, note, tuple(slots)
+            chips.append(html(min_width=0))
+            removers.append(gr.Button("Remove", size="sm", scale=0, min_width=90))
+        rows.append(row)
+    outputs = [what_ifs, note, *rows, *chips, *target.components]
+
+    def show(update: WhatIfUpdate, chosen: list[str]) -> Updates:
+        drawn = handlers.chips(update.what_ifs)
+        updates = {what_ifs: update.what_ifs, note: update.words, **target.show(update.what_ifs, chosen, update.name)}
+        for colour, (row, chip) in enumerate(zip(rows, chips, strict=True)):
+            updates |= {row: gr.update(visible=colour in drawn), chip: drawn.get(colour, "")}
+        return updates
+
+    def add(slider_ratios: object, of: str, known: dict, chosen: list[str]) -> Updates:
+        return show(handlers.add(known, of, slider_ratios), chosen)
+
+    inputs = {"slider_ratios": gr.JSON(visible=False), "of": of, "known": what_ifs, "chosen": target.chosen}
+    listen(add_button.click, add, inputs, outputs, lambda words: {note: problem(words)}, js=READ_SLIDERS, **AT_ONCE)
+    for colour, button in enumerate(removers):
+
+        def remove(known: dict, chosen: list[str], colour=colour) -> Updates:
+            return show(handlers.remove(known, colour), chosen)
+
+        listen(button.click, remove, {"known": what_ifs, "chosen": target.chosen}, outputs)
 
 
-def wire_what_ifs(handlers: MixingHandlers, of: gr.Radio, shown: WhatIfs) -> None:
-    """Adding what the faders show, and taking it away again."""
-    curve = gr.JSON(visible=False)
-
-    def add(curve: object, of: str, there: dict, chosen: list[str]) -> dict:
-        return shown.show(handlers, handlers.add(there, of, curve), chosen)
-
-    asked = [shown.state, shown.target.chosen]
-    shown.add.click(add, [curve, of, *asked], shown.all(), js=READ_FADERS, **AT_ONCE)
-    for colour, (_, _, button) in enumerate(shown.slots):
-
-        def remove(there: dict, chosen: list[str], colour=colour) -> dict:
-            return shown.show(handlers, handlers.remove(there, colour), chosen)
-
-        button.click(remove, asked, shown.all(), **AT_ONCE)
-
-
-def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, compare: PromptSource) -> None:
-    """Run, Stop and what comes of it, wired as in Compare."""
+def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: PromptSource) -> None:
+    """Run, Stop and what comes of it."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         run = gr.Button("Sweep", variant="primary", elem_id="bt-sweep-run", scale=0, min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="bt-sweep-stop", scale=0, min_width=100)
-    result = gr.HTML("", elem_id="bt-sweep", apply_default_css=False)
-    latest = gr.State(SweepScreen(""))
-    outputs = [result, run, stop, latest]
+    curve = chart("bt-sweep-curve")
+    result = html(elem_id="bt-sweep")
 
-    def show(screen: SweepScreen) -> dict:
-        return {
-            result: screen.html,
-            run: gr.update(interactive=not screen.running),
-            stop: gr.update(value="Stop", interactive=screen.running),
-            latest: screen,
-        }
+    def show(screen: SweepScreen) -> Updates:
+        figure = for_page(screen.curve, "bitune-sweep")
+        return {result: screen.html, curve: gr.update(value=figure, visible=figure is not None)}
 
-    def stream(*values) -> Iterator[dict]:
-        for screen in handlers.sweep(*values):
-            yield show(screen)
-
-    announced = run.click(lambda: show(handlers.announce_sweep()), None, outputs, **AT_ONCE)
-    running = announced.then(stream, [prompt, of, compare.template], outputs, **MODEL)
-    running.then(lambda screen: show(handlers.settle_sweep(screen)), latest, outputs, **AT_ONCE)
-    stop.click(None, None, stop, js=STOPPING, cancels=running, **QUIET)
+    request = ModelRequest(run, stop, [result, curve], show, SweepScreen(""))
+    request.wire(SweepRequest(handlers), {"prompt": prompt, "of": of, "template": source.template})
 
 
 def api_of(handlers: MixingHandlers) -> Callable:
@@ -237,9 +247,6 @@ def api_of(handlers: MixingHandlers) -> Callable:
             causal cache as a share of the causal one; training_log as one list a field, alpha_k and alpha_v with one list of
             ratios a step. null where nothing is mixed or no prompt was given.
         """
-        try:
-            return handlers.answer(checkpoints, prompt, template)
-        except Exception as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
+        return handlers.answer(checkpoints, prompt, template)
 
     return mixing

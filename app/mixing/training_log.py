@@ -3,11 +3,11 @@
 A log comes with somebody's checkpoint and holds what it likes; what cannot be drawn is refused here, in words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from app.ui.validation import first_problem
 from bitune.errors import DataError
@@ -76,7 +76,7 @@ class TrainingLog:
         }
 
 
-def read_log(lines: object, layers: int) -> TrainingLog:
+def read_log(lines: Iterable[object], layers: int) -> TrainingLog:
     """A log whose ratios are of `layers` layers.
 
     Args:
@@ -86,11 +86,12 @@ def read_log(lines: object, layers: int) -> TrainingLog:
     Raises:
         DataError: Says in part of a sentence what is wrong.
     """
-    try:
-        entries: Sequence[LogEntry] = TypeAdapter(tuple[LogEntry, ...]).validate_python(lines, strict=False)
-    except ValidationError as error:
-        raise DataError(first_problem(error)) from error
-    for entry in entries:
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entries.append(entry := LogEntry.model_validate(line))
+        except ValidationError as error:
+            raise DataError(f"line {number}: {first_problem(error)}") from error
         if entry.alpha_k is not None and not len(entry.alpha_k) == len(entry.alpha_v) == layers:
             raise DataError(f"alpha_k and alpha_v at step {entry.step} are not one ratio for each of {layers} layers")
-    return TrainingLog(entries)
+    return TrainingLog(tuple(entries))

@@ -37,7 +37,11 @@ TEMPLATE = go.layout.Template(
         "margin": {"l": 8, "r": 12, "t": 36, "b": 8},
         "xaxis": AXIS,
         "yaxis": AXIS,
-        "hoverlabel": {"bgcolor": COLOURS["sheet"], "bordercolor": COLOURS["soft"], "font": {"color": COLOURS["ink"], "size": 12}},
+        "hoverlabel": {
+            "bgcolor": COLOURS["sheet"],
+            "bordercolor": COLOURS["soft"],
+            "font": {"color": COLOURS["ink"], "size": 12},
+        },
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0, "yanchor": "bottom"},
         "dragmode": False,
         "annotationdefaults": {"font": {"size": 13, "color": COLOURS["ink"]}, "showarrow": False},

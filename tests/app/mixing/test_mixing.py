@@ -3,18 +3,21 @@
 import json
 import re
 from html import escape, unescape
-from itertools import pairwise
 
 import pytest
 
-from app.mixing.charts import factor_in_words, heat, loss_panel, sweep, ticks, training
-from app.mixing.figures import Channel, desk, editor
-from app.mixing.handlers import MixingHandlers, SweepScreen
-from app.mixing.log import for_programs, series, thinned
+from app.mixing.charts import factor_in_words, losses, ratios_by_layer, ratios_over_training, sweep_curve, thinned
+from app.mixing.handlers import MixingHandlers
+from app.mixing.ratio_table import RatioColumn, ratio_table, sliders
+from app.mixing.requests import MeasureRequest, SweepRequest, SweepScreen
+from app.mixing.sweep_table import sweep_table
+from app.mixing.training_log import read_log
 from app.page import build_page
+from app.ui.frame import screens
+from app.ui.plots import COLOURS, for_page
 from app.ui.variants import VariantView
 from bitune import Engine
-from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError
+from bitune.errors import BituneError, ConfigError, DataError, PromptError, UnknownNameError
 from bitune.inference.sweep import sweep as swept
 from bitune.schema.results import Completion, SweepPoint
 from bitune.schema.variants import MixingRatios
@@ -65,7 +68,7 @@ def bars(html: str) -> list[float]:
 
 
 def test_the_bars_are_the_ratios():
-    html = desk([Channel(VIEW, RATIOS), Channel(VIEW, RATIOS.scaled(0))])
+    html = ratio_table([RatioColumn(VIEW, RATIOS), RatioColumn(VIEW, RATIOS.scaled(0))])
     wanted = [value for layer in zip(RATIOS.keys, RATIOS.values, (0,) * 3, (0,) * 3, strict=True) for value in layer]
     assert bars(html) == pytest.approx(wanted, abs=1e-4)
     assert re.findall(r"<output>([\d.]+)</output>", html) == [f"{value:.2f}" for value in wanted]
@@ -73,46 +76,79 @@ def test_the_bars_are_the_ratios():
 
 
 def test_the_longest_way_fills_its_bar():
-    html = desk([Channel(VIEW, RATIOS, ([0.1, None, 0.4], [0.2, 0.0, 0.3]))])
+    html = ratio_table([RatioColumn(VIEW, RATIOS, ([0.1, None, 0.4], [0.2, 0.0, 0.3]))])
     assert re.findall(r"width:([\d.]+)%", html) == ["25.00", "50.00", "0.00", "100.00", "75.00"]
     assert html.count("<output>–</output>") == 1, "a layer that keeps nothing of the prompt"
 
 
-def test_the_faders_keep_every_digit_and_show_what_was_learned():
-    html = editor(VIEW, RATIOS.scaled(0), RATIOS, 1)
+def test_the_sliders_keep_every_digit_and_show_what_was_learned():
+    html = sliders(VIEW, RATIOS.scaled(0), RATIOS, 1)
     assert bars(html) == [0.0] * 6
     assert [float(x) for x in re.findall(r"--learned:([\d.]+)", html)] == [0.0, 50.0, 12.35, 25.0, 100.0, 75.0]
-    exact = re.findall(r'data-exact="([^"]+)" data-kind="keys"', editor(VIEW, RATIOS, RATIOS, 2))
+    exact = re.findall(r'data-exact="([^"]+)" data-kind="keys"', sliders(VIEW, RATIOS, RATIOS, 2))
     assert tuple(map(float, exact)) == RATIOS.keys
-    assert editor(VIEW, RATIOS, RATIOS, 1) != editor(VIEW, RATIOS, RATIOS, 2), "drawn anew each time"
+    assert sliders(VIEW, RATIOS, RATIOS, 1) != sliders(VIEW, RATIOS, RATIOS, 2), "drawn anew each time"
 
 
-def cells(svg: str) -> dict[tuple[int, float], float]:
-    """(layer, left edge) -> ratio of every rectangle, and its right edge under (layer, -1 - left)."""
-    found = {}
-    for level, way in re.findall(r'--a:(\d+)" d="([^"]+)"', svg):
-        for left, layer, right in re.findall(r"M([\d.]+) (\d+)H([\d.]+)v1", way):
-            found[int(layer), float(left), float(right)] = int(level) / 100
-    return found
+def heat_maps(figure) -> list[dict[tuple[int, int], float]]:
+    """(layer, step) -> ratio as each heat map draws it."""
+    return [
+        {(layer, step): alpha for layer, row in enumerate(heat.z) for step, alpha in zip(heat.x, row, strict=True)}
+        for heat in figure.data
+    ]
 
 
 def test_heat_maps_show_every_ratio_at_its_step():
-    found = series(LOG, 3)
-    assert found.steps == (1, 10, 20)
-    assert found.loss == ((1, 3.0), (10, 2.0), (20, 1.0))
-    assert found.eval_loss == ((10, 1.5),)
-    drawn = cells(heat(found.keys, [0, *found.steps], 20, "Keys"))
-    assert drawn == {(0, 0, 1): 0.5, (0, 1, 10): 0.4, (0, 10, 20): 0.1, (1, 0, 20): 0.5, (2, 0, 20): 1.0}
-    html = training(VIEW, found)
-    assert html.count("<svg") == 3
-    assert ">Values<" in html
-    assert "Step" in html
+    log = read_log(LOG, 3)
+    assert [entry.step for entry in log.mixed] == [1, 10, 20]
+    assert log.loss == [(1, 3.0), (10, 2.0), (20, 1.0)]
+    assert log.eval_loss == [(10, 1.5)]
+    figure = ratios_over_training(log)
+    keys, values = heat_maps(figure)
+    assert keys == {
+        (layer, step): ratio
+        for layer, row in enumerate(([0.5, 0.4, 0.1], [0.5] * 3, [1.0] * 3))
+        for step, ratio in zip((1, 10, 20), row, strict=True)
+    }
+    assert values == {
+        (layer, step): ratio
+        for layer, row in enumerate(([0.0] * 3, [0.5, 0.4, 0.1], [0.25] * 3))
+        for step, ratio in zip((1, 10, 20), row, strict=True)
+    }
+    assert [title.text for title in figure.layout.annotations] == ["Keys", "Values"]
+    assert figure.layout.xaxis.matches == "x2", "one axis of steps"
+    assert figure.layout.xaxis2.title.text == "Step"
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
+    assert [colour for _, colour in figure.layout.coloraxis.colorscale][::2] == [COLOURS["causal"], COLOURS["bidirectional"]]
+
+
+def test_losses_of_all_trainings_share_their_axes():
+    other = VariantView("other", "", ("causal",), 3)
+    logs = {"qa": read_log(LOG, 3), "other": read_log([{"step": 5, "loss": 4.0}], 3)}
+    figure = losses(logs, {"qa": VIEW, "other": other})
+    assert [(line.name, tuple(zip(line.x, line.y, strict=True)), line.line.dash) for line in figure.data] == [
+        ("qa, training", ((1, 3.0), (10, 2.0), (20, 1.0)), "solid"),
+        ("qa, held out", ((10, 1.5),), "dash"),
+        ("other, training", ((5, 4.0),), "solid"),
+    ]
+    assert [line.line.color for line in figure.data] == [COLOURS["1"], COLOURS["1"], COLOURS["3"]], "the colours of their chips"
+    assert "markers" in figure.data[2].mode, "one point alone is seen"
+    assert {line.xaxis for line in figure.data} == {None} and figure.layout.showlegend
+
+
+def test_lines_by_layer_are_the_ratios():
+    figure = ratios_by_layer([RatioColumn(VIEW, RATIOS), RatioColumn(VariantView(NASTY, "", (), 2), RATIOS.scaled(0))])
+    assert [line.y for line in figure.data] == [RATIOS.keys, RATIOS.values, (0,) * 3, (0,) * 3]
+    assert [line.yaxis for line in figure.data] == ["y", "y2", "y", "y2"], "keys above values"
+    assert [line.name for line in figure.data] == ["qa", "qa", escape(NASTY), escape(NASTY)]
+    assert figure.layout.xaxis.matches == "x2"
+    assert ratios_by_layer([]) is None
 
 
 def test_a_long_training_stays_small():
-    log = [entry(step, (step % 101) / 100, loss=step % 7) for step in range(1, 5000)]
-    html = training(VIEW, series(log, 3))
-    assert len(html) < 60_000
+    log = read_log([entry(step, (step % 101) / 100, loss=step % 7) for step in range(1, 5000)], 3)
+    drawn = [for_page(figure, "x").plot for figure in (ratios_over_training(log), losses({"qa": log}, {"qa": VIEW}))]
+    assert sum(map(len, drawn)) < 60_000
     assert thinned(range(1000), 10) == list(range(99, 1000, 100))
     assert thinned(range(3), 10) == [0, 1, 2]
 
@@ -135,22 +171,14 @@ def test_a_long_training_stays_small():
 )
 def test_a_damaged_log_is_refused(log):
     with pytest.raises(DataError):
-        series(log, 3)
+        read_log(log, 3)
 
 
 def test_a_loss_that_is_no_number_is_a_gap():
     log = [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": NASTY}, {"step": 3, "loss": 10**400}, {"step": 4, "loss": 1}]
-    assert series(log, 3).loss == ((4, 1.0),)
-    assert for_programs(log) == {"step": [1, 2, 3, 4], "loss": [None, None, None, 1]}
-    assert "no loss" in loss_panel(series([], 3))
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.03, 2.9), (-17.2, -0.4), (1e-9, 3e-9), (0, 54321), (2, 2)])
-def test_ticks_are_round_and_span_what_is_drawn(low, high):
-    found = ticks(low, high, 3)
-    assert found[0] <= low <= high <= found[-1] or low == high
-    assert len(found) <= 8
-    assert all(a < b for a, b in pairwise(found))
+    assert read_log(log, 3).loss == [(4, 1.0)]
+    assert read_log(log, 3).as_json() == {"step": [1, 2, 3, 4], "loss": [None, None, None, 1]}
+    assert losses({"qa": read_log([], 3)}, {"qa": VIEW}) is None
 
 
 def point(factor: float, text: str, log_probability: float | None, reason="eos") -> SweepPoint:
@@ -158,63 +186,81 @@ def point(factor: float, text: str, log_probability: float | None, reason="eos")
 
 
 def test_a_sweep_is_a_curve_and_a_row_for_each_factor():
-    html = sweep(VIEW, [point(0, "a wooden spoon", -3.0), point(1, "a copper wire", -1.0), point(2, NASTY, -2.5)])
+    points = [point(0, "a wooden spoon", -3.0), point(1, "a copper wire", -1.0), point(2, NASTY, -2.5)]
+    html = sweep_table(points)
     assert "−3.00" in html
     assert html.count("<tr") == 1 + 3
     assert "<mark>wooden spoon</mark>" in html
     assert "<img" not in html and "onerror" in unescape(html)
-    ys = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", re.search(r'd="(M[^"]+)"', html)[1])]
-    assert ys[1] < ys[2] < ys[0], "higher is likelier"
-    early = sweep(VIEW, [point(0, "", None, None), point(1, "a", None, None)])
-    assert "<svg" not in early and "bt-running" in early
-    assert "bt-running" not in sweep(VIEW, [point(0, "", None, None)], stopped=True)
+    (curve,) = sweep_curve(VIEW, points).data
+    assert dict(zip(curve.x, curve.y, strict=True)) == {0: -3.0, 1: -1.0, 2: -2.5}
+    assert curve.text == ("causal only", "learned", "bidirectional only")
+    assert sweep_curve(VIEW, points).layout.yaxis.autorange is None, "higher is likelier"
+    unfinished = [point(0, "", None, None), point(1, "a", None, None)]
+    assert sweep_curve(VIEW, unfinished) is None and "bt-running" in sweep_table(unfinished)
+    assert "bt-running" not in sweep_table([point(0, "", None, None)], stopped=True)
     assert [factor_in_words(f) for f in (0, 0.25, 1, 1.75, 2)] == [
         "causal only", "75% towards causal", "learned", "75% towards bidirectional", "bidirectional only",
     ]  # fmt: skip
 
 
-def test_the_desk_shows_the_checkpoints_alphas(handlers, engine):
-    html = handlers.desk(["lora", "bitune"], {})
+def test_the_table_shows_the_checkpoints_alphas(handlers, engine):
+    html = handlers.ratio_table(["lora", "bitune"], {})
     learned = engine.mixing("bitune")
     assert bars(html) == pytest.approx([v for pair in zip(learned.keys, learned.values, strict=True) for v in pair], abs=1e-4)
     assert "lora reads the prompt once and mixes nothing" in html
-    assert "choose at least one" in handlers.desk([], {})
-    assert "--checkpoint" in MixingHandlers(Engine(tiny_base())).desk([], {})
+    assert "choose at least one" in handlers.ratio_table([], {})
+    assert "--checkpoint" in MixingHandlers(Engine(tiny_base())).ratio_table([], {})
 
 
 def test_nasty_names_are_text(handlers):
     for html in (
-        handlers.desk([NASTY], {}),
-        handlers.training([NASTY]),
-        handlers.editor(NASTY),
-        handlers.add({}, NASTY, 3).words,
+        handlers.ratio_table([NASTY], {}),
+        handlers.training([NASTY]).notes,
+        handlers.sliders(NASTY),
     ):
         assert "<img" not in html and "<script" not in html
     added = handlers.add({}, NASTY, {"keys": [0] * 4, "values": [0] * 4})
     assert escape(f"{NASTY}: causal only") in added.words
-    assert escape(NASTY) in handlers.shown(added.what_ifs)[0]
-    assert NASTY not in handlers.colours(added.what_ifs)
+    assert escape(NASTY) in handlers.chips(added.what_ifs)[0]
+    assert NASTY not in handlers.by_layer([NASTY]).to_json()
 
 
 def test_a_training_or_words(handlers, engine, monkeypatch):
-    assert handlers.training(["bitune"]).count("<svg") == 3
-    assert handlers.training(["lora"]).count("<svg") == 1, "nothing is mixed, but the loss fell"
-    assert "without a training log" in handlers.training([NASTY])
+    drawn = handlers.training(handlers.checkpoints)
+    assert list(drawn.heat_maps) == ["bitune"]
+    assert [line.name for line in drawn.losses.data] == ["lora, training", "bitune, training"]
+    lora, nasty = re.findall(r"<section.*?</section>", drawn.notes, re.DOTALL)
+    assert "lora" in lora and "only the loss" in lora, "nothing is mixed, but the loss fell"
+    assert escape(NASTY) in nasty and "without a training log" in nasty
     monkeypatch.setattr(engine, "training_log", lambda name: json.loads("[1]"))
-    assert "cannot be read" in handlers.training(["bitune"])
+    damaged = handlers.training(["bitune"])
+    assert "cannot be read" in damaged.notes and "training_log.jsonl" in damaged.notes
+    assert (damaged.heat_maps, damaged.losses) == ({}, None)
     monkeypatch.setattr(engine, "training_log", lambda name: json.loads("no json"))
-    assert "not JSON" in handlers.training(["bitune"])
+    assert "not JSON" in handlers.training(["bitune"]).notes
+    monkeypatch.setattr(engine, "training_log", lambda name: [{"step": 1, "alpha_k": [0.5] * 4, "alpha_v": [0.5] * 4}])
+    assert "wrote down no loss" in handlers.training(["bitune"]).notes
+
+
+def measure(handlers, prompt, chosen, template):
+    *_, last = screens(MeasureRequest(handlers), prompt=prompt, chosen=chosen, template=template)
+    return last
+
+
+def sweep(handlers, prompt, of, template):
+    return list(screens(SweepRequest(handlers), prompt=prompt, of=of, template=template))
 
 
 def test_how_far_a_prompt_is_moved(handlers, engine):
-    moved, said = handlers.measure("hello you", handlers.checkpoints, "own")
+    screen = measure(handlers, "hello you", handlers.checkpoints, "own")
     maps = engine.attention("hello you", "bitune")
-    assert moved["bitune"][0] == pytest.approx(maps.moved_keys.mean(1))
-    assert moved["bitune"][1] == pytest.approx(maps.moved_values.mean(1))
-    assert set(moved) == {"bitune", NASTY}
-    assert "average" in said
-    assert handlers.desk(["bitune"], moved).count("bt-length") == 2 * 4
-    assert handlers.measure("x", ["bitune"], "none")[0]["bitune"] == ([None] * 4, [None] * 4), "the one token is the answer's"
+    assert screen.moved["bitune"][0] == pytest.approx(maps.moved_keys.mean(1))
+    assert screen.moved["bitune"][1] == pytest.approx(maps.moved_values.mean(1))
+    assert set(screen.moved) == {"bitune", NASTY}
+    assert "average" in screen.html and not screen.running
+    assert handlers.ratio_table(["bitune"], screen.moved).count("bt-length") == 2 * 4
+    assert measure(handlers, "x", ["bitune"], "none").moved["bitune"] == ([None] * 4, [None] * 4), "the one token is the answer's"
 
 
 @pytest.mark.parametrize(
@@ -229,10 +275,10 @@ def test_how_far_a_prompt_is_moved(handlers, engine):
     ],
 )
 def test_what_cannot_be_measured_is_a_sentence(handlers, prompt, chosen, template, words):
-    moved, said = handlers.measure(prompt, chosen, template)
-    assert moved == {}
-    assert words in said
-    *_, last = handlers.sweep(prompt, chosen[0], template)
+    screen = measure(handlers, prompt, chosen, template)
+    assert screen.moved == {}
+    assert words in screen.html and 'role="alert"' in screen.html
+    *_, last = sweep(handlers, prompt, chosen[0], template)
     assert 'role="alert"' in last.html
     assert not last.running
 
@@ -241,7 +287,7 @@ def test_a_prompt_too_long_to_measure(handlers, monkeypatch):
     monkeypatch.setattr("app.mixing.handlers.MAX_TOKENS", 4)
     with pytest.raises(PromptError, match="up to 4"):
         handlers.moved("hello you", "bitune", "own")
-    *_, last = handlers.sweep("hello you", "bitune", "own")
+    *_, last = sweep(handlers, "hello you", "bitune", "own")
     assert "up to 4" in last.html
 
 
@@ -252,18 +298,16 @@ def test_a_page_without_anything_mixed_still_stands(engine):
     assert build_page(few, {})
 
 
-def test_presets_and_layers_set_the_faders(handlers, engine):
+def test_presets_and_layers_set_the_sliders(handlers, engine):
     learned = engine.mixing("bitune")
-    assert bars(handlers.editor("bitune", "causal only")) == [0.0] * 8
-    assert bars(handlers.editor("bitune", "half and half")) == [0.5] * 8
-    drawn, said = handlers.editor_with_layers("bitune", 1, 2, 0.75)
+    assert bars(handlers.sliders("bitune", "causal only")) == [0.0] * 8
+    assert bars(handlers.sliders("bitune", "half and half")) == [0.5] * 8
+    drawn = handlers.sliders_with_layers("bitune", 1, 2, 0.75)
     wanted = learned.with_layers(1, 2, 0.75)
     assert bars(drawn) == pytest.approx([v for pair in zip(wanted.keys, wanted.values, strict=True) for v in pair], abs=1e-4)
-    assert said == ""
     for values in ((2, 1, 0.5), (0, 9, 0.5), (0, 1, 7), (None, 1, 0.5), (0, 1, float("nan"))):
-        drawn, said = handlers.editor_with_layers("bitune", *values)
-        assert drawn is None
-        assert 'role="alert"' in said
+        with pytest.raises(ConfigError):
+            handlers.sliders_with_layers("bitune", *values)
 
 
 def test_what_ifs_come_and_go(handlers, engine):
@@ -274,24 +318,24 @@ def test_what_ifs_come_and_go(handlers, engine):
     assert "already" in handlers.add(added.what_ifs, "bitune", none).words
     assert handlers.remove(added.what_ifs, 0).what_ifs == {}
     assert "bitune: causal only" not in engine.variants
-    for of, curve in (("lora", none), ("ghost", none), ("bitune", None), ("bitune", {"keys": [0], "values": [0]})):
-        refused = handlers.add({}, of, curve)
-        assert (refused.what_ifs, refused.name) == ({}, None)
-        assert 'role="alert"' in refused.words
+    for of, ratios in (("lora", none), ("ghost", none), ("bitune", None), ("bitune", {"keys": [0], "values": [0]}), (NASTY, 3)):
+        with pytest.raises(BituneError):
+            handlers.add({}, of, ratios)
 
 
-def test_a_sweep_streams_ends_and_settles(handlers, engine):
-    screens = list(handlers.sweep("hello", "bitune", "own"))
-    assert [screen.running for screen in screens] == [True] * (len(screens) - 1) + [False]
+def test_a_sweep_streams_ends_and_finishes(handlers, engine):
+    shown = sweep(handlers, "hello", "bitune", "own")
+    assert [screen.running for screen in shown] == [True] * (len(shown) - 1) + [False]
     wanted = swept(engine, "hello", "bitune")
-    assert [p.completion.text for p in screens[-1].points] == [p.completion.text for p in wanted]
-    assert screens[-1].html.count("<tr") == 1 + 9
-    assert "<svg" in screens[-1].html
-    assert handlers.settle_sweep(screens[-1]) is screens[-1]
-    stopped = handlers.settle_sweep(screens[0])
+    assert [p.completion.text for p in shown[-1].points] == [p.completion.text for p in wanted]
+    assert shown[-1].html.count("<tr") == 1 + 9
+    assert shown[-1].curve.data[0].y == pytest.approx([p.log_probability for p in wanted])
+    request = SweepRequest(handlers)
+    assert request.finish(shown[-1]) is shown[-1]
+    stopped = request.finish(shown[0])
     assert not stopped.running and "bt-running" not in stopped.html
-    assert "before the first token" in handlers.settle_sweep(handlers.announce_sweep()).html
-    assert handlers.settle_sweep(SweepScreen("")).html == ""
+    assert "before the first token" in request.finish(request.announce()).html
+    assert request.finish(SweepScreen("")).html == ""
 
 
 def test_answers_for_programs_are_plain_json(handlers, engine):

@@ -1,0 +1,93 @@
+"""What in the tab Mixing runs the model, as the frame of app/ui/frame.py takes it. Knows no gradio."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from app.mixing.charts import sweep_curve
+from app.mixing.handlers import MixingHandlers, Moved
+from app.mixing.sweep_table import sweep_table
+from app.ui.templates import empty, problem
+from bitune.errors import ConfigError
+from bitune.inference.sweep import stream_sweep
+from bitune.schema.results import SweepPoint
+
+SWEEP_TOKENS = 32
+WAITING = "Waiting for the model: one request runs at a time."
+MEASURED = (
+    "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of the first "
+    "one; the average over this prompt's tokens."
+)
+
+
+@dataclass(frozen=True)
+class MeasureScreen:
+    """What stands under the prompt. `moved`: for the table of ratios, None to leave that as it is."""
+
+    html: str
+    moved: Moved | None = None
+    running: bool = False
+
+
+class MeasureRequest:
+    """How far each layer's cache is moved for a prompt, per chosen checkpoint that mixes."""
+
+    def __init__(self, handlers: MixingHandlers):
+        self.handlers = handlers
+
+    def announce(self, **values: object) -> MeasureScreen:
+        return MeasureScreen(empty(WAITING), running=True)
+
+    def run(self, prompt: object, chosen: Sequence[str], template: object) -> Iterator[MeasureScreen]:
+        wanted = [name for name in self.handlers.mixing if name in chosen]
+        if not wanted:
+            raise ConfigError("None of the chosen checkpoints mixes anything.")
+        yield MeasureScreen(empty(MEASURED), {name: self.handlers.moved(prompt, name, template) for name in wanted})
+
+    def finish(self, latest: MeasureScreen) -> MeasureScreen:
+        return latest
+
+    def failed(self, words: str) -> MeasureScreen:
+        return MeasureScreen(problem(words), {})
+
+
+@dataclass(frozen=True)
+class SweepScreen:
+    """What stands under the sweep; `curve` once it is known."""
+
+    html: str
+    running: bool = False
+    curve: go.Figure | None = None
+    points: Sequence[SweepPoint] = ()
+
+
+class SweepRequest:
+    """The answers of a checkpoint with its ratios scaled from causal only to bidirectional only."""
+
+    def __init__(self, handlers: MixingHandlers):
+        self.handlers = handlers
+
+    def announce(self, **values: object) -> SweepScreen:
+        return SweepScreen(empty(WAITING), running=True)
+
+    def run(self, prompt: object, of: str, template: object) -> Iterator[SweepScreen]:
+        """The answers as they come, and at last the curve."""
+        self.handlers.check_length(prompt, of, template)
+        running = stream_sweep(self.handlers.engine, prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
+        with closing(running):
+            for points in running:
+                yield SweepScreen(sweep_table(points), running=True, points=points)
+        yield SweepScreen(sweep_table(points), curve=sweep_curve(self.handlers.views[of], points), points=points)
+
+    def finish(self, latest: SweepScreen) -> SweepScreen:
+        """One that was stopped keeps the answers as far as they came."""
+        if not latest.running:
+            return latest
+        if not latest.points:
+            return SweepScreen(empty("Stopped before the first token."))
+        return SweepScreen(sweep_table(latest.points, stopped=True), points=latest.points)
+
+    def failed(self, words: str) -> SweepScreen:
+        return SweepScreen(problem(words))
