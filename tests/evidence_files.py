@@ -86,7 +86,7 @@ def task(title: str, read: Sequence[Example]) -> dict:
     return {
         "name": name,
         "title": title,
-        "measure": "sum" if choices else "answer",
+        "measure": "acc" if choices else "answer",
         "chance": 0.25 if choices else None,
         "items": items,
     }

@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from app.mixing import charts
 from app.mixing.ratio_table import RatioColumn, ratio_table, sliders
@@ -72,7 +73,7 @@ class MixingHandlers:
         columns = self.columns(chosen, moved)
         if not columns and not words:
             words = ["No checkpoint is chosen; choose at least one."]
-        return ratio_table(columns) + "".join(map(empty, words))
+        return ratio_table(columns) + Markup().join(map(empty, words))
 
     def columns(self, chosen: Sequence[str], moved: Moved) -> list[RatioColumn]:
         """The chosen checkpoints that mix."""
@@ -164,7 +165,7 @@ class MixingHandlers:
 
     def answer(self, checkpoints: object, prompt: object, template: object) -> dict[str, object]:
         """For programs: what the tab shows, as plain JSON. Raises."""
-        chosen = self.checkpoints if checkpoints is None else names(checkpoints)
+        chosen = self.checkpoints if checkpoints is None else names(checkpoints, "checkpoints")
         for name in chosen:
             if name not in self.engine.checkpoints:
                 raise UnknownNameError("checkpoint", name, self.checkpoints)

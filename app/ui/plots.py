@@ -44,6 +44,7 @@ TEMPLATE = go.layout.Template(
         },
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 0, "yanchor": "bottom"},
         "dragmode": False,
+        "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": COLOURS["soft"], "activecolor": COLOURS["ink"]},
         "annotationdefaults": {"font": {"size": 13, "color": COLOURS["ink"]}, "showarrow": False},
     }
 )

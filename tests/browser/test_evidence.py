@@ -73,13 +73,30 @@ def test_the_table_has_a_row_a_variant_and_its_numbers(page, study):
         if row["minus"]:
             drawn = 100 * row["minus"]["average"]["mean"]
             assert cells[3].replace("\u2212", "-") == f"{drawn:+.1f}"
-    expect(page.locator(".bt-evidence svg.bt-whisker")).to_have_count(len(VARIANTS))
+    expect(page.locator("#bt-whiskers .errorbar")).to_have_count(len(VARIANTS))
 
 
-def test_whiskers_stand_on_one_zero_line(page):
-    script = """lines => lines.map(line => line.getBoundingClientRect().x)"""
-    places = page.locator(".bt-zero-line").evaluate_all(script)
-    assert max(places) - min(places) < 0.5
+def test_whiskers_stand_on_one_zero_line(page, study):
+    """And each has its dot at the difference of the file, its ends inside of the drawing."""
+    expect(page.locator("#bt-whiskers .zl")).to_have_count(1)
+    zero = page.locator("#bt-whiskers .zl").bounding_box()["x"]
+    area = page.locator("#bt-whiskers .bglayer rect, #bt-whiskers .nsewdrag").last.bounding_box()
+    script = """lines => lines.map(line => { const r = line.getBoundingClientRect(); return [r.left, r.right, r.y + r.height / 2]; })"""
+    ends = sorted(page.locator("#bt-whiskers .xerror").evaluate_all(script), key=lambda end: end[2])
+    shares = [row["minus"]["average"] for row in value(study)["rows"] if row["minus"]]
+    for (left, right, _), share in zip(ends, shares, strict=True):
+        assert area["x"] <= left < right <= area["x"] + area["width"]
+        for end, side in ((left, share["low"]), (right, share["high"])):
+            assert abs(end - zero) < 3 or (end > zero) == (side > 0)
+    spans = [(right - left) / (share["high"] - share["low"]) for (left, right, _), share in zip(ends, shares, strict=True)]
+    assert max(spans) - min(spans) < 0.01 * max(spans), "one scale"
+
+
+def test_the_whiskers_are_saved_as_a_picture(page):
+    with page.expect_download() as download:
+        page.locator("#bt-whiskers .modebar-btn").click()
+    assert download.value.suggested_filename == "bitune-study-choices.png"
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_filter_changes_the_list(page):
@@ -193,5 +210,7 @@ def test_it_fits_every_screen(browser, url, size, scheme):
         show(page, "all")
         expect(page.locator(ITEMS)).to_have_count(PAGE)
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
+        figure = page.locator("#bt-whiskers .main-svg").first.bounding_box()
+        assert figure["x"] + figure["width"] <= SIZES[size]["width"], "and nothing is cut off"
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"evidence-{size}-{scheme}.png", full_page=True)

@@ -14,7 +14,7 @@ from tests.tiny import bitune_on, tiny_base
 pytestmark = pytest.mark.browser
 
 NASTY = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7}}"
-LEARNED, FADERS = "#bt-desk .bt-bar", "#bt-faders .bt-bar"
+LEARNED, SLIDERS = "#bt-desk .bt-bar", "#bt-faders .bt-bar"
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def ratios(page: Page, bars: str) -> list[float]:
 
 
 def in_rows(*mixings) -> list[float]:
-    """Ratios as the desk has them, layer by layer."""
+    """Ratios as the table has them, layer by layer."""
     return [value for layer in range(4) for mixing in mixings for value in (mixing.keys[layer], mixing.values[layer])]
 
 
@@ -90,13 +90,72 @@ def test_the_bars_are_the_checkpoints_alphas(page, engine):
     assert ratios(page, LEARNED) == pytest.approx(in_rows(engine.mixing("bitune")), abs=0.005)
 
 
+def data_of(page: Page, figure: str) -> list[dict]:
+    """What plotly draws in a figure."""
+    return page.locator(f"{figure} .js-plotly-plot").evaluate(
+        "plot => plot._fullData.map(d => ({name: d.name, x: [...d.x], y: [...(d.y ?? [])], z: d.z, colour: d.line && d.line.color}))"
+    )
+
+
 def test_a_training_is_drawn_and_its_absence_said(page):
-    trainings = page.locator("#bt-mixing-training .bt-training")
-    expect(trainings.nth(0)).to_contain_text("without a training log")
-    expect(trainings.nth(1).locator("svg")).to_have_count(3)
-    expect(trainings.nth(2)).to_contain_text("without a training log")
-    widths = [svg.bounding_box()["width"] for svg in trainings.nth(1).locator("svg").all()]
-    assert max(widths) - min(widths) < 1, "one axis of steps"
+    notes = page.locator("#bt-mixing-training .bt-training")
+    expect(notes).to_have_count(2)
+    for note, name in zip(notes.all(), ("lora", NASTY), strict=True):
+        expect(note).to_contain_text(name)
+        expect(note).to_contain_text("without a training log")
+    maps = page.locator(".bt-heat-maps .heatmaplayer image")
+    expect(maps).to_have_count(2)
+    boxes = [image.bounding_box() for image in maps.all()]
+    assert boxes[0]["y"] + boxes[0]["height"] < boxes[1]["y"], "keys above values"
+    assert abs(boxes[0]["x"] - boxes[1]["x"]) < 1 and abs(boxes[0]["width"] - boxes[1]["width"]) < 1, "one axis of steps"
+    keys, values = data_of(page, ".bt-heat-maps")
+    assert keys["x"] == values["x"] == list(range(10, 101, 10))
+    assert keys["z"] == [[step / 100 for step in range(10, 101, 10)]] * 4
+    assert values["z"] == [[0.5] * 10] * 4
+
+
+def test_losses_share_their_axes_and_have_a_legend(page):
+    training, held_out = data_of(page, "#bt-losses")
+    assert training["y"] == pytest.approx([3 - step / 50 for step in range(10, 101, 10)])
+    assert (held_out["x"], held_out["y"]) == ([50], [2.0])
+    expect(page.locator("#bt-losses .xaxislayer-above")).to_have_count(1)
+    assert page.locator("#bt-losses .legendtext").all_inner_texts() == ["bitune, training", "bitune, held out"]
+
+
+def test_lines_by_layer_are_the_ratios_and_follow_the_choice(page, engine):
+    lines = data_of(page, "#bt-mixing-layers")
+    wanted = [side for name in ("bitune", NASTY) for side in (engine.mixing(name).keys, engine.mixing(name).values)]
+    assert [line["y"] for line in lines] == [pytest.approx(side) for side in wanted]
+    legend = page.locator("#bt-mixing-layers .legendtext")
+    assert legend.all_inner_texts() == ["bitune", NASTY]
+    assert len({line["colour"] for line in lines}) == 2
+    page.locator("#bt-mixing-chosen input").nth(2).uncheck()
+    expect(legend).to_have_count(1)
+    page.locator("#bt-mixing-chosen input").nth(1).uncheck()
+    expect(page.locator("#bt-mixing-layers")).to_have_count(0)
+    expect(page.locator(".bt-heat-maps .heatmaplayer")).to_have_count(0)
+
+
+def test_a_chart_is_saved_as_a_picture(page):
+    with page.expect_download() as download:
+        page.locator("#bt-losses .modebar-btn").click()
+    assert download.value.suggested_filename == "bitune-loss.png"
+    assert download.value.path().read_bytes().startswith(b"\x89PNG")
+
+
+def test_charts_wear_the_colours_of_the_scheme(browser, url):
+    colours = {}
+    for scheme in ("light", "dark"):
+        for page in visit(browser, url, "desktop", scheme):
+            opened(page)
+            line = page.locator("#bt-mixing-layers .js-line").first
+            expect(line).to_be_visible()
+            colours[scheme] = line.evaluate("e => getComputedStyle(e).stroke")
+            own = page.locator("#bt-desk .bt-chip i").first.evaluate("e => getComputedStyle(e).backgroundColor")
+            assert colours[scheme] == own, "a variant keeps the colour of its chip"
+            text = page.locator("#bt-mixing-layers .legendtext").first.evaluate("e => getComputedStyle(e).fill")
+            assert text == page.evaluate("getComputedStyle(document.body).color")
+    assert colours["light"] != colours["dark"]
 
 
 def test_how_far_a_prompt_of_compare_is_moved(page, engine):
@@ -125,7 +184,7 @@ def test_a_bad_prompt_is_a_sentence(page, prompt, words):
 def test_a_what_if_answers_beside_the_learned_one(page, engine):
     page.get_by_role("button", name="Causal only").click()
     expect(page.locator("#bt-faders output").first).to_have_text("0.00")
-    assert ratios(page, FADERS) == pytest.approx([0.0] * 8, abs=0.005)
+    assert ratios(page, SLIDERS) == pytest.approx([0.0] * 8, abs=0.005)
     add(page, "bitune: causal only")
     go(page, "Compare")
     chip = page.locator("#bt-variants label").filter(has_text="bitune: causal only")
@@ -151,21 +210,21 @@ def test_a_what_if_answers_beside_the_learned_one(page, engine):
     expect(page.locator(ANSWERS)).to_have_count(4)
 
 
-def test_faders_move_by_key_and_hand_and_stay_when_tabs_change(page, engine):
-    faders = page.locator("#bt-faders input")
-    faders.nth(0).focus()
-    before = float(faders.nth(0).input_value())
+def test_sliders_move_by_key_and_hand_and_stay_when_tabs_change(page, engine):
+    sliders = page.locator("#bt-faders input")
+    sliders.nth(0).focus()
+    before = float(sliders.nth(0).input_value())
     page.keyboard.press("ArrowLeft")
-    assert float(faders.nth(0).input_value()) == pytest.approx(before - 0.01)
+    assert float(sliders.nth(0).input_value()) == pytest.approx(before - 0.01)
     page.get_by_label("Move keys and values together").check()
-    box = faders.nth(2).bounding_box()
+    box = sliders.nth(2).bounding_box()
     page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
-    moved = ratios(page, FADERS)
+    moved = ratios(page, SLIDERS)
     assert moved[2:4] == pytest.approx([0.9, 0.9], abs=0.03)
     assert moved[4:] == pytest.approx(in_rows(engine.mixing("bitune"))[4:], abs=0.005)
     go(page, "Compare")
     go(page, "Mixing")
-    assert ratios(page, FADERS) == moved
+    assert ratios(page, SLIDERS) == moved
     add(page, "bitune: own curve")
     page.get_by_role("button", name="Learned", exact=True).click()
     expect(page.locator("#bt-faders output").nth(2)).to_have_text(f"{engine.mixing('bitune').keys[1]:.2f}")
@@ -178,7 +237,7 @@ def test_layers_are_set_to_a_ratio(page, engine):
         page.locator(".bt-layers").get_by_label(label, exact=True).fill(value)
     page.locator("#bt-set").click()
     expect(page.locator("#bt-faders output").nth(2)).to_have_text("1.00")
-    assert ratios(page, FADERS) == pytest.approx(in_rows(engine.mixing("bitune").with_layers(1, 2, 1.0)), abs=0.005)
+    assert ratios(page, SLIDERS) == pytest.approx(in_rows(engine.mixing("bitune").with_layers(1, 2, 1.0)), abs=0.005)
     page.locator(".bt-layers").get_by_label("Learned, but layers", exact=True).fill("3")
     page.locator("#bt-set").click()
     expect(page.locator("#bt-what-if-note [role=alert]")).to_contain_text("Layers 3 to 2")
@@ -186,7 +245,7 @@ def test_layers_are_set_to_a_ratio(page, engine):
 
 def test_a_sweep_draws_its_curve_and_can_be_stopped(page):
     page.locator("#bt-sweep-run").click()
-    expect(page.locator("#bt-sweep .bt-curve svg")).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
     expect(page.locator("#bt-sweep tbody tr")).to_have_count(9)
     expect(page.locator("#bt-sweep-run")).to_be_enabled()
     page.locator("#bt-sweep-run").click()
@@ -204,7 +263,7 @@ def test_nasty_names_and_prompts_are_text(page):
     page.locator("#bt-measure").click()
     expect(page.locator("#bt-desk .bt-length").first).to_be_visible(timeout=30_000)
     page.locator("#bt-sweep-run").click()
-    expect(page.locator("#bt-sweep .bt-curve")).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
     go(page, "Compare")
     expect(page.locator("#bt-variants label").last).to_have_text(f"{NASTY}: learned")
     run(page, NASTY)
@@ -230,14 +289,14 @@ def test_it_fits_every_screen(browser, url, size, scheme):
         page.locator("#bt-measure").click()
         expect(page.locator("#bt-desk .bt-length").first).to_be_visible(timeout=30_000)
         page.locator("#bt-sweep-run").click()
-        expect(page.locator("#bt-sweep .bt-curve")).to_be_visible(timeout=30_000)
+        expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
         page.get_by_role("button", name=re.compile("Half and half")).click()
         expect(page.locator("#bt-faders output").first).to_have_text("0.50")
         add(page, "bitune: half and half")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
-        edges = page.locator("main h1, #bt-desk, #bt-mixing-chosen label, #bt-sweep, #bt-editor").evaluate_all(
-            "all => all.map(e => e.getBoundingClientRect().right)"
-        )
+        edges = page.locator(
+            "main h1, #bt-desk, #bt-mixing-chosen label, #bt-sweep, #bt-editor, .bt-figure, .bt-figure .main-svg"
+        ).evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
         assert max(edges) <= SIZES[size]["width"], "and nothing is cut off"
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"mixing-{size}-{scheme}.png", full_page=True)

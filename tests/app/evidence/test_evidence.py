@@ -3,23 +3,27 @@
 import json
 import re
 from dataclasses import replace
-from html import escape, unescape
+from html import unescape
 
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from markupsafe import escape
+from pydantic import ValidationError
 
-from app.evidence import table as evidence_table
+from app.evidence.charts import whiskers
 from app.evidence.data import AVERAGE, Share, load_all
-from app.evidence.handlers import Asked, EvidenceHandlers
+from app.evidence.handlers import EvidenceHandlers, ItemQuery
 from app.evidence.items import ALL, FILTERS, PAGE, counts, items_of, kept, page_of
 from app.evidence.listing import listed
-from app.evidence.table import MINUS, Axis, axis_of, percent, signed, step_of, table, views_of, whisker
+from app.evidence.table import MINUS, percent, signed, table, views_of
 from app.evidence.texts import ItemTexts, as_asked, by_id
 from app.settings import Settings
-from app.ui.variants import VariantView
+from app.ui.errors import sentence
+from app.ui.plots import COLOURS
+from app.ui.templates import problem
 from bitune import Engine
-from bitune.errors import ConfigError, DataError
+from bitune.errors import BituneError, ConfigError
 from bitune.evaluation.report import item_id
 from tests.browser.served import served
 from tests.evidence_files import VARIANTS, evidence, examples, records, sums, write_evidence, write_records
@@ -28,7 +32,6 @@ from tests.tiny import tiny_base
 NASTY = "</script><img src=x onerror=alert(1)> ${1+1} {{7*7}}"
 QUIZ, HARD = records(50), records(30, "hard")
 TASKS = {"Quiz": QUIZ, "Hard-quiz": HARD}
-VIEW = VariantView("x", "reads twice", ("causal", "bidirectional"), 1)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,19 @@ def test_the_table_has_the_numbers_of_the_file(handlers):
     assert "rank 16 · rate 0.001 · 9.1 min" in rows[2]
 
 
+def drawn_whiskers(evidence) -> dict[str, dict]:
+    """What the figure draws, by row: mean, low and high in points, its colour, what fills its dot, and its place from the top."""
+    figure = whiskers(evidence, views_of(evidence))
+    found = {}
+    for trace in figure.data:
+        bars = trace.error_x
+        points = zip(trace.customdata, trace.x, bars.arrayminus, bars.array, trace.marker.color, trace.y, strict=True)
+        for words, mean, down, up, fill, place in points:
+            numbers = {"mean": mean, "low": mean - down, "high": mean + up}
+            found[words.partition(":")[0]] = {**numbers, "colour": bars.color, "fill": fill, "place": place, "words": words}
+    return found
+
+
 def test_numbers_are_percent_with_one_decimal():
     assert (percent(0.3333), percent(1.0), percent(0.00049)) == ("33.3", "100.0", "0.0")
     assert (signed(0.041), signed(-0.0041), signed(0.0)) == ("+4.1", f"{MINUS}0.4", "+0.0")
@@ -96,12 +112,17 @@ def test_numbers_are_percent_with_one_decimal():
 )
 def test_an_interval_that_excludes_zero_is_marked_but_for_one_seed_alone(handlers, share, clear):
     found = handlers.evidence["choices"]
-    row, reference = replace(found.row("Bitune"), minus={AVERAGE: Share(*share)}), found.row("LoRA r16")
+    row, reference = (
+        replace(found.row("Bitune"), minus=dict.fromkeys(found.row("Bitune").minus, Share(*share))),
+        found.row("LoRA r16"),
+    )
     several, one, none = (0, 1, 2), (0,), ()  # the base has no seed
     for seeds, others, wanted in ((several, several, clear), (none, several, clear), (one, several, False), (none, one, False)):
         held = replace(found, rows=(replace(reference, seeds=others),))
         assert held.is_clear(replace(row, seeds=seeds, against=reference.name)) == wanted
-    assert ("bt-clear" in whisker(Share(*share), VIEW, Axis(-0.1, 0.1), "", clear)) == clear
+    drawn = drawn_whiskers(replace(found, rows=(reference, replace(row, against=reference.name))))["Bitune"]
+    assert (drawn["fill"] == drawn["colour"]) == clear
+    assert drawn["fill"] in (drawn["colour"], COLOURS["paper"]), "an empty dot shows the paper"
 
 
 def test_the_words_beside_a_whisker_say_on_which_side_of_zero_it_lies(folder):
@@ -115,34 +136,41 @@ def test_the_words_beside_a_whisker_say_on_which_side_of_zero_it_lies(folder):
     value["rows"][1]["minus"]["average"] = {"mean": 0.0, "low": -0.02, "high": 0.02}
     write_evidence(folder, value)
     found, _ = load_all(folder)
-    rows = rows_of(table(found["choices"], views_of(found["choices"])))
+    rows = rows_of(table(found["choices"]))
     assert ["zero" in row for row in rows[2:6]] == [False, False, True, True]
     assert "above zero" in rows[4] and "below zero" in rows[5]
 
 
-def test_whiskers_share_an_axis_and_what_lies_outside_is_an_arrow():
-    axis = Axis(-0.05, 0.1)
-    assert axis.place(-0.05) < axis.place(0) < axis.place(0.1)
-    assert axis.place(-0.4) == axis.place(-0.05)
-    inside, outside = (whisker(Share(*share), VIEW, axis, "", False) for share in ((0.01, -0.01, 0.02), (-0.3, -0.4, -0.2)))
-    assert "<circle" in inside and inside.count("v8") == 2, "a dot and two caps"
-    assert "<circle" not in outside and "v8" not in outside and "z" in outside
+def test_whiskers_are_the_differences_of_the_file_in_points(handlers):
+    found = handlers.evidence["choices"]
+    drawn = drawn_whiskers(found)
+    assert sorted(drawn, key=lambda name: drawn[name]["place"]) == [row.name for row in found.rows if row.minus]
+    for name, whisker in drawn.items():
+        share = found.row(name).minus[AVERAGE]
+        for side in ("mean", "low", "high"):
+            assert whisker[side] == pytest.approx(100 * getattr(share, side))
+        assert whisker["words"] == f"{name}: {signed(share.mean)} points, {signed(share.low)} to {signed(share.high)}"
 
 
-def test_the_axis_is_round_and_holds_what_was_trained(handlers):
-    rows = handlers.evidence["choices"].rows
-    axis = axis_of(rows)
-    assert axis.low < 0 < axis.high
-    for row in rows[1:]:
-        assert row.minus is None or (axis.holds(row.minus[AVERAGE].low) and axis.holds(row.minus[AVERAGE].high))
-    for span in (0.001, 0.037, 0.1, 0.15, 2.0):
-        assert 2 <= span / step_of(span) <= 5 + 1e-9
-    assert axis_of([]).high > 0
+def test_whiskers_share_an_axis_that_holds_all_of_them_and_zero(handlers):
+    for name in ("choices", "arithmetic"):
+        found = handlers.evidence[name]
+        figure = whiskers(found, views_of(found))
+        low, high = figure.layout.xaxis.range
+        ends = [whisker[side] for whisker in drawn_whiskers(found).values() for side in ("low", "high")]
+        assert low < min(0, *ends) and max(0, *ends) < high
+        assert figure.layout.xaxis.zeroline
+        assert {trace.xaxis for trace in figure.data} == {None}, "one axis"
+        assert figure.layout.xaxis.title.text.endswith("minus LoRA r16; 95 % interval")
+        assert len(figure.layout.yaxis.ticktext) == len(found.rows) - 1
+    assert "Bitune (IA3)<br>minus IA3" in whiskers(found := handlers.evidence["choices"], views_of(found)).layout.yaxis.ticktext
 
 
 def test_blue_reads_left_to_right_and_orange_otherwise_too(handlers):
-    drawn = re.findall(r"bt-whisker bt-of-(\w+)", handlers.table("choices"))
-    assert drawn == ["causal", "causal", "bidirectional", "causal", "causal", "bidirectional"], "the rows but for the reference"
+    drawn = drawn_whiskers(handlers.evidence["choices"])
+    colours = [whisker["colour"] for whisker in sorted(drawn.values(), key=lambda whisker: whisker["place"])]
+    blue, orange = COLOURS["causal"], COLOURS["bidirectional"]
+    assert colours == [blue, blue, orange, blue, blue, orange], "the rows but for the reference"
 
 
 def test_one_task_needs_no_average(handlers):
@@ -172,18 +200,22 @@ def test_filters_agree_with_a_plain_loop(handlers):
     assert counts(items) == wanted
     assert all(wanted.values())
     assert [(item.task.name, item.place) for item in kept(items, "first")] == passed
-    labels = {name: label for label, name in handlers.filters(handlers.first_choice("choices"))}
+    labels = {name: label for label, name in handlers.filters(handlers.first_query("choices"))}
     assert labels["first"] == f"Bitune right, LoRA r16 wrong ({wanted['first']})"
     assert labels[ALL] == "all (80)"
-    only = handlers.explore(Asked("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
-    assert only.place == "1 to 20 of 30"
+    only = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
+    assert only.position == "1 to 20 of 30"
     assert only.html.count("<article") == PAGE
 
 
 def test_open_answers_are_right_or_not(handlers):
-    task = handlers.evidence["arithmetic"].tasks[0]
-    assert task.is_right(3, 1) and not task.is_right(3, 0)
-    shown = handlers.explore(Asked("arithmetic", "Bitune", "LoRA r16", wanted=ALL))
+    found = handlers.evidence["arithmetic"]
+    (task,) = found.tasks
+    assert task.items[3].right == 1
+    for row in found.rows:
+        seeds = row.predictions["sums"]
+        assert row.rightness(task)[3] == (2 * sum(seed[3] == 1 for seed in seeds) > len(seeds))
+    shown = handlers.explore(ItemQuery("arithmetic", "Bitune", "LoRA r16", wanted=ALL))
     assert shown.html.count("✓") == shown.html.count("the right answer") == PAGE
     assert "another answer" in shown.html
 
@@ -207,13 +239,13 @@ def test_two_thirds_of_the_seeds_are_two_thirds(handlers):
 
 
 def test_texts_are_found_by_id(handlers):
-    shown = handlers.explore(Asked("choices", "Bitune", "LoRA r16", wanted=ALL))
+    shown = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", wanted=ALL))
     text = plain(shown.html)
     assert "Which number is 7 in quiz? the number 7 " in text
     assert f"the number {7 + 7 % 4} ✓ right" in text
     assert "Choice" not in text
     assert shown.html.count('data-to="compare"') == shown.html.count('data-to="attention"') == PAGE
-    hard = handlers.explore(Asked("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
+    hard = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
     assert "Choice 1" in plain(hard.html) and "hard?" not in hard.html
     assert "data-to" not in hard.html
     assert "holds 0 of these 30 questions" in hard.note
@@ -221,12 +253,12 @@ def test_texts_are_found_by_id(handlers):
 
 def test_without_texts_items_have_ids_and_a_sentence_tells_how_to_get_them(engine, folder):
     handlers = EvidenceHandlers(engine, folder)
-    shown = handlers.explore(Asked("choices", "Bitune", "LoRA r16", wanted=ALL))
+    shown = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", wanted=ALL))
     assert "python app.py --data FOLDER" in shown.note
     assert item_id(examples(QUIZ)[0].prompt) in shown.html
     assert "Choice 1 ✓ right" in plain(shown.html)
     with pytest.raises(ConfigError, match="--data"):
-        handlers.send(item_id(examples(QUIZ)[0].prompt))
+        handlers.prompt_of(item_id(examples(QUIZ)[0].prompt))
 
 
 def test_a_source_is_read_once_and_only_when_asked_for(data, tmp_path, monkeypatch):
@@ -241,7 +273,7 @@ def test_a_source_that_cannot_be_read_is_a_sentence_and_the_rest_works(engine, f
     (data / "broken.test.jsonl").write_text("{nonsense\n")
     (tmp_path / "empty").mkdir()
     sources = [str(tmp_path / "empty"), str(tmp_path / "gone.jsonl"), "~nobody-of-this-name/x", str(data)]
-    shown = EvidenceHandlers(engine, folder, sources).explore(Asked("choices", "Bitune", "LoRA r16", "quiz", ALL))
+    shown = EvidenceHandlers(engine, folder, sources).explore(ItemQuery("choices", "Bitune", "LoRA r16", "quiz", ALL))
     assert "empty has no file *.test.jsonl" in shown.note
     assert "There is no file" in shown.note
     assert "broken.test.jsonl, line 1: not JSON" in shown.note
@@ -319,26 +351,32 @@ def test_nasty_text_is_text_everywhere(engine, tmp_path):
     value = evidence("choices", {NASTY: quiz, "Open": open_ones}, variants)
     value |= {"title": NASTY, "text": NASTY, "base": NASTY}
     handlers = EvidenceHandlers(engine, write_evidence(tmp_path / "evidence", value), [str(tmp_path)])
-    shown = [handlers.explore(Asked("choices", NASTY, "Bitune", wanted=ALL)), handlers.explore(Asked(NASTY, NASTY, NASTY))]
-    for html in (handlers.table("choices"), *(page.html + page.note for page in shown)):
+    page = handlers.explore(ItemQuery("choices", NASTY, "Bitune", wanted=ALL))
+    with pytest.raises(BituneError) as refused:
+        handlers.explore(ItemQuery(NASTY, NASTY, NASTY))
+    for html in (handlers.table("choices"), page.html + page.note, problem(str(refused.value))):
         assert "<img" not in html and "<script" not in html and "</script" not in html
         assert escape(NASTY) in html
+    assert "<img" not in handlers.whiskers("choices").to_json()
 
 
 @pytest.mark.parametrize("value", [None, 3, [], {}, "x", ("quiz",)])
 def test_whatever_a_browser_sends_is_answered_with_a_sentence(handlers, value):
-    good = Asked("choices", "Bitune", "LoRA r16")
+    good = ItemQuery("choices", "Bitune", "LoRA r16")
     for name in ("setting", "first", "second", "task", "wanted"):
-        html = handlers.explore(Asked(**{**vars(good), name: value})).html
-        assert 'role="alert"' in html and "failed inside" not in html
-    assert handlers.explore(Asked(**{**vars(good), "page": value})).page == (1 if value == 3 else 0), "the last page there is"
-    assert 'role="alert"' in handlers.table(value)
+        with pytest.raises(BituneError) as refused:
+            handlers.explore(ItemQuery(**{**vars(good), name: value}))
+        assert "failed inside" not in sentence(refused.value)
+    assert handlers.explore(ItemQuery(**{**vars(good), "page": value})).page == (1 if value == 3 else 0), "the last page there is"
+    for method in (handlers.table, handlers.whiskers):
+        with pytest.raises(BituneError):
+            method(value)
     with pytest.raises(ConfigError):
-        handlers.send(value)
+        handlers.prompt_of(value)
 
 
 def test_rows_get_colours_that_tell_the_two_in_question_apart(handlers):
-    views = evidence_table.views_of(handlers.evidence["choices"])
+    views = views_of(handlers.evidence["choices"])
     assert {name: view.colour for name, view in views.items()} == {
         "Base": 0, "LoRA r8": 3, "LoRA r16": 2, "Bitune": 1, "Only causal": 4, "IA3": 5, "Bitune (IA3)": 3,
     }  # fmt: skip
@@ -348,7 +386,8 @@ def test_a_study_that_is_not_finished_is_shown_as_far_as_it_is(engine, tmp_path)
     value = evidence("choices", TASKS, VARIANTS[:1])
     handlers = EvidenceHandlers(engine, write_evidence(tmp_path / "evidence", value))
     assert rows_of(handlers.table("choices"))[1].endswith("–")
-    assert handlers.explore(handlers.first_choice("choices")).place == "1 to 20 of 80"
+    assert handlers.whiskers("choices") is None
+    assert handlers.explore(handlers.first_query("choices")).position == "1 to 20 of 80"
 
 
 def test_programs_get_plain_rows(engine, folder, tmp_path):
@@ -358,12 +397,12 @@ def test_programs_get_plain_rows(engine, folder, tmp_path):
         assert list(answer) == ["choices", "arithmetic"]
         value = json.loads((folder / "choices.json").read_text())
         assert [row["name"] for row in answer["choices"]["rows"]] == [row["name"] for row in value["rows"]]
-        for told, row in zip(answer["choices"]["rows"], value["rows"], strict=True):
-            assert told["minus"] == (row["minus"] and {key: share | {"spread": None} for key, share in row["minus"].items()})
-            assert {key: share["mean"] for key, share in told["accuracy"].items()} == {
+        for answered, row in zip(answer["choices"]["rows"], value["rows"], strict=True):
+            assert answered["minus"] == (row["minus"] and {key: share | {"spread": None} for key, share in row["minus"].items()})
+            assert {key: share["mean"] for key, share in answered["accuracy"].items()} == {
                 key: share["mean"] for key, share in row["accuracy"].items()
             }
-            assert "predictions" not in told
+            assert "predictions" not in answered
         assert answer["choices"]["tasks"][0]["items"] == 50
         assert list(client.predict("arithmetic", api_name="/evidence")) == ["arithmetic"]
         with pytest.raises(AppError, match="no setting called 'ghost'"):
@@ -378,5 +417,5 @@ def test_data_comes_from_flags_or_the_environment():
 
 def test_a_share_must_be_numbers():
     for values in ((True, 0, 1), (0.1, float("inf"), 1), ("a", 0, 1), (0.1, 0, 1, float("nan"))):
-        with pytest.raises(DataError):
+        with pytest.raises(ValidationError):
             Share(*values)
