@@ -33,7 +33,7 @@ def whiskers(evidence: Evidence, views: Mapping[str, VariantView]) -> go.Figure 
     low, high = 100 * min(0.0, *(share.low for share in shares)), 100 * max(0.0, *(share.high for share in shares))
     room = 0.05 * (high - low) or 1
     what = "Average" if len(evidence.tasks) > 1 else "Accuracy"
-    title = f"{what} in points, minus {escape(evidence.reference)}; 95 % interval"
+    title = f"{what} minus {escape(evidence.reference)},<br>in points, with 95 % interval"
     figure.update_xaxes(title=title, range=[low - room, high + room], zeroline=True, zerolinecolor=COLOURS["soft"])
     labels = [label(row, evidence.reference) for row in rows]
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, range=[len(rows) - 0.4, -0.7], showgrid=False)

@@ -38,6 +38,7 @@ def ratios_by_layer(columns: Sequence[RatioColumn]) -> go.Figure | None:
             )
     figure.add_hline(y=0.5, line={"width": 1, "dash": "dot", "color": COLOURS["soft"]})
     figure.update_yaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1])
+    figure.update_xaxes(range=[-0.5, columns[0].mixing.layers - 0.5])
     figure.update_xaxes(title="Layer", row=2)
     figure.update_layout(height=400, hovermode="x unified", xaxis_unifiedhovertitle_text="Layer %{x}")
     figure.update_layout(xaxis2_unifiedhovertitle_text="Layer %{x}")
@@ -82,9 +83,9 @@ def losses(logs: Mapping[str, TrainingLog], views: Mapping[str, VariantView]) ->
                 )
     if not figure.data:
         return None
-    figure.update_xaxes(title="Step", unifiedhovertitle_text="Step %{x}")
+    figure.update_xaxes(title="Step", unifiedhovertitle_text="Step %{x}", rangemode="tozero")
     figure.update_yaxes(title="Loss")
-    figure.update_layout(height=320, hovermode="x unified", showlegend=True)
+    figure.update_layout(height=380, hovermode="x unified", showlegend=True)
     return figure
 
 

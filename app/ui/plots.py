@@ -34,7 +34,7 @@ TEMPLATE = go.layout.Template(
         "paper_bgcolor": COLOURS["paper"],
         "plot_bgcolor": COLOURS["paper"],
         "font": {"family": FONT, "size": 12, "color": COLOURS["ink"]},
-        "margin": {"l": 8, "r": 12, "t": 36, "b": 8},
+        "margin": {"l": 8, "r": 20, "t": 36, "b": 8},
         "xaxis": AXIS,
         "yaxis": AXIS,
         "hoverlabel": {

@@ -161,7 +161,7 @@ def test_whiskers_share_an_axis_that_holds_all_of_them_and_zero(handlers):
         assert low < min(0, *ends) and max(0, *ends) < high
         assert figure.layout.xaxis.zeroline
         assert {trace.xaxis for trace in figure.data} == {None}, "one axis"
-        assert figure.layout.xaxis.title.text.endswith("minus LoRA r16; 95 % interval")
+        assert figure.layout.xaxis.title.text.endswith("minus LoRA r16,<br>in points, with 95 % interval")
         assert len(figure.layout.yaxis.ticktext) == len(found.rows) - 1
     assert "Bitune (IA3)<br>minus IA3" in whiskers(found := handlers.evidence["choices"], views_of(found)).layout.yaxis.ticktext
 
