@@ -159,17 +159,14 @@ class AdapterManager:
     def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
         self._check_known([name])
+        given = None if state is None else dict(state)
         with self.turn():  # it walks over modules, among which another thread may put some
-            state = get_peft_model_state_dict(
-                self.model, None if state is None else dict(state), adapter_name=name, save_embedding_layers=False
-            )
+            state = get_peft_model_state_dict(self.model, given, adapter_name=name, save_embedding_layers=False)
         return {_PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
     def trainable_parameters(self, names: Sequence[str]) -> int:
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
-
-    # --- threads ------------------------------------------------------------------------------------------------------
 
     def turn(self, cancelled: threading.Event | None = None) -> AbstractContextManager[None]:
         """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
@@ -184,8 +181,6 @@ class AdapterManager:
         """
         names = {name for name in adapters if name is not None}
         return self._holds.hold(names, lambda: self._check_known(names))
-
-    # --- running ------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def active_adapter(self, adapter: str | None) -> Iterator[None]:
@@ -237,10 +232,7 @@ class AdapterManager:
         return all(is_plain_lora(layer, names) for layer in self._layers)
 
     def under_autocast(self) -> AbstractContextManager[None]:
-        """Spare PEFT's casts of every layer's input to float32, which autocast undoes at once: same numbers, an eighth of the time.
-
-        For plain LoRA only: DoRA computes with what was cast, and IA3 casts nothing.
-        """
+        """Spare PEFT's casts of inputs to float32, which autocast undoes at once. For plain LoRA only: DoRA computes with what was cast."""
         return disable_input_dtype_casting(self.model, active=all(is_plain_lora(layer, self.names) for layer in self._layers))
 
     # --- PEFT's switches ----------------------------------------------------------------------------------------------

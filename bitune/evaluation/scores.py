@@ -110,7 +110,7 @@ def answer(
 
 
 def _check_context(manager: AdapterManager, lengths: Sequence[int]) -> None:
-    context = manager.model.config.get_text_config(decoder=True).max_position_embeddings
+    context = manager.layout.context
     for number, length in enumerate(lengths, 1):
         if length > context:
             raise DataError(

@@ -13,7 +13,6 @@ import torch
 from bitune.adapters.kinds import kind_of
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
-from bitune.checkpoints.folder import Checkpoint, read, resolve_checkpoint
 from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, PromptError, UnknownNameError
 from bitune.inference.answer import Answer
@@ -25,8 +24,6 @@ from bitune.model.bitune_model import BituneModel
 from bitune.model.decoding import likelihoods, read_variants
 from bitune.model.generation_config import end_tokens
 from bitune.model.maps import attention_maps
-from bitune.modeling.interface import attention_heads, context_length
-from bitune.schema.config import BituneConfig
 from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts
 from bitune.schema.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
 
@@ -76,9 +73,9 @@ class Engine:
             layers=self.manager.layout.layers,
             device=str(model.device),
             dtype=str(model.dtype).removeprefix("torch."),
-            context=context_length(model),
+            context=self.manager.layout.context,
             has_chat_template=bool(self.base.tokenizer.chat_template),
-            heads=attention_heads(model),
+            heads=self.manager.layout.heads,
         )
 
     # --- what is loaded -----------------------------------------------------------------------------------------------
@@ -99,12 +96,10 @@ class Engine:
         """
         name = name or self._name_of(source)
         self._check_free(name)
-        checkpoint = read(resolve_checkpoint(source))
-        model = BituneModel.from_checkpoint(checkpoint, self.base, trainable=False, allow_other_base=allow_other_base)
+        model = BituneModel.from_pretrained(source, self.base, trainable=False, allow_other_base=allow_other_base)
         try:
-            template = PromptTemplate(checkpoint.config.prompt_template)
-            facts = _facts(name, source, checkpoint, model)
-            self._register(name, _Entry(model.variant, template, model, facts))
+            facts = _facts(name, source, model)
+            self._register(name, _Entry(model.variant, PromptTemplate(facts.template), model, facts))
         except BaseException:
             model.release()
             raise
@@ -198,7 +193,7 @@ class Engine:
         settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop if isinstance(stop, str) else tuple(stop))
         request = self._request(prompt, variants, template, what_ifs)
         ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
-        limit = min(max_new_tokens, context_length(self.base.model) - max(map(len, request.ids.values())))
+        limit = min(max_new_tokens, self.manager.layout.context - max(map(len, request.ids.values())))
         answers = [Answer(name, self.base.tokenizer, settings, limit, ends) for name in request.variants]
 
         def work(cancelled, started) -> None:
@@ -230,7 +225,7 @@ class Engine:
         request = self._request(prompt, [variant], template, what_ifs)
         ids, tokenizer = request.ids[variant], self.base.tokenizer
         answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
-        length, context = len(ids) + len(answer_ids), context_length(self.base.model)
+        length, context = len(ids) + len(answer_ids), self.manager.layout.context
         if length > context:
             raise PromptError(f"Prompt and answer have {length:,} tokens and the model reads {context:,}.")
         maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
@@ -271,19 +266,17 @@ class Engine:
         entries = self._entries
         variants = {name: entry.variant for name, entry in entries.items()}
         templates = {name: entry.template for name, entry in entries.items() if entry.template is not None}
-        return prepare(
-            prompt, names, template, what_ifs, variants, templates, self.base.tokenizer, context_length(self.base.model)
-        )
+        return prepare(prompt, names, template, what_ifs, variants, templates, self.base.tokenizer, self.manager.layout.context)
 
 
-def _facts(name: str, source: str | os.PathLike, checkpoint: Checkpoint, model: BituneModel) -> CheckpointFacts:
-    config: BituneConfig = checkpoint.config
-    adapter = checkpoint.adapters.get(CAUSAL) or next(iter(checkpoint.adapters.values()))
+def _facts(name: str, source: str | os.PathLike, model: BituneModel) -> CheckpointFacts:
+    config = model.bitune_config
+    adapter = model.names.get(CAUSAL) or next(iter(model.names.values()))
     return CheckpointFacts(
         name=name,
         source=str(source),
         method=name_of(config.method) or "custom",
-        peft_kind=kind_of(adapter.config),
+        peft_kind=kind_of(model.manager.config(adapter)),
         trainable_parameters=model.trainable_parameters(),
         template=config.prompt_template,
         training=config.training,

@@ -16,7 +16,6 @@ from bitune.adapters.manager import AdapterManager
 from bitune.inference.answer import Answer
 from bitune.inference.sampling import GenerationSettings, sampling
 from bitune.model.decoding import Decoder, read_variants
-from bitune.modeling.interface import before_each_layer
 from bitune.schema.variants import Variant
 
 TOKENS_A_TURN = 8
@@ -71,8 +70,7 @@ def read_prompts(
     """
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
-    with before_each_layer(manager.model, lambda: check_running(cancelled)):
-        read = read_variants(manager, distinct, rows)
+    read = read_variants(manager, distinct, rows, lambda: check_running(cancelled))
     return [Decoder(read, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
 
 

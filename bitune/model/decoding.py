@@ -17,7 +17,7 @@ from bitune.data.batches import pad_left, pad_right
 from bitune.model.generation_config import copies_per_row
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.cache import take_rows
-from bitune.modeling.interface import cache_input, input_device, position_input
+from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
 from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")
@@ -71,11 +71,21 @@ def read_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Seque
 
 
 def read_variants(
-    manager: AdapterManager, prompts: Sequence[Sequence[int]], answers: Sequence[tuple[Variant, int]]
+    manager: AdapterManager,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[tuple[Variant, int]],
+    check: Callable[[], None] = lambda: None,
 ) -> PromptCache:
-    """Read prompts, given as token ids, with a row for each (variant, index of its prompt) in `answers`."""
+    """Read prompts, each once for every pass that is asked for.
+
+    Args:
+        prompts: Token ids.
+        answers: The variant and the index of the prompt of each row.
+        check: Called before every layer; what it raises ends the passes. A long prompt is one forward and may take a minute.
+    """
     ids, mask = pad_left(prompts, 0, input_device(manager.model))
-    return read_prompts(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
+    with before_each_layer(manager.model, check):
+        return read_prompts(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
 
 
 def generate(prompts: PromptCache, **arguments: object) -> list[tuple[list[int], Tensor]]:

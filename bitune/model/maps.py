@@ -13,7 +13,7 @@ from bitune.adapters.manager import AdapterManager
 from bitune.errors import ConfigError, UnsupportedModelError
 from bitune.model.decoding import read_prompts, score
 from bitune.model.prefill import Row, run_passes
-from bitune.modeling.interface import attention_heads, input_device
+from bitune.modeling.interface import input_device
 from bitune.modeling.recorder import Recorder, Take, recording
 from bitune.schema.results import AnswerMaps, AttentionMaps, HeadSummary
 from bitune.schema.variants import PromptPass, Variant
@@ -40,7 +40,7 @@ def attention_maps(
 
 def _pass_maps(manager: AdapterManager, variant: Variant, ids: Tensor, layers: Sequence[int]):
     """{pass name: maps [layers, heads, P - 1, P - 1]} and {pass name: HeadSummary}."""
-    prefix, heads = ids[:, :-1], attention_heads(manager.model)
+    prefix, heads = ids[:, :-1], manager.layout.heads
     names = pass_names(variant.passes)
     size = prefix.shape[1]
     maps = {name: np.zeros((len(layers), heads, size, size), np.float16) for name in names}
@@ -96,7 +96,7 @@ def _answer_maps(
     # An answer is read after the last prompt token; without one, that token alone is.
     answer = torch.tensor([list(answer_ids) or [0]], dtype=torch.long, device=ids.device).expand(2, -1)
     queries, keys = answer.shape[1], ids.shape[1] - 1 + answer.shape[1]
-    maps = [np.zeros((len(layers), attention_heads(manager.model), queries, keys), np.float16) for _ in rows]
+    maps = [np.zeros((len(layers), manager.layout.heads, queries, keys), np.float16) for _ in rows]
     index_of = {layer: index for index, layer in enumerate(layers)}
 
     def take(layer: int, weights: Tensor) -> None:

@@ -25,16 +25,6 @@ def decoder_config(model: PreTrainedModel) -> PreTrainedConfig:
     return model.config.get_text_config(decoder=True)
 
 
-def context_length(model: PreTrainedModel) -> int:
-    """The longest input in tokens, prompt and answer together."""
-    return decoder_config(model).max_position_embeddings
-
-
-def attention_heads(model: PreTrainedModel) -> int:
-    """Query heads a layer."""
-    return decoder_config(model).num_attention_heads
-
-
 def input_device(model: PreTrainedModel) -> torch.device:
     """Where token ids go; a model may be spread over several devices."""
     return model.get_input_embeddings().weight.device

@@ -3,6 +3,7 @@
 Knows the layout of a model's layers from its config; knows no adapter and no cache content.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,21 +15,31 @@ from bitune.schema.variants import Attention
 
 
 @dataclass(frozen=True)
-class AttentionLayout:
-    """Which layers see a window only. `windows`: layer type -> window in tokens, None for all; `layers`: how many have a cache."""
+class DecoderLayout:
+    """The shape of a decoder, as far as its attention goes.
 
-    windows: Mapping[str, int | None]
+    Attributes:
+        layers: How many have a key/value cache.
+        heads: Query heads a layer.
+        context: The longest input in tokens, prompt and answer together.
+        windows: Layer type -> sliding window in tokens, None for a type that sees everything.
+    """
+
     layers: int
+    heads: int
+    context: int
+    windows: Mapping[str, int | None]
 
     @classmethod
-    def of(cls, config: PreTrainedConfig) -> "AttentionLayout":
+    def of(cls, config: PreTrainedConfig) -> "DecoderLayout":
         """Read the layout that transformers itself derives for this model's key/value cache."""
         text = config.get_text_config(decoder=True)
         layers = DynamicCache(config=text).layers
-        seen = [layer.sliding_window if layer.is_sliding else None for layer in layers]
+        windows = [layer.sliding_window if layer.is_sliding else None for layer in layers]
         # Older families have one window for all layers and no list of layer types.
         types = getattr(text, "layer_types", None) or ["all"] * len(layers)
-        return cls(dict(zip(types, seen, strict=True)), len(layers))
+        context = getattr(text, "max_position_embeddings", None) or sys.maxsize  # ALiBi has no table of positions, so no limit
+        return cls(len(layers), text.num_attention_heads, context, dict(zip(types, windows, strict=True)))
 
 
 def positions(token_mask: Tensor) -> Tensor:
@@ -53,7 +64,7 @@ def visible(attention: Attention, tokens: int, window: int | None, device: torch
 
 
 def pass_masks(
-    layout: AttentionLayout, attentions: Sequence[Attention], token_mask: Tensor, implementation: str, dtype: torch.dtype
+    layout: DecoderLayout, attentions: Sequence[Attention], token_mask: Tensor, implementation: str, dtype: torch.dtype
 ) -> Tensor | dict[str, Tensor]:
     """The masks of one batched prompt pass, row r reading with `attentions[r]`; `token_mask` [rows, tokens], 1 on real tokens.
 

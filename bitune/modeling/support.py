@@ -6,7 +6,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from bitune.errors import UnsupportedModelError, reason
 from bitune.modeling.interface import attention_implementation, cache_input, decoder_config, input_device, position_input
-from bitune.modeling.masks import AttentionLayout, pass_masks
+from bitune.modeling.masks import DecoderLayout, pass_masks
 from bitune.schema.variants import Attention
 
 _ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -14,14 +14,14 @@ _PROBE_TOKENS = 4
 _PROBED_WINDOW = 64  # up to here a prompt longer than the window costs next to nothing
 
 
-def check_supported(model: PreTrainedModel) -> AttentionLayout:
+def check_supported(model: PreTrainedModel) -> DecoderLayout:
     """The layout of a base that can run Bitune; UnsupportedModelError says why another cannot.
 
     Reads the config first, then proves with forwards over a few tokens that the model obeys the masks it is given.
     """
     _check_architecture(model)
     attention_implementation(model)
-    layout = AttentionLayout.of(model.config)
+    layout = DecoderLayout.of(model.config)
     _probe(model, layout)
     return layout
 
@@ -48,7 +48,7 @@ def _check_architecture(model: PreTrainedModel) -> None:
         )
 
 
-def _probe(model: PreTrainedModel, layout: AttentionLayout) -> None:
+def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
     """Own causal masks and padding must change nothing, bidirectional ones must let the first token see the last."""
     kind, was_training = model.config.model_type, model.training
     model.eval()
@@ -75,7 +75,7 @@ def _probe(model: PreTrainedModel, layout: AttentionLayout) -> None:
 
 
 @torch.no_grad()
-def _probe_logits(model: PreTrainedModel, layout: AttentionLayout) -> tuple[torch.Tensor, ...]:
+def _probe_logits(model: PreTrainedModel, layout: DecoderLayout) -> tuple[torch.Tensor, ...]:
     """Logits of a few tokens: as the model itself reads them, under a causal and under a bidirectional mask of ours, each
     [tokens, vocabulary]; and of the last token behind a padded prefix, as prompts are read and answered [vocabulary]."""
     small = [window for window in layout.windows.values() if window and window <= _PROBED_WINDOW]
