@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
+from peft.tuners.tuners_utils import cast_adapter_dtype
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -247,6 +248,7 @@ class AdapterManager:
         self._configs[name] = config
         try:
             inject_adapter_in_model(config, self.model, name)
+            cast_adapter_dtype(self.model, name)  # float32 over a base of 16 bits, as PeftModel has them
         finally:
             self._layers = adapter_layers(self.model)
             for layer in self._layers:
