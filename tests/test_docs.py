@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ SECONDS = 300  # for one block on a busy machine
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and where it stands."""
+    """A fenced block: its language ("" if none is named), its text, and where it stands."""
 
     language: str
     text: str
@@ -46,10 +47,10 @@ class Block:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page that have a language."""
+    """The fenced blocks of a page."""
     text = page.read_text(encoding="utf-8")
     fenced = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(m[1], m[2], f"{page.name}, line {text.count(chr(10), 0, m.start()) + 1}") for m in fenced if m[1]]
+    return [Block(m[1], m[2], f"{page.name}, line {text.count(chr(10), 0, m.start()) + 1}") for m in fenced]
 
 
 def steps(script: str) -> list[str]:
@@ -70,10 +71,11 @@ def steps(script: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(tmp_path, default_base) -> Path:
-    """A folder with the project in it. `default_base` has fetched the default base before, so no block needs a network."""
+def folder(tmp_path, monkeypatch, default_base) -> Path:
+    """A folder with the project in it, to work in. `default_base` has fetched the default base, so no block needs a network."""
     for name in DOWNLOADED:
         (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -103,49 +105,48 @@ def started(command: str, folder: Path):
         page.communicate(timeout=30)
 
 
-def run(block: Block, folder: Path, *command: str) -> str:
-    """What a command prints that succeeds."""
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, f"{block.place}:\n{block.text}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+def run(command: str, folder: Path) -> None:
+    """Run one printed command, which succeeds. `python -m bitune` runs in this process, as starting one takes longer than most of them."""
+    if command.startswith("python -m bitune "):
+        assert cli.main(shlex.split(command.replace("\\\n", " "), comments=True)[3:]) == 0, command
+    else:
+        subprocess.run(["sh", "-euc", command], cwd=folder, env=environment(), check=True, timeout=SECONDS)
 
 
-def run_as_printed(page: Path, folder: Path) -> dict[str, str]:
-    """Run the blocks of a page one after the other, as a reader does; place of a block -> what it printed."""
-    printed, address = {}, None
+def run_as_printed(page: Path, folder: Path, capsys) -> list[str]:
+    """Run the blocks of a page one after the other, as a reader does; what each has printed."""
+    printed, address = [], PRINTED_ADDRESS
     with ExitStack() as pages:
         for block in blocks(page):
             assert block.language in ("python", "sh"), f"{block.place}: a block is python or sh, not {block.language!r}"
-            if block.language == "python":
-                if PUBLISHES not in block.text:
-                    (folder / "block.py").write_text(block.text.replace(PRINTED_ADDRESS, address or PRINTED_ADDRESS))
-                    printed[block.place] = run(block, folder, "python", "block.py")
-                continue
-            for command in steps(block.text):
+            if block.language == "python" and PUBLISHES not in block.text:
+                exec(compile(block.text.replace(PRINTED_ADDRESS, address), block.place, "exec"), {})
+            for command in steps(block.text) if block.language == "sh" else ():
                 if command.startswith(SERVER):
                     address = pages.enter_context(started(command, folder)).rstrip("/")
                 elif not command.startswith(NOT_RUN):
-                    printed[block.place] = run(block, folder, "sh", "-euc", command)
+                    run(command, folder)
+            printed.append(capsys.readouterr().out)
     return printed
 
 
-def test_the_readme_runs_as_printed(folder):
-    printed = run_as_printed(README, folder)
-    client, library, module, _, report = printed.values()
-    assert "base" in client and "bitune-choices" in client
+def test_the_readme_runs_as_printed(folder, capsys):
+    printed = run_as_printed(README, folder, capsys)
+    client, library, module, report = (text for text in printed if text and "trained parameters" not in text)
+    assert "base " in client and "bitune-choices " in client
     assert "---" in library and "(1, 9, " in library  # one layer, nine heads
-    assert "Mercury" in module or "planet" in module
+    assert "Which planet is closest to the Sun?" in module
     assert "mine" in report and "bitune-choices" in report
     assert (folder / "runs" / "mine" / "bitune_config.json").is_file()
     assert (folder / "report.json").is_file()
 
 
-def test_own_models_run_as_printed(folder):
+def test_own_models_run_as_printed(folder, capsys):
     """On a tiny model of the same family, which lies in a folder of the same name; a folder is looked for before the Hub."""
     base = tiny_base("qwen3")
     base.model.save_pretrained(folder / "Qwen" / "Qwen3-0.6B")
     base.tokenizer.save_pretrained(folder / "Qwen" / "Qwen3-0.6B")
-    run_as_printed(OWN_MODELS, folder)
+    run_as_printed(OWN_MODELS, folder, capsys)
     assert (folder / "runs" / "qwen-bitune" / "bitune_config.json").is_file()
     assert (folder / "report.json").is_file()
 
@@ -179,6 +180,16 @@ def test_commands_name_what_there_is(page):
         elif block.language == "sh":
             for command in steps(block.text):
                 checked(command if "<<" not in command else "cat")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=NAMES)
+def test_flags_in_the_text_are_there(page):
+    commands = next(action for action in cli.parser()._actions if isinstance(action.choices, dict))
+    parsers = [settings.parser({}), *commands.choices.values()]
+    flags = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    named = {flag for code in re.findall(r"`([^`\n]+)`", text) for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", code)}
+    assert named - flags == set()
 
 
 def test_hosting_names_every_flag_and_variable():
@@ -227,5 +238,6 @@ def test_the_citation_can_be_read():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     paper = citation["preferred-citation"]
     assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["title"] == "Bitune"
+    assert citation["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert [author["family-names"] for author in paper["authors"]] == ["Kopiczko", "Blankevoort", "Asano"]
     assert {"type": "other", "value": "arXiv:2405.14862", "description": "the paper's preprint"} in paper["identifiers"]
