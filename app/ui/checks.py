@@ -72,5 +72,5 @@ def in_words(error: ValidationError, kind: type[BaseModel], what: str) -> str:
     if first["type"] in EXACT:
         fields = ", ".join(name for name, info in kind.model_fields.items() if info.is_required())
         return f"{what} must be an object with exactly the fields {fields}; {EXACT[first['type']].format(field)}."
-    cause = CAUSES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    cause = CAUSES[first["type"]].format(**first.get("ctx", {})) if first["type"] in CAUSES else first["msg"]
     return f"{what} says {field}={shown(first['input'])}, {cause}."

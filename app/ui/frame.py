@@ -46,6 +46,22 @@ class ModelHandlers(Protocol[S]):
         """Instead of results, a sentence."""
 
 
+def guarded(function: Callable, failed: Callable[[str], object]) -> Callable:
+    """`function` with the rule for errors: what `failed` makes of the sentence stands in place of its result.
+
+    Signature and docstring stay, since Gradio, clients and MCP tools read them.
+    """
+
+    @wraps(function)
+    def call(*given: object, **values: object) -> object:
+        try:
+            return function(*given, **values)
+        except Exception as error:
+            return failed(sentence(error))
+
+    return call
+
+
 def screens(handlers: ModelHandlers[S], **values: object) -> Iterator[S]:
     """The screens of a request. An error is the last one, and closing this closes the run."""
     try:
@@ -99,6 +115,9 @@ class ModelRequest(Generic[S]):
         def announce(**values: object) -> Updates:
             return self.updates(handlers.announce(**values))
 
+        def failed(words: str) -> Updates:
+            return self.updates(handlers.failed(words))
+
         def run(**values: object) -> Iterator[Updates]:
             with closing(screens(handlers, **values)) as running:
                 for screen in running:
@@ -107,12 +126,12 @@ class ModelRequest(Generic[S]):
         def finish(latest: S) -> Updates:
             return self.updates(handlers.finish(latest))
 
-        announced = self.start.click(announce, None, self.components, inputs_kwargs=inputs, **AT_ONCE)
+        announced = self.start.click(guarded(announce, failed), None, self.components, inputs_kwargs=inputs, **AT_ONCE)
         running = announced.then(run, None, self.components, inputs_kwargs=inputs, **MODEL)
         if not self.stop:
             return running
         self.stop.click(None, None, self.stop, js=STOPPING, cancels=running, **AT_ONCE)
-        return running.then(finish, self.latest, self.components, **AT_ONCE)
+        return running.then(guarded(finish, failed), self.latest, self.components, **AT_ONCE)
 
 
 def toast(words: str) -> Updates:
@@ -138,15 +157,7 @@ def listen(
         failed: A sentence as updates, where the handler raised.
         options: More arguments of the listener; without any it runs at once and unqueued (`events.AT_ONCE`).
     """
-
-    @wraps(handler)
-    def call(*given: object, **values: object) -> Updates:
-        try:
-            return handler(*given, **values)
-        except Exception as error:
-            return failed(sentence(error))
-
-    return trigger(call, None, list(outputs), inputs_kwargs=inputs, **(options or AT_ONCE))
+    return trigger(guarded(handler, failed), None, list(outputs), inputs_kwargs=inputs, **(options or AT_ONCE))
 
 
 def api(function: Callable[..., dict], name: str, **options: object) -> None:
@@ -157,15 +168,7 @@ def api(function: Callable[..., dict], name: str, **options: object) -> None:
         name: Of the endpoint.
         options: More arguments of gr.api, such as `events.ONE_AT_A_TIME`.
     """
-
-    @wraps(function)
-    def call(*given: object, **values: object) -> dict:
-        try:
-            return function(*given, **values)
-        except Exception as error:
-            raise gr.Error(sentence(error), print_exception=False) from error
-
-    gr.api(call, api_name=name, **options)
+    gr.api(guarded(function, toast), api_name=name, **options)
 
 
 def browser_function(method: Callable[[dict], dict]) -> Callable[[dict], dict]:
@@ -173,12 +176,4 @@ def browser_function(method: Callable[[dict], dict]) -> Callable[[dict], dict]:
 
     Gradio marks the functions that the browser may call, and a method cannot be marked.
     """
-
-    @wraps(method)
-    def call(question: dict) -> dict:
-        try:
-            return method(question)
-        except Exception as error:
-            return {"problem": sentence(error)}
-
-    return call
+    return guarded(method, lambda words: {"problem": words})

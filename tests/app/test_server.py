@@ -119,9 +119,11 @@ def test_bad_input_reaches_the_caller_as_a_sentence(client, arguments, words):
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_json_that_no_client_would_send(url, client, body, words):
-    place = url + "gradio_api/call/compare"
-    event = httpx.post(place, content=b'{"data": ' + body + b"}", headers={"content-type": "application/json"}).json()["event_id"]
-    answer = httpx.get(f"{place}/{event}", timeout=60).text
+    endpoint = url + "gradio_api/call/compare"
+    event = httpx.post(endpoint, content=b'{"data": ' + body + b"}", headers={"content-type": "application/json"}).json()[
+        "event_id"
+    ]
+    answer = httpx.get(f"{endpoint}/{event}", timeout=60).text
     assert answer.startswith("event: error")
     assert words in answer
     assert client.predict("hi", max_new_tokens=2, api_name="/compare")["completions"]["base"]["tokens"] >= 1
@@ -135,8 +137,8 @@ def test_nothing_else_is_public(client):
 def test_nothing_is_reported_to_anyone(engine):
     # In a process of its own: here huggingface_hub was imported long before the app.
     check = "import app.server, gradio.analytics as a, huggingface_hub.constants as c; print(a.analytics_enabled(), c.HF_HUB_DISABLE_TELEMETRY)"
-    found = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "True"]
+    answer = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["False", "True"]
     assert not build_page(engine, {}).analytics_enabled
 
 

@@ -29,11 +29,11 @@ def url(engine):
 @pytest.fixture
 def page(browser, url):
     for page in visit(browser, url, "desktop", "light"):
-        come(page)
+        open_attention(page)
         yield page
 
 
-def come(page: Page) -> None:
+def open_attention(page: Page) -> None:
     page.get_by_role("tab", name="Attention").click()
     expect(page.locator("#bt-attention .bt-empty")).to_contain_text("Nothing has been read yet")
 
@@ -86,8 +86,8 @@ def test_a_click_on_a_square_opens_three_maps_with_their_tokens(page, engine):
     for name, (row, column) in {"causal": (5, 4), "bidirectional": (4, 9)}.items():
         weight = float(maps.passes[name][0, 1, row, column])
         hover(page, 0, row, column, len(tokens))
-        told = re.findall(r"([\d.]+) %|(cannot look there)", readout(page))
-        number, blind = told[name == "bidirectional"]
+        numbers = re.findall(r"([\d.]+) %|(cannot look there)", readout(page))
+        number, blind = numbers[name == "bidirectional"]
         assert not blind
         assert float(number) == pytest.approx(weight * 100, abs=0.6)
     assert "first reading: cannot look there" in readout(page), "token 4 is before token 9"
@@ -168,17 +168,17 @@ def test_one_reading_is_one_map_and_words_say_why(page):
 
 def test_downloads(page):
     read(page, "hi </svg>")
-    found = {}
+    files = {}
     for part in ("png", "svg", "arrays"):
         with page.expect_download() as download:
             page.locator(f"#bt-attention [data-part={part}]").click()
-        found[download.value.suggested_filename.rsplit(".")[-1]] = download.value.path().read_bytes()
-    assert found["png"].startswith(b"\x89PNG")
-    drawing = found["svg"].decode()
+        files[download.value.suggested_filename.rsplit(".")[-1]] = download.value.path().read_bytes()
+    assert files["png"].startswith(b"\x89PNG")
+    drawing = files["svg"].decode()
     assert drawing.startswith("<svg")
     assert drawing.count("</svg>") == 1
     assert "Second reading" in drawing
-    header = found["safetensors"]
+    header = files["safetensors"]
     assert "pass.bidirectional" in json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
 
 
@@ -251,7 +251,7 @@ def test_compares_latest_run_comes_along_and_stays_what_was_read(browser, url):
 @pytest.mark.parametrize("size", SIZES)
 def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
-        come(page)
+        open_attention(page)
         read(page, NASTY, "the answer")
         hover(page, 0, 30, 12, page.locator(CANVASES).first.evaluate("canvas => canvas.width"))
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"

@@ -25,14 +25,14 @@ def url(default_base):
     command = [sys.executable, "app.py", "--port", "0"]
     app = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        said = []
+        lines = []
         for line in iter(app.stdout.readline, ""):
-            said.append(line)
+            lines.append(line)
             if "Running on local URL" in line:
                 yield line.split()[-1] + "/"
                 break
         else:
-            pytest.fail("the app did not start:\n" + "".join(said))
+            pytest.fail("the app did not start:\n" + "".join(lines))
     finally:
         app.terminate()
         app.wait(timeout=30)

@@ -139,11 +139,11 @@ def test_the_arrays_are_the_recorded_ones(handlers, engine):
     file = asked(handlers.arrays, {"key": key, "layer": 1})
     assert file["name"] == "attention-layer-1.safetensors"
     content = b64decode(file["data"])
-    found = load(content)
+    arrays = load(content)
     whole = engine.attention("hello", "bitune", range(LAYERS), answer="good day")
-    np.testing.assert_array_equal(found["pass.bidirectional"], whole.passes["bidirectional"][1])
-    np.testing.assert_array_equal(found["answer.mixed"], whole.answer.mixed[1])
-    np.testing.assert_array_equal(found["summary.causal.entropy"], whole.summaries["causal"].entropy)
+    np.testing.assert_array_equal(arrays["pass.bidirectional"], whole.passes["bidirectional"][1])
+    np.testing.assert_array_equal(arrays["answer.mixed"], whole.answer.mixed[1])
+    np.testing.assert_array_equal(arrays["summary.causal.entropy"], whole.summaries["causal"].entropy)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert json.loads(header["__metadata__"]["tokens"]) == list(whole.tokens)
 
