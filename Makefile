@@ -1,16 +1,20 @@
-# `make run`: the page on http://127.0.0.1:7860. `make test`: everything that has to hold. Both set up .venv by themselves.
+# `make run`: the page on http://127.0.0.1:7860. `make test`: everything that has to hold. `make test-long`: sweeps that take longer.
+# All set up .venv by themselves.
 # PYTHON chooses the interpreter of .venv (3.11 or newer); ARGS go to app.py or to pytest: make run ARGS="--port 8000".
 
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test lint venv venv-dev clean
+.PHONY: run test test-long lint venv venv-dev clean
 
 run: venv
 	$(BIN)/python app.py --host 127.0.0.1 --port 7860 $(ARGS)
 
 test: venv-dev lint
 	CHROMIUM="$$(sh tools/chromium.sh $(BIN)/python)" && export CHROMIUM && $(BIN)/python -m pytest $(ARGS)
+
+test-long: venv-dev
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 lint: venv-dev
 	$(BIN)/ruff check .

@@ -68,7 +68,8 @@ def in_threads(*works) -> None:
         raise errors[0]
 
 
-def test_fifty_threads_stream_cancel_add_and_remove(engine):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 6))])
+def test_fifty_threads_stream_cancel_add_and_remove(engine, seed):
     """Every finished answer equals its answer alone, every cancelled one says so, and the base ends bare."""
     model = engine.base.model
     bare = model(ids(9)[0]).logits.detach()
@@ -82,7 +83,7 @@ def test_fifty_threads_stream_cancel_add_and_remove(engine):
 
     def ask(number: int) -> None:
         prompt, names, more = requests[number]
-        draw = random.Random(number)
+        draw = random.Random(1000 * seed + number)
         session = engine.stream(prompt, names, **common, **more)
         if number % 2:
             threading.Timer(draw.uniform(0, 3), session.cancel).start()
