@@ -1,4 +1,4 @@
-"""python -m study: what it prints, and that what is wrong is one sentence on stderr. The runs themselves are in test_study.py."""
+"""python -m study: what it prints, and that what is wrong is one sentence on stderr. The runs themselves are in test_runs.py."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,288 @@
+"""python -m bitune: real commands on a tiny base in a folder; what is wrong is one sentence on stderr."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bitune import BituneModel, load_base
+from bitune.cli import main
+from tests.authors import write_reference
+from tests.tiny import bitune_on, saved_base, tiny_model
+
+QUESTIONS = [
+    {"question": f"What is {n} and {n}?", "choices": [str(2 * n), str(3 * n + 1), "none"], "label": 0} for n in range(1, 7)
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A folder with a base, two checkpoints of it, one of the authors' folders, and data."""
+    work = tmp_path_factory.mktemp("cli")
+    saved_base(work / "base")
+    bitune_on(load_base(work / "base", device="cpu")).save_pretrained(work / "qa")
+    bitune_on(load_base(work / "base", device="cpu"), "lora", kind="dora").save_pretrained(work / "plain")
+    write_reference(work / "reference", tiny_model(), "ia3")
+    (work / "choices.jsonl").write_text("".join(json.dumps(record) + "\n" for record in QUESTIONS))
+    (work / "open.jsonl").write_text(json.dumps({"question": "Why?", "answer": "Because."}) + "\n")
+    return work
+
+
+def run(capsys, *arguments: object) -> str:
+    """What a command that succeeds prints on stdout."""
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments: object) -> str:
+    """The one sentence of a command that fails."""
+    assert main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert not captured.out and captured.err.startswith("bitune: ") and captured.err.count("\n") == 1, captured
+    return captured.err
+
+
+# --- the process ---------------------------------------------------------------------------------------------------
+
+
+def test_as_a_process_an_error_is_one_line_and_a_status(work):
+    command = [sys.executable, "-m", "bitune", "inspect", str(work / "nothing")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("bitune: There is no checkpoint folder") and done.stderr.count("\n") == 1
+
+
+# --- inspect, convert ----------------------------------------------------------------------------------------------
+
+
+def test_inspect_shows_method_adapters_and_ratios(work, capsys):
+    out = run(capsys, "inspect", work / "qa").splitlines()
+    assert out[:3] == ["base      base", "method    bitune", "template  None"]
+    assert out[3].startswith("adapter   causal: LORA, ") and out[4].startswith("adapter   bidirectional: LORA, ")
+    model = BituneModel.from_pretrained(work / "qa", base=tiny_model())
+    for line, key, value in zip(out[6:], *model.mixing_ratios(), strict=True):
+        assert line.split()[1:] == [f"{key:.3f}", f"{value:.3f}"]
+    plain = run(capsys, "inspect", work / "plain")
+    assert "method    lora" in plain and "alpha" not in plain
+    assert "method    lora" in run(capsys, "inspect", work / "plain" / "causal"), "a plain PEFT folder"
+
+
+def test_convert_writes_a_checkpoint_that_runs(work, capsys, tmp_path):
+    out = run(capsys, "convert", "--base", work / "base", "--device", "cpu", work / "reference", tmp_path / "converted")
+    assert out == f"saved {tmp_path / 'converted'}\n"
+    assert "IA3" in run(capsys, "inspect", tmp_path / "converted")
+    expected = BituneModel.from_reference(work / "reference", base=tiny_model())
+    converted = BituneModel.from_pretrained(tmp_path / "converted", base=tiny_model())
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(converted(ids[:, :12], ids[:, 12:]).logits, expected(ids[:, :12], ids[:, 12:]).logits)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for target in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
+        assert "choose an empty or new folder" in refused(capsys, "convert", "--base", work / "base", work / "reference", target)
+    assert "config.json is missing" in refused(capsys, "convert", "--base", work / "base", tmp_path / "mine", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+# --- generate, evaluate --------------------------------------------------------------------------------------------
+
+
+def test_generate_prints_every_variant_from_one_prompt(work, capsys):
+    common = ["generate", "--base", work / "base", "--device", "cpu", "--max-new-tokens", 6]
+    out = run(capsys, *common, "--checkpoint", work / "qa", "--checkpoint", work / "plain", "Hello there")
+    heads = [line for line in out.splitlines() if line.startswith("--- ")]
+    assert [head.split(" (")[0] for head in heads] == ["--- base", "--- qa", "--- plain"]
+    answers = [part.partition("\n")[2] for part in out.split("--- ")[1:]]
+    assert len(set(answers)) == 3
+    alone = run(capsys, *common, "Hello there", "--template", "chat")
+    assert alone.startswith("--- base (6 tokens, length)\n") and alone.count("---") == 1
+    drawn = [run(capsys, *common, "Hello there", "--temperature", 1.5, "--seed", seed) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--base", "{work}/nothing", "Hi"], "no folder or .gguf file"),
+        (["--base", "{work}/qa", "Hi"], "is a Bitune checkpoint"),
+        (["--base", "{work}/base", "--checkpoint", "{work}/nothing", "Hi"], "no checkpoint folder"),
+        (["--base", "{work}/base", "--checkpoint", "{work}", "Hi"], "bitune_config.json is missing"),
+        (["--base", "{work}/base", "--checkpoint", "{work}/reference", "Hi"], "python -m bitune convert"),
+        (["--base", "{work}/base", "--checkpoint", "{work}/qa", "--checkpoint", "{work}/qa", "Hi"], "already there"),
+        (["--base", "{work}/base", ""], "prompt is empty"),
+        (["--base", "{work}/base", "x" * 600], "tokens and the model reads 512"),
+        (["--base", "{work}/base", "--max-new-tokens", "0", "Hi"], "max_new_tokens is 0"),
+        (["--base", "{work}/base", "--temperature", "-1", "Hi"], "temperature is -1"),
+        (["--base", "{work}/base", "--top-p", "2", "Hi"], "top_p is 2"),
+        (["--base", "{work}/base", "--device", "tpu", "Hi"], "device"),
+        (["--base", "{work}/base", "--dtype", "float8", "Hi"], "no dtype called 'float8'"),
+    ],
+)
+def test_generate_says_what_is_wrong(arguments, words, work, capsys):
+    assert words in refused(capsys, "generate", *(argument.format(work=work) for argument in arguments))
+
+
+def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_path):
+    options = ["--base", work / "base", "--device", "cpu", "--checkpoint", work / "qa"]
+    data = ["--data", work / "choices.jsonl", "--limit", 5, "--output", tmp_path / "report.json"]
+    counted, *lines = run(capsys, "evaluate", *options, *data).splitlines()
+    assert counted == "choices.jsonl: 5 of 6 items"
+    shown = [("acc", "base"), ("acc", "qa"), ("acc_norm", "base"), ("acc_norm", "qa")]
+    assert [tuple(line.split()[:3]) for line in lines] == [("choices.jsonl", *pair) for pair in shown]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["settings"]["limit"] == 5 and written["settings"]["dtype"] == "float32"
+    report = written["sets"][str(work / "choices.jsonl")]
+    assert [item["right"] for item in report["items"]] == [0] * 5
+    for (measure, name), line in zip(shown, lines, strict=True):
+        scored = report["measures"][measure][name]
+        right = sum(predicted == 0 for predicted in scored["predictions"])
+        assert scored["accuracy"]["mean"] == right / 5 and f" {100 * right / 5:.1f} (" in line
+        assert ("minus base" in line) == (name == "qa")
+    gap = report["measures"]["acc"]["qa"]["minus"]["base"]
+    assert gap["low"] <= gap["mean"] <= gap["high"]
+
+
+def test_evaluate_generates_open_answers(work, capsys):
+    _, line = run(capsys, "evaluate", "--base", work / "base", "--data", work / "open.jsonl", "--max-new-tokens", 2).splitlines()
+    assert line.split()[:3] == ["open.jsonl", "answer", "base"]
+
+
+def test_checkpoints_whose_folders_end_alike_are_told_apart(work, capsys, tmp_path):
+    shutil.copytree(work / "qa", tmp_path / "qa")
+    checkpoints = ["--checkpoint", work / "qa", "--checkpoint", tmp_path / "qa"]
+    out = run(capsys, "generate", "--base", work / "base", *checkpoints, "--max-new-tokens", 1, "Hi")
+    assert "--- qa (" in out and f"--- {tmp_path / 'qa'} (" in out
+
+
+def test_evaluate_averages_over_sets(work, capsys, tmp_path):
+    records = (work / "choices.jsonl").read_text().splitlines()
+    (tmp_path / "other.jsonl").write_text("\n".join(records[:2]))
+    data = ["--data", work / "choices.jsonl", "--data", tmp_path / "other.jsonl", "--output", tmp_path / "report.json"]
+    checkpoints = ["--checkpoint", work / "qa", "--checkpoint", work / "plain"]
+    lines = run(capsys, "evaluate", "--base", work / "base", *checkpoints, *data).splitlines()
+    assert {"choices.jsonl: 6 of 6 items", "other.jsonl: 2 of 2 items"} <= set(lines)
+    report = json.loads((tmp_path / "report.json").read_text())
+    sets = [scored["measures"]["acc"] for scored in report["sets"].values()]
+    base, qa, plain = [line for line in lines if line.startswith("average of 2") and " acc " in line]
+    assert f" {100 * sum(scored['base']['accuracy']['mean'] for scored in sets) / 2:.1f} (" in base and "minus" not in base
+    assert "minus base: " in qa and "minus qa" not in qa
+    mean = sum(scored["plain"]["minus"]["qa"]["mean"] for scored in sets) / 2
+    assert f"minus qa: {100 * mean:+5.1f} (" in plain and "minus base: " in plain
+    average = report["averages"]["acc"]
+    assert average["sets"] == 2 and average["variants"]["plain"]["minus"]["qa"]["mean"] == pytest.approx(mean)
+    assert average["variants"]["qa"]["accuracy"]["mean"] == pytest.approx(
+        sum(scored["qa"]["accuracy"]["mean"] for scored in sets) / 2
+    )
+
+
+def test_evaluate_says_what_is_wrong(work, capsys, tmp_path):
+    base = ["evaluate", "--base", work / "base", "--device", "cpu", "--data"]
+    mixed = (work / "open.jsonl").read_text() + (work / "choices.jsonl").read_text()
+    (tmp_path / "mixed.jsonl").write_text(mixed)
+    assert "mixed.jsonl holds questions with choices and open ones" in refused(capsys, *base, tmp_path / "mixed.jsonl")
+    short, same = ["--max-prompt-tokens", 2, "--max-answer-tokens", 1], work / "choices.jsonl"
+    assert "and --max-prompt-tokens 2 leave none;" in refused(capsys, *base, same, *short[:2])
+    assert "and --max-prompt-tokens 2 and --max-answer-tokens 1 leave none;" in refused(
+        capsys, *base, work / "open.jsonl", *short
+    )
+    assert f"and --leave-out {same} leave none;" in refused(capsys, *base, same, "--leave-out", same)
+    assert "given twice" in refused(capsys, *base, work / "choices.jsonl", "--data", work / "choices.jsonl")
+    assert "There is no file" in refused(capsys, *base, work / "nothing.jsonl")
+    (tmp_path / "broken.jsonl").write_text('{"question": "x"\n')
+    assert "broken.jsonl, line 1" in refused(capsys, *base, tmp_path / "broken.jsonl")
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_runs(work, capsys, tmp_path):
+    arguments = [
+        "evaluate",
+        "--base",
+        work / "base",
+        "--data",
+        work / "choices.jsonl",
+        "--output",
+        tmp_path / "no" / "report.json",
+    ]
+    assert "lies in none" in refused(capsys, *arguments)
+
+
+# --- train ---------------------------------------------------------------------------------------------------------
+
+
+def train(work, output, *more: object) -> list[object]:
+    few = ["--max-steps", 3, "--per-device-train-batch-size", 2, "--rank", 2, "--logging-steps", 1, "--max-prompt-tokens", 96]
+    return [
+        "train",
+        "--base",
+        work / "base",
+        "--device",
+        "cpu",
+        "--data",
+        work / "choices.jsonl",
+        "--output",
+        output,
+        *few,
+        *more,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "method"),
+    [
+        ([], "bitune"),
+        (["--method", "lora", "--peft", "dora"], "lora"),
+        (["--peft", "ia3", "--parameterization", "relu"], "bitune"),
+    ],
+)
+def test_train_writes_a_checkpoint_that_moved_and_says_so(more, method, work, capsys, tmp_path):
+    out = run(capsys, *train(work, tmp_path / "trained", "--template", "Q: {prompt}\nA:", "--validation", 2, *more))
+    assert out.startswith("4 examples to train on, 2 to validate; 0 prompts cut, 0 dropped\n")
+    assert f"saved {tmp_path / 'trained'}: " in out and "loss" in out
+    config = json.loads((tmp_path / "trained" / "bitune_config.json").read_text())
+    assert config["base"]["id"] == "base" and config["prompt_template"] == "Q: {prompt}\nA:"
+    assert config["training"]["data"] == {"sources": ["choices.jsonl"], "examples": 4, "validation": 2}
+    assert f"method    {method}\n" in run(capsys, "inspect", tmp_path / "trained")
+    log = [json.loads(line) for line in (tmp_path / "trained" / "training_log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3]
+    model = BituneModel.from_pretrained(tmp_path / "trained", base=load_base(work / "base", device="cpu"))
+    moved = [value for key, value in model.manager.weights("causal").items() if "lora_B" in key or "ia3_l" in key]
+    assert any((value != value.new_tensor(1.0 if "ia3" in more else 0.0)).any() for value in moved)
+    assert "--- trained" in run(
+        capsys, "generate", "--base", work / "base", "--checkpoint", tmp_path / "trained", "--max-new-tokens", 2, "Hi"
+    )
+
+
+def test_train_in_16_bits_saves_small_and_resumes(work, capsys, tmp_path):
+    first = train(work, tmp_path / "trained", "--bf16", "--save-dtype", "bfloat16", "--save-steps", 2)
+    run(capsys, *first)
+    weights = load_file(tmp_path / "trained" / "causal" / "adapter_model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+    assert (tmp_path / "trained.state" / "checkpoint-2").is_dir()
+    longer = [5 if argument == 3 else argument for argument in first]
+    run(capsys, *longer, "--resume")
+    log = (tmp_path / "trained" / "training_log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4, 5]
+
+
+def test_train_says_what_is_wrong_before_it_trains(work, capsys, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    new = tmp_path / "new"
+    for arguments, words in [
+        (train(work, tmp_path / "mine"), "choose an empty or new folder"),
+        (train(work, new, "--template", "no place"), "{prompt}"),
+        (train(work, new, "--targets", "q_prj"), "'q_proj'"),
+        (train(work, new, "--rank", 0), "rank is 0"),
+        (train(work, new, "--theta-init", 0), "theta_init is 0"),
+        (train(work, new, "--learning-rate", 0), "learning_rate is 0"),
+        (train(work, new, "--data", work / "nothing.jsonl"), "There is no file"),
+    ]:
+        assert main([str(argument) for argument in arguments]) == 1
+        captured = capsys.readouterr()
+        assert captured.err.startswith("bitune: ") and captured.err.count("\n") == 1, captured.err
+        assert words in captured.err and "saved" not in captured.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
