@@ -49,18 +49,12 @@ def train(
     output = Path(output)
     if settings.eval_steps and not validation:
         raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
-    last = last_checkpoint(output) if resume else None
-    done = last is not None and _is_done(last, settings)
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
     try:
         with model.manager.under_autocast() if settings.bf16 else nullcontext():
-            if done:  # the Trainer would take one more step before it looks
-                trainer._load_from_checkpoint(str(last))
-                figures = {}
-            else:
-                figures = trainer.train(resume_from_checkpoint=str(last) if last else None).metrics
+            figures = _run(trainer, settings, last_checkpoint(output) if resume else None)
     finally:
         model.eval()
     model.log = trainer.log_text()
@@ -68,6 +62,16 @@ def train(
     if validation:
         figures |= trainer.evaluate()
     return figures
+
+
+def _run(trainer: "BituneTrainer", settings: TrainingSettings, last: Path | None) -> dict[str, float]:
+    """Train on from the state `last`; the Trainer's figures."""
+    if last is None:
+        return trainer.train().metrics
+    if _is_done(last, settings):  # the Trainer would take one more step before it looks
+        trainer._load_from_checkpoint(str(last))
+        return {}
+    return trainer.train(resume_from_checkpoint=str(last)).metrics
 
 
 def last_checkpoint(output: Path) -> Path | None:
