@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from app.attention import bertviz, maps
 from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, HeadQuestion, LayerQuestion
 from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionStore
-from app.ui.checks import checked, shown, whole
+from app.ui.checks import shown, whole
 from app.ui.latest_run import LatestRun
+from app.ui.validation import checked
 from app.ui.variants import views_of, with_what_ifs
 from bitune.errors import ConfigError, PromptError
 from bitune.schema.results import AttentionMaps

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 from pydantic.dataclasses import dataclass
 
-from app.ui.checks import Names, Whole, checked
+from app.ui.checks import Names, Whole
 from app.ui.prompt_templates import TEMPLATES
+from app.ui.validation import checked
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
 

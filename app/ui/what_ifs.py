@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from app.ui.checks import checked, shown
+from app.ui.checks import shown
+from app.ui.validation import checked
 from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 

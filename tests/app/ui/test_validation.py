@@ -5,7 +5,8 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from app.ui.checks import checked, names, shown, whole
+from app.ui.checks import names, shown, whole
+from app.ui.validation import checked
 from bitune.errors import ConfigError
 
 
