@@ -4,14 +4,13 @@ Causal is blue, bidirectional is orange here too: a whisker has the colour of wh
 """
 
 from collections.abc import Mapping
-from html import escape
 from textwrap import wrap
 
 import plotly.graph_objects as go
 
 from app.evidence.data import AVERAGE, Evidence, Row
 from app.evidence.table import signed
-from app.ui.plots import COLOURS
+from app.ui.plots import COLOURS, label
 from app.ui.variants import VariantView
 
 CAUSAL, OTHER = "causal", "bidirectional"
@@ -33,9 +32,9 @@ def whiskers(evidence: Evidence, views: Mapping[str, VariantView]) -> go.Figure 
     low, high = 100 * min(0.0, *(share.low for share in shares)), 100 * max(0.0, *(share.high for share in shares))
     room = 0.05 * (high - low) or 1
     what = "Average" if len(evidence.tasks) > 1 else "Accuracy"
-    title = f"{what} minus {escape(evidence.reference)},<br>in points, with 95 % interval"
+    title = f"{what} minus {label(evidence.reference)},<br>in points, with 95 % interval"
     figure.update_xaxes(title=title, range=[low - room, high + room], zeroline=True, zerolinecolor=COLOURS["soft"])
-    labels = [label(row, evidence.reference) for row in rows]
+    labels = [row_label(row, evidence.reference) for row in rows]
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, range=[len(rows) - 0.4, -0.7], showgrid=False)
     figure.update_layout(height=ROW_HEIGHT * len(rows) + 130, showlegend=True)
     return figure
@@ -64,7 +63,7 @@ def intervals(evidence: Evidence, rows: list[Row], colour: str) -> dict[str, obj
             "opacity": 1,
         },
         "customdata": [
-            f"{escape(row.name)}: {signed(share.mean)} points, {signed(share.low)} to {signed(share.high)}"
+            f"{label(row.name)}: {signed(share.mean)} points, {signed(share.low)} to {signed(share.high)}"
             for row, share in zip(rows, shares, strict=True)
         ],
         "hovertemplate": "%{customdata}<extra></extra>",
@@ -76,7 +75,7 @@ def colour_of(view: VariantView) -> str:
     return CAUSAL if set(view.passes) == {CAUSAL} else OTHER
 
 
-def label(row: Row, reference: str) -> str:
+def row_label(row: Row, reference: str) -> str:
     """A row's name in lines that leave room on a phone, and what it is held against where that is not the reference."""
-    lines = [escape(line) for line in wrap(row.name, 16)]
-    return "<br>".join([*lines, *([] if row.against == reference else [f"minus {escape(row.against or '')}"])])
+    lines = [label(line) for line in wrap(row.name, 16)]
+    return "<br>".join([*lines, *([] if row.against == reference else [f"minus {label(row.against or '')}"])])

@@ -1,22 +1,31 @@
 """The charts of Mixing as plotly figures: ratios by layer, ratios and losses over training, the curve of a sweep.
 
-Pure; what they look like is in app/ui/plots.py. Names of variants are escaped, since plotly reads HTML in its labels.
+Pure; what they look like is in app/ui/plots.py.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from app.mixing.ratio_table import RatioColumn
 from app.mixing.training_log import TrainingLog
-from app.ui.plots import COLOURS, RATIO_SCALE, left_titles
+from app.ui.plots import COLOURS, RATIO_SCALE, label, left_titles
 from app.ui.variants import VariantView
 from bitune.schema.results import SweepPoint
+from bitune.schema.variants import MixingRatios
 
 MAX_COLUMNS = 160  # of a heat map: more than a screen shows apart
 MAX_POINTS = 400  # of a line
+
+
+@dataclass(frozen=True)
+class RatioColumn:
+    """One checkpoint that mixes. `moved`: how far mixing moved keys and values for a prompt, a number a layer each, or None."""
+
+    view: VariantView
+    mixing: MixingRatios
+    moved: tuple[Sequence[float | None], Sequence[float | None]] | None = None
 
 
 def ratios_by_layer(columns: Sequence[RatioColumn]) -> go.Figure | None:
@@ -120,7 +129,7 @@ def keys_above_values() -> go.Figure:
 def named(view: VariantView, name: str, dash: str = "solid") -> dict[str, object]:
     """What a line needs to be known for a variant's; the lines of one variant go and come together."""
     line = {"color": COLOURS[str(view.colour)], "width": 2, "dash": dash}
-    return {"name": escape(name), "legendgroup": escape(view.name), "line": line}
+    return {"name": label(name), "legendgroup": view.name, "line": line}
 
 
 def thinned(items: Sequence, most: int) -> list:

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from app.mixing import charts
-from app.mixing.ratio_table import RatioColumn, ratio_table, sliders
+from app.mixing.charts import RatioColumn
+from app.mixing.html import ratio_table, sliders
 from app.mixing.training_log import TrainingLog, read_log
 from app.ui.checks import names
 from app.ui.templates import chip, empty, render

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from app.mixing.charts import sweep_curve
 from app.mixing.handlers import MixingHandlers, Moved
-from app.mixing.sweep_table import sweep_table
+from app.mixing.html import sweep_table
 from app.ui.templates import empty, problem
 from bitune.errors import ConfigError
 from bitune.inference.sweep import stream_sweep

@@ -7,6 +7,7 @@ each of these colours follow the variable of style.css that it was taken from, s
 import json
 import re
 from collections.abc import Iterable
+from html import escape
 
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
@@ -63,6 +64,11 @@ def for_page(figure: go.Figure | None, file_name: str) -> PlotData | None:
     picture = {"format": "png", "filename": file_name, "width": 1000, "scale": 2}
     config = {"displaylogo": False, "displayModeBar": True, "modeBarButtons": [["toImage"]], "toImageButtonOptions": picture}
     return PlotData(type="plotly", plot=json.dumps({**json.loads(figure.to_json()), "config": config}))
+
+
+def label(text: str) -> str:
+    """A text as plotly shows it unchanged; it reads HTML in its labels, but quotes as they are."""
+    return escape(text, quote=False)
 
 
 def left_titles(figure: go.Figure) -> None:

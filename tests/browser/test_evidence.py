@@ -46,6 +46,7 @@ def opened(page: Page) -> None:
     """Open the tab and wait for what is in it."""
     page.get_by_role("tab", name="Evidence").click()
     expect(page.locator(ITEMS).first).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-whiskers .main-svg").first).to_be_visible(timeout=30_000)
 
 
 def show(page: Page, filter: str) -> int:

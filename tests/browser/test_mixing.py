@@ -53,6 +53,8 @@ def opened(page: Page) -> None:
     go(page, "Mixing")
     expect(page.locator(LEARNED).first).to_be_visible()
     expect(page.locator("#bt-add")).to_be_visible()
+    for chart in ("#bt-mixing-layers", ".bt-heat-maps", "#bt-losses"):  # Gradio fetches plotly when it draws the first one
+        expect(page.locator(f"{chart} .main-svg").first).to_be_visible(timeout=30_000)
 
 
 def go(page: Page, tab: str) -> None:
@@ -93,7 +95,7 @@ def test_the_bars_are_the_checkpoints_alphas(page, engine):
 def data_of(page: Page, figure: str) -> list[dict]:
     """What plotly draws in a figure."""
     return page.locator(f"{figure} .js-plotly-plot").evaluate(
-        "plot => plot._fullData.map(d => ({name: d.name, x: [...d.x], y: [...(d.y ?? [])], z: d.z, colour: d.line && d.line.color}))"
+        "plot => plot._fullData.map(d => ({name: d.name, x: [...(d.x ?? [])], y: [...(d.y ?? [])], z: d.z, colour: d.line && d.line.color}))"
     )
 
 
@@ -119,7 +121,7 @@ def test_losses_share_their_axes_and_have_a_legend(page):
     assert training["y"] == pytest.approx([3 - step / 50 for step in range(10, 101, 10)])
     assert (held_out["x"], held_out["y"]) == ([50], [2.0])
     expect(page.locator("#bt-losses .xaxislayer-above")).to_have_count(1)
-    assert page.locator("#bt-losses .legendtext").all_inner_texts() == ["bitune, training", "bitune, held out"]
+    assert page.locator("#bt-losses .legendtext").all_text_contents() == ["bitune, training", "bitune, held out"]
 
 
 def test_lines_by_layer_are_the_ratios_and_follow_the_choice(page, engine):
@@ -127,7 +129,7 @@ def test_lines_by_layer_are_the_ratios_and_follow_the_choice(page, engine):
     wanted = [side for name in ("bitune", NASTY) for side in (engine.mixing(name).keys, engine.mixing(name).values)]
     assert [line["y"] for line in lines] == [pytest.approx(side) for side in wanted]
     legend = page.locator("#bt-mixing-layers .legendtext")
-    assert legend.all_inner_texts() == ["bitune", NASTY]
+    assert legend.all_text_contents() == ["bitune", NASTY]
     assert len({line["colour"] for line in lines}) == 2
     page.locator("#bt-mixing-chosen input").nth(2).uncheck()
     expect(legend).to_have_count(1)
@@ -154,7 +156,7 @@ def test_charts_wear_the_colours_of_the_scheme(browser, url):
             own = page.locator("#bt-desk .bt-chip i").first.evaluate("e => getComputedStyle(e).backgroundColor")
             assert colours[scheme] == own, "a variant keeps the colour of its chip"
             text = page.locator("#bt-mixing-layers .legendtext").first.evaluate("e => getComputedStyle(e).fill")
-            assert text == page.evaluate("getComputedStyle(document.body).color")
+            assert text == page.locator("#bt-desk .bt-chip").first.evaluate("e => getComputedStyle(e).color")
     assert colours["light"] != colours["dark"]
 
 

@@ -357,7 +357,13 @@ def test_nasty_text_is_text_everywhere(engine, tmp_path):
     for html in (handlers.table("choices"), page.html + page.note, problem(str(refused.value))):
         assert "<img" not in html and "<script" not in html and "</script" not in html
         assert escape(NASTY) in html
-    assert "<img" not in handlers.whiskers("choices").to_json()
+    figure = handlers.whiskers("choices")
+    labels = [
+        *figure.layout.yaxis.ticktext,
+        figure.layout.xaxis.title.text,
+        *(words for trace in figure.data for words in trace.customdata),
+    ]
+    assert any("&lt;img" in label for label in labels) and not any("<img" in label for label in labels)
 
 
 @pytest.mark.parametrize("value", [None, 3, [], {}, "x", ("quiz",)])

@@ -6,11 +6,10 @@ from html import escape, unescape
 
 import pytest
 
-from app.mixing.charts import factor_in_words, losses, ratios_by_layer, ratios_over_training, sweep_curve, thinned
+from app.mixing.charts import RatioColumn, factor_in_words, losses, ratios_by_layer, ratios_over_training, sweep_curve, thinned
 from app.mixing.handlers import MixingHandlers
-from app.mixing.ratio_table import RatioColumn, ratio_table, sliders
+from app.mixing.html import ratio_table, sliders, sweep_table
 from app.mixing.requests import MeasureRequest, SweepRequest, SweepScreen
-from app.mixing.sweep_table import sweep_table
 from app.mixing.training_log import read_log
 from app.page import build_page
 from app.ui.frame import screens
@@ -223,7 +222,7 @@ def test_nasty_names_are_text(handlers):
     added = handlers.add({}, NASTY, {"keys": [0] * 4, "values": [0] * 4})
     assert escape(f"{NASTY}: causal only") in added.words
     assert escape(NASTY) in handlers.chips(added.what_ifs)[0]
-    assert NASTY not in handlers.by_layer([NASTY]).to_json()
+    assert {line.name for line in handlers.by_layer([NASTY]).data} == {escape(NASTY, quote=False)}
 
 
 def test_a_training_or_words(handlers, engine, monkeypatch):

@@ -1,0 +1,34 @@
+"""The HTML of Mixing: ratios as bars to look at and as sliders, and the answers along a sweep. Pure; colours are in mixing.css.
+
+A bar runs from 0, the first reading alone (blue), to 1, the second alone (orange); its cap stands at the ratio.
+"""
+
+from collections.abc import Sequence
+
+from app.mixing.charts import RatioColumn, factor_in_words
+from app.ui.differences import difference
+from app.ui.templates import render
+from app.ui.variants import VariantView
+from bitune.schema.results import SweepPoint
+from bitune.schema.variants import MixingRatios
+
+
+def ratio_table(columns: Sequence[RatioColumn]) -> str:
+    """The checkpoints side by side, a row a layer. All have the layers of one base; the longest movement fills its bar."""
+    if not columns:
+        return ""
+    longest = max((value or 0 for column in columns for side in column.moved or () for value in side), default=0)
+    return render("mixing/ratio_table.html", columns=columns, layers=columns[0].mixing.layers, longest=longest)
+
+
+def sliders(view: VariantView, mixing: MixingRatios, learned: MixingRatios, version: int) -> str:
+    """Bars that can be moved; a line marks what was learned. `version` makes the browser draw them anew, so that a preset also
+    undoes what was moved by hand."""
+    return render("mixing/sliders.html", view=view, mixing=mixing, learned=learned, version=version)
+
+
+def sweep_table(points: Sequence[SweepPoint], *, stopped: bool = False) -> str:
+    """A row for each factor, words marked where they differ from the learned answer; answers that were `stopped` are done as they are."""
+    learned = next((point.completion.text for point in points if point.factor == 1), points[0].completion.text)
+    values = {"points": points, "learned": learned, "stopped": stopped}
+    return render("mixing/sweep.html", **values, difference=difference, factor_in_words=factor_in_words)
