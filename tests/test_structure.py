@@ -144,9 +144,12 @@ def test_peft_and_what_is_private_to_transformers_stay_in_their_rooms():
             assert not {name for name in names if name.startswith(private)}, path.name
 
 
-def test_figures_know_no_model_and_no_page():
-    figures = ROOT / "app" / "ui" / "figures.py"
-    assert not {name for name in imports(figures) if name.partition(".")[0] in ("torch", "transformers", "gradio")}
+@pytest.mark.parametrize(("words", "libraries"), [("nows no gradio", {"gradio"}), ("knows no torch", {"torch"})])
+def test_a_module_does_not_import_what_it_says_it_does_not_know(words, libraries):
+    saying = [path for package in ("bitune", "app") for path in sources(package) if words in path.read_text("utf-8")]
+    assert saying
+    for path in saying:
+        assert not {name.partition(".")[0] for name in imports(path)} & libraries, path.relative_to(ROOT)
 
 
 def test_public_names_are_sorted_and_there():
