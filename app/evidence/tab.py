@@ -8,13 +8,13 @@ import gradio as gr
 from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery
 from app.ui.events import PRIVATE, QUIET
 from app.ui.frame import Updates, api, listen
-from app.ui.plots import for_page
+from app.ui.plots import chart, drawn
 from app.ui.shared import PromptTarget
 from app.ui.templates import empty, heading, introduction, problem
 
 INTRODUCTION = (
     "How many test questions each variant of the study answered right: the base, and what was trained on it with the same data. "
-    "Look at the chart: a filled dot is a difference larger than luck with questions and seeds."
+    "Look at the chart below the table: a filled dot is a difference larger than luck with questions and seeds."
 )
 ITEMS = (
     "The questions one by one, as two of these variants answered them. Look for those where one is right and the other wrong; with several "
@@ -87,18 +87,11 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Seque
     first = settings[0][1]
     setting = gr.Radio(settings, value=first, label="What was trained on what", elem_id="bt-setting", visible=len(settings) > 1)
     table = html(handlers.table(first), "bt-evidence")
-    chart = gr.Plot(
-        for_page(handlers.whiskers(first), f"bitune-study-{first}"),
-        elem_id="bt-whiskers",
-        elem_classes="bt-figure",
-        show_label=False,
-        container=False,
-        visible=handlers.whiskers(first) is not None,
-    )
+    whiskers = chart(handlers.whiskers(first), f"bitune-study-{first}", "bt-whiskers")
     html(heading("Question by question", ITEMS))
     explorer = build_explorer(handlers, setting)
     wire_list(tab, handlers, explorer)
-    wire_setting(handlers, explorer, table, chart)
+    wire_setting(handlers, explorer, table, whiskers)
     wire_targets(handlers, explorer, tabs, targets)
 
 
@@ -148,24 +141,23 @@ def wire_list(tab: gr.Tab, handlers: EvidenceHandlers, explorer: Explorer) -> No
         listen(button.click, change_page, **wiring).then(None, js=TO_TOP, **PRIVATE)
 
 
-def wire_setting(handlers: EvidenceHandlers, explorer: Explorer, table: gr.HTML, chart: gr.Plot) -> None:
+def wire_setting(handlers: EvidenceHandlers, explorer: Explorer, table: gr.HTML, whiskers: gr.Plot) -> None:
     """Another setting: its table, its chart, its choices and its list."""
 
     def change_setting(setting: str) -> Updates:
-        figure = for_page(handlers.whiskers(setting), f"bitune-study-{setting}")
         query, rows, tasks = handlers.first_query(setting), handlers.rows(setting), handlers.tasks(setting)
         page = handlers.explore(query)
         return {
             **explorer.show(page),
             table: handlers.table(setting),
-            chart: gr.update(value=figure, visible=figure is not None),
+            whiskers: gr.update(**drawn(handlers.whiskers(setting), f"bitune-study-{setting}")),
             explorer.first: gr.update(choices=rows, value=query.first),
             explorer.second: gr.update(choices=rows, value=query.second),
             explorer.task: gr.update(choices=tasks, value=query.task, visible=len(tasks) > 1),
             explorer.wanted: gr.update(choices=page.filters, value=query.wanted),
         }
 
-    outputs = [table, chart, explorer.first, explorer.second, explorer.task, *explorer.outputs()]
+    outputs = [table, whiskers, explorer.first, explorer.second, explorer.task, *explorer.outputs()]
     inputs = {"setting": explorer.setting}
     listen(explorer.setting.input, change_setting, inputs, outputs, lambda words: {table: problem(words)})
 

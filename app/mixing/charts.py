@@ -114,7 +114,7 @@ def sweep_curve(view: VariantView, points: Sequence[SweepPoint]) -> go.Figure | 
         hovertemplate="%{text}: %{y:.2f}<extra></extra>",
     )
     figure.update_xaxes(tickvals=[0, 1, 2], ticktext=[factor_in_words(factor) for factor in (0, 1, 2)], range=[-0.05, 2.05])
-    figure.update_yaxes(title="Log-probability of the learned answer")
+    figure.update_yaxes(title="Log-probability of<br>the learned answer")
     figure.update_layout(height=300, margin_r=60)  # room for half of the last label
     return figure
 

@@ -9,7 +9,7 @@ from app.mixing.requests import MeasureRequest, MeasureScreen, SweepRequest, Swe
 from app.ui.events import AT_ONCE, ONE_AT_A_TIME, PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import ModelRequest, Updates, api, listen
-from app.ui.plots import for_page
+from app.ui.plots import chart, drawn
 from app.ui.shared import PromptSource, WhatIfTarget
 from app.ui.templates import heading, introduction, problem
 from app.ui.what_ifs import MAX_WHAT_IFS
@@ -63,16 +63,15 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
     )
     moved = gr.State({})
     table = html(handlers.ratio_table(handlers.checkpoints, {}), "bt-desk")
-    lines = chart("bt-mixing-layers", for_page(handlers.by_layer(handlers.checkpoints), "bitune-ratios"))
+    lines = chart(handlers.by_layer(handlers.checkpoints), "bitune-ratios", "bt-mixing-layers")
     if handlers.mixing:
         prompt = prompt_row(handlers, source, chosen, moved, table)
     html(heading("Over training", TRAINING))
     draw_training, training_outputs = training(handlers)
 
     def choose(names: list[str], moved: dict) -> Updates:
-        figure = for_page(handlers.by_layer(names), "bitune-ratios")
-        shown = gr.update(value=figure, visible=figure is not None)
-        return {table: handlers.ratio_table(names, moved), lines: shown, **draw_training(handlers.training(names))}
+        figure = gr.update(**drawn(handlers.by_layer(names), "bitune-ratios"))
+        return {table: handlers.ratio_table(names, moved), lines: figure, **draw_training(handlers.training(names))}
 
     listen(chosen.change, choose, {"names": chosen, "moved": moved}, [table, lines, *training_outputs])
     if handlers.mixing:
@@ -86,13 +85,6 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
 def html(text: str = "", elem_id: str | None = None, **options: object) -> gr.HTML:
     """HTML of ours."""
     return gr.HTML(text, elem_id=elem_id, apply_default_css=False, **options)
-
-
-def chart(elem_id: str, value: object = None, **options: object) -> gr.Plot:
-    """A place for a figure, not to be seen while there is none."""
-    return gr.Plot(
-        value, elem_id=elem_id, elem_classes="bt-figure", show_label=False, container=False, visible=value is not None, **options
-    )
 
 
 def prompt_row(
@@ -133,21 +125,20 @@ def training(handlers: MixingHandlers) -> tuple[Callable[[Training], Updates], l
     """
     first = handlers.training(handlers.checkpoints)
     with gr.Row(elem_classes="bt-heat-maps"):
-        heat_maps = {}
+        columns = {}
         for name in handlers.mixing:
             with gr.Column(min_width=320, visible=name in first.heat_maps) as column:
                 html(handlers.chip(name))
-                figure = first.heat_maps.get(name)
-                heat_maps[name] = column, chart("", for_page(figure, f"bitune-training-{name}"))
-    losses = chart("bt-losses", for_page(first.losses, "bitune-loss"))
+                chart(first.heat_maps.get(name), f"bitune-training-{name}")
+                columns[name] = column
+    losses = chart(first.losses, "bitune-loss", "bt-losses")
     notes = html(first.notes, "bt-mixing-training")
 
     def draw(training: Training) -> Updates:
-        columns = {column: gr.update(visible=name in training.heat_maps) for name, (column, _) in heat_maps.items()}
-        figure = for_page(training.losses, "bitune-loss")
-        return {**columns, losses: gr.update(value=figure, visible=figure is not None), notes: training.notes}
+        visible = {column: gr.update(visible=name in training.heat_maps) for name, column in columns.items()}
+        return {**visible, losses: gr.update(**drawn(training.losses, "bitune-loss")), notes: training.notes}
 
-    return draw, [*(column for column, _ in heat_maps.values()), losses, notes]
+    return draw, [*columns.values(), losses, notes]
 
 
 def slider_form(handlers: MixingHandlers) -> gr.Radio:
@@ -195,10 +186,10 @@ def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, tar
     outputs = [what_ifs, note, *rows, *chips, *target.components]
 
     def show(update: WhatIfUpdate, chosen: list[str]) -> Updates:
-        drawn = handlers.chips(update.what_ifs)
+        by_colour = handlers.chips(update.what_ifs)
         updates = {what_ifs: update.what_ifs, note: update.words, **target.show(update.what_ifs, chosen, update.name)}
         for colour, (row, chip) in enumerate(zip(rows, chips, strict=True)):
-            updates |= {row: gr.update(visible=colour in drawn), chip: drawn.get(colour, "")}
+            updates |= {row: gr.update(visible=colour in by_colour), chip: by_colour.get(colour, "")}
         return updates
 
     def add(slider_ratios: object, of: str, known: dict, chosen: list[str]) -> Updates:
@@ -219,12 +210,11 @@ def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: Pr
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         run = gr.Button("Sweep", variant="primary", elem_id="bt-sweep-run", scale=0, min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="bt-sweep-stop", scale=0, min_width=100)
-    curve = chart("bt-sweep-curve")
+    curve = chart(None, "", "bt-sweep-curve")
     result = html(elem_id="bt-sweep")
 
     def show(screen: SweepScreen) -> Updates:
-        figure = for_page(screen.curve, "bitune-sweep")
-        return {result: screen.html, curve: gr.update(value=figure, visible=figure is not None)}
+        return {result: screen.html, curve: gr.update(**drawn(screen.curve, "bitune-sweep"))}
 
     request = ModelRequest(run, stop, [result, curve], show, SweepScreen(""))
     request.wire(SweepRequest(handlers), {"prompt": prompt, "of": of, "template": source.template})

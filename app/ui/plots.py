@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 
+import gradio as gr
 import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
@@ -51,19 +52,21 @@ TEMPLATE = go.layout.Template(
 )
 
 
-def for_page(figure: go.Figure | None, file_name: str) -> PlotData | None:
-    """A figure as gr.Plot takes it, with one button, which saves it as a picture.
+def chart(figure: go.Figure | None, file_name: str, elem_id: str | None = None) -> gr.Plot:
+    """A place for a figure, not to be seen while there is none."""
+    look = {"elem_classes": "bt-figure", "show_label": False, "container": False}
+    return gr.Plot(**drawn(figure, file_name), elem_id=elem_id, **look)
 
-    Args:
-        figure: None where there is nothing to draw.
-        file_name: What the saved picture is called, without .png.
-    """
+
+def drawn(figure: go.Figure | None, file_name: str) -> dict[str, object]:
+    """A figure as the arguments of gr.Plot or gr.update. On it is one button, which saves it as a picture called `file_name`.png."""
     if figure is None:
-        return None
+        return {"value": None, "visible": False}
     figure.update_layout(template=TEMPLATE)
     picture = {"format": "png", "filename": file_name, "width": 1000, "scale": 2}
     config = {"displaylogo": False, "displayModeBar": True, "modeBarButtons": [["toImage"]], "toImageButtonOptions": picture}
-    return PlotData(type="plotly", plot=json.dumps({**json.loads(figure.to_json()), "config": config}))
+    plot = json.dumps({**json.loads(figure.to_json()), "config": config})
+    return {"value": PlotData(type="plotly", plot=plot), "visible": True}
 
 
 def label(text: str) -> str:

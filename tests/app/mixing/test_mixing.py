@@ -13,7 +13,7 @@ from app.mixing.requests import MeasureRequest, SweepRequest, SweepScreen
 from app.mixing.training_log import read_log
 from app.page import build_page
 from app.ui.frame import screens
-from app.ui.plots import COLOURS, for_page
+from app.ui.plots import COLOURS, drawn
 from app.ui.variants import VariantView
 from bitune import Engine
 from bitune.errors import BituneError, ConfigError, DataError, PromptError, UnknownNameError
@@ -146,8 +146,8 @@ def test_lines_by_layer_are_the_ratios():
 
 def test_a_long_training_stays_small():
     log = read_log([entry(step, (step % 101) / 100, loss=step % 7) for step in range(1, 5000)], 3)
-    drawn = [for_page(figure, "x").plot for figure in (ratios_over_training(log), losses({"qa": log}, {"qa": VIEW}))]
-    assert sum(map(len, drawn)) < 60_000
+    plots = [drawn(figure, "x")["value"].plot for figure in (ratios_over_training(log), losses({"qa": log}, {"qa": VIEW}))]
+    assert sum(map(len, plots)) < 60_000
     assert thinned(range(1000), 10) == list(range(99, 1000, 100))
     assert thinned(range(3), 10) == [0, 1, 2]
 
