@@ -25,9 +25,11 @@ def whiskers(evidence: Evidence, views: Mapping[str, VariantView]) -> go.Figure 
         return None
     figure = go.Figure()
     for colour, words in LEGEND.items():
-        places = [place for place, row in enumerate(rows) if colour_of(views[row.name]) == colour]
-        if places:
-            figure.add_scatter(y=places, name=words, **intervals(evidence, [rows[place] for place in places], COLOURS[colour]))
+        numbers = [number for number, row in enumerate(rows) if colour_of(views[row.name]) == colour]
+        if numbers:
+            figure.add_scatter(
+                y=numbers, name=words, **intervals(evidence, [rows[number] for number in numbers], COLOURS[colour])
+            )
     shares = [row.minus[AVERAGE] for row in rows]
     low, high = 100 * min(0.0, *(share.low for share in shares)), 100 * max(0.0, *(share.high for share in shares))
     room = 0.05 * (high - low) or 1

@@ -76,9 +76,9 @@ class Row:
     minus: Mapping[str, Share] | None
     predictions: Mapping[str, tuple[tuple[int, ...], ...]] = field(repr=False)
 
-    def picks(self, task: str, place: int) -> dict[int, int]:
+    def picks(self, task: str, index: int) -> dict[int, int]:
         """What was predicted for an item, and by how many seeds."""
-        predicted = [seed[place] for seed in self.predictions[task]]
+        predicted = [seed[index] for seed in self.predictions[task]]
         return {value: predicted.count(value) for value in dict.fromkeys(predicted)}
 
     def rightness(self, task: Task) -> tuple[bool, ...]:

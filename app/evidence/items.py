@@ -23,20 +23,20 @@ class ItemText:
 
 @dataclass(frozen=True)
 class Item:
-    """One item: its place in its task, and whether either row was right in more than half of its seeds."""
+    """One item: its index in its task, and whether either row was right in more than half of its seeds."""
 
     task: Task
-    place: int
+    index: int
     first_right: bool
     second_right: bool
 
     @property
     def id(self) -> str:
-        return self.task.items[self.place].id
+        return self.task.items[self.index].id
 
     @property
     def right(self) -> int:
-        return self.task.items[self.place].right
+        return self.task.items[self.index].right
 
     @property
     def kind(self) -> str:
@@ -48,10 +48,10 @@ def items_of(evidence: Evidence, first: Row, second: Row, task: str = ALL) -> li
     """The items of a task, or of all of them, in the order of the file."""
     right = evidence.rightness
     return [
-        Item(one, place, *pair)
+        Item(one, index, *pair)
         for one in evidence.tasks
         if task in (ALL, one.name)
-        for place, pair in enumerate(zip(right[first.name][one.name], right[second.name][one.name], strict=True))
+        for index, pair in enumerate(zip(right[first.name][one.name], right[second.name][one.name], strict=True))
     ]
 
 

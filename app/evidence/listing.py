@@ -28,7 +28,7 @@ def listed(
 
 def answers(item: Item, rows: Sequence[Row], views: Mapping[str, VariantView], text: ItemText | None) -> list[Answer]:
     """All choices where their texts are known, else the right one and those that were picked; each with those who picked it."""
-    picks = {row.name: row.picks(item.task.name, item.place) for row in rows}
+    picks = {row.name: row.picks(item.task.name, item.index) for row in rows}
     values = {item.right, *(value for picked in picks.values() for value in picked)}
     if text and text.choices:
         values |= set(range(len(text.choices)))

@@ -23,32 +23,31 @@ class ItemTexts:
     def __init__(self, sources: Sequence[str] = ()):
         self.sources = tuple(sources)
         self.lock = Lock()
-        self.found: dict[str, ItemText] | None = None
+        self.by_id: dict[str, ItemText] | None = None
         self.problems: list[str] = []
 
     def get(self) -> Mapping[str, ItemText]:
         """Id -> text of every item in the sources. Whoever comes while they are read waits."""
         with self.lock:
-            if self.found is None:
-                self.problems, self.found = [], {}
-                for source in self.sources:
-                    self.found |= self.read(source)
-            return self.found
+            if self.by_id is None:
+                self.problems = []
+                self.by_id = {id: text for source in self.sources for id, text in self.read(source).items()}
+            return self.by_id
 
     def read(self, source: str) -> dict[str, ItemText]:
         """The texts of one source; what is wrong with it goes to the problems."""
-        found: dict[str, ItemText] = {}
+        texts: dict[str, ItemText] = {}
         try:
             files = files_of(source)
         except (DataError, OSError, RuntimeError, ValueError) as error:  # a ~user nobody knows, a zero byte in a path
+            files = []
             self.problems.append(str(error))
-            return found
         for file, split in files:
             try:
-                found |= by_id(load_examples(file, split))
+                texts |= by_id(load_examples(file, split))
             except DataError as error:
                 self.problems.append(str(error))
-        return found
+        return texts
 
 
 def files_of(source: str) -> list[tuple[str | Path, str | None]]:
@@ -81,7 +80,7 @@ def inner(text: str, head: str, tail: str) -> str | None:
 
 
 def as_asked(prompt: str, templates: Iterable[str | None]) -> tuple[str, str]:
-    """A measured prompt as a person would type it, and the template of app.compare.request to choose, so that what is read is the prompt again.
+    """A measured prompt as a person would type it, and the template (app.ui.prompt_templates) to choose, so that what is read is the prompt again.
 
     `templates`: of the loaded checkpoints. Where they share one that stands around the prompt, it is left to it (`own`); else the
     text is whole already (`none`).

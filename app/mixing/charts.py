@@ -136,7 +136,7 @@ def thinned(items: Sequence, most: int) -> list:
     """At most `most` of these, evenly spread, the last one among them."""
     if len(items) <= most:
         return list(items)
-    return [items[round((place + 1) * len(items) / most) - 1] for place in range(most)]
+    return [items[round((number + 1) * len(items) / most) - 1] for number in range(most)]
 
 
 def factor_in_words(factor: float) -> str:

@@ -199,7 +199,7 @@ def test_filters_agree_with_a_plain_loop(handlers):
     items = items_of(found, found.row("Bitune"), found.row("LoRA r16"))
     assert counts(items) == wanted
     assert all(wanted.values())
-    assert [(item.task.name, item.place) for item in kept(items, "first")] == passed
+    assert [(item.task.name, item.index) for item in kept(items, "first")] == passed
     labels = {name: label for label, name in handlers.filters(handlers.first_query("choices"))}
     assert labels["first"] == f"Bitune right, LoRA r16 wrong ({wanted['first']})"
     assert labels[ALL] == "all (80)"
@@ -231,7 +231,7 @@ def test_pages_end_where_the_items_end():
 def test_two_thirds_of_the_seeds_are_two_thirds(handlers):
     found = handlers.evidence["choices"]
     rows = [found.row("Bitune"), found.row("Base")]
-    item = next(item for item in items_of(found, *rows) if sorted(rows[0].picks("quiz", item.place).values()) == [1, 2])
+    item = next(item for item in items_of(found, *rows) if sorted(rows[0].picks("quiz", item.index).values()) == [1, 2])
     html = listed([item], rows, views_of(found), {}, 1)
     assert "Bitune 2/3" in plain(html)
     assert "Bitune 1/3" in plain(html)
@@ -263,7 +263,7 @@ def test_without_texts_items_have_ids_and_a_sentence_tells_how_to_get_them(engin
 
 def test_a_source_is_read_once_and_only_when_asked_for(data, tmp_path, monkeypatch):
     texts = ItemTexts([str(data), str(data / "quiz.train.jsonl")])
-    assert texts.found is None
+    assert texts.by_id is None
     assert len(texts.get()) == 53
     (data / "quiz.test.jsonl").unlink()
     assert len(texts.get()) == 53
