@@ -53,7 +53,8 @@ def prompt_of(engine: bitune.Engine, tokens: int) -> str:
 def payload(engine: bitune.Engine, prompt: str) -> str:
     """The largest map of all heads, as JSON."""
     handlers = AttentionHandlers(engine)
-    seen = handlers.read(prompt, "twice", "none", "")
+    *_, last = handlers.run(prompt=prompt, variant="twice", template="none", answer="")
+    seen = last.value
     heads = [None, *range(seen["heads"])]
     pictures = [
         handlers.picture({"key": seen["key"], "layer": layer, "head": head}) for layer in range(seen["layers"]) for head in heads

@@ -7,7 +7,7 @@ document.addEventListener("keydown", (event) => {
     if (run && !run.disabled) run.click();
 });
 
-// A fader's bar and number follow its slider; with the box ticked, keys and values of a layer move together.
+// The bar and the number of a ratio follow its slider; with the box ticked, keys and values of a layer move together.
 document.addEventListener("input", (event) => {
     const slider = event.target;
     if (!slider.matches("#bt-faders input[type=range]")) return;
