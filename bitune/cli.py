@@ -1,6 +1,8 @@
 """python -m bitune generate | train | evaluate | convert | inspect: the command line's flags.
 
 What a command does is in commands.py, which is imported when there is one to run, so that --help answers without torch.
+The flags of the training settings come from their dataclass by a loop and not by `transformers.HfArgumentParser`, which takes two seconds
+to import and shows every flag twice.
 """
 
 import argparse

@@ -60,10 +60,11 @@ class WeightSets(AdapterManager):
             self.fill(name, weights)
         return name
 
-    def remove(self, name: str) -> None:
-        """Forget a set."""
-        self._configs.pop(name)
-        del self.model.weight_sets[name]
+    def remove(self, *names: str) -> None:
+        """Forget sets."""
+        for name in names:
+            self._configs.pop(name)
+            del self.model.weight_sets[name]
 
     @torch.no_grad()
     def fill(self, name: str, weights: Mapping[str, Tensor]) -> None:

@@ -78,7 +78,7 @@ class CompareHandlers:
         """At once after Run: the request may have to wait for others."""
         views = with_what_ifs(self.views, what_ifs)
         known = [views[name] for name in in_order(variants, views) if name in views]
-        return Screen(html.waiting(known, "Waiting for the model: one request runs at a time."), running=True)
+        return Screen(html.waiting(known, html.WAITING), running=True)
 
     def run(
         self, prompt: object, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object

@@ -12,6 +12,7 @@ from app.ui.variants import VariantView
 from bitune.schema.results import Completion, Update
 
 READING = "Reading the prompt."
+WAITING = "Waiting for the model: one request runs at a time."
 
 
 @dataclass(frozen=True)
@@ -37,25 +38,31 @@ def answers(update: Update, views: Mapping[str, VariantView], recording: Recordi
     """One column a variant; differing words are marked once all is written."""
     first, *others = update.completions.values()
     compared = f"The others are compared with {first.variant}." if others and update.done else ""
-    columns = [column(first, views, [(first.text, False)], compared)]
+    columns = [column(first, views, [(first.text, False)], compared, update.phase)]
     for completion in others:
         if update.done:
             parts = difference(first.text, completion.text)
             columns.append(column(completion, views, parts.pieces, in_words(parts, first.variant)))
         else:
-            columns.append(column(completion, views, [(completion.text, False)], ""))
+            columns.append(column(completion, views, [(completion.text, False)], "", update.phase))
     return render("compare/answers.html", columns=columns, recording=recording)
 
 
 def column(
-    completion: Completion, views: Mapping[str, VariantView], pieces: Sequence[tuple[str, bool]], difference: str
+    completion: Completion,
+    views: Mapping[str, VariantView],
+    pieces: Sequence[tuple[str, bool]],
+    difference: str,
+    phase: str = "done",
 ) -> Column:
     """The column of an answer, with words of ours where it has no text."""
-    silent = "" if completion.text else SILENT.get(completion.finish_reason, "No text: the first token already ended the answer.")
+    words = WAITING if phase == "waiting" else SILENT.get(completion.finish_reason, NO_TEXT)
+    silent = "" if completion.text else words
     return Column(views[completion.variant], pieces, silent, difference, completion)
 
 
 SILENT = {None: READING, "cancelled": "Stopped before the first token."}
+NO_TEXT = "No text: the first token already ended the answer."
 
 
 def waiting(chosen: Iterable[VariantView], words: str) -> Markup:

@@ -52,6 +52,7 @@ class AdapterManager:
         self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.model = model
         self._configs: dict[str, PeftConfig] = {}
+        self._given: set[str] = set()
         self._layers = []
         self._trainable: set[str] = set()
         self._active: str | None = None
@@ -91,13 +92,12 @@ class AdapterManager:
         self._check_known([name])
         return self._configs[name]
 
-    # --- adding and removing ------------------------------------------------------------------------------------------
-
     def add(self, wanted: str, config: PeftConfig, weights: Mapping[str, Tensor] | None = None, *, trainable: bool) -> str:
         """Put an adapter on the base; waits for its turn.
 
         Args:
-            wanted: Its name, with a number behind it where that is taken.
+            wanted: Its name, with a number behind it where that is or was taken: a name is never given twice, so that nobody
+                who still knows a removed adapter gets another one.
             config: LoRA (DoRA with it) or IA3.
             weights: Keys as in a PEFT folder; None for a new adapter.
             trainable: Whether its parameters require gradients.
@@ -117,7 +117,12 @@ class AdapterManager:
                     # PEFT asks transformers for a property under its old name.
                     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
                     warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
-                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it
+                    try:
+                        self._inject(name, copy.deepcopy(config))  # PEFT writes into it
+                    except _DOES_NOT_FIT as error:
+                        raise CheckpointError(
+                            f"Adapter {wanted!r} does not fit this base ({reason(error)}); load it on the base it was made for."
+                        ) from error
                 check_switchable(self.config(name), f"Adapter {wanted!r} on this base")  # PEFT may have chosen other modules
                 check_layers(self.model, name, f"Adapter {wanted!r}")
                 if base_weights.restore():
@@ -127,26 +132,24 @@ class AdapterManager:
                     )
                 if weights is not None:
                     self.fill(name, weights)
-            except BaseException as error:
+            except BaseException:
                 base_weights.restore()
                 self._take_off(name)
-                if isinstance(error, _DOES_NOT_FIT):
-                    raise CheckpointError(
-                        f"Adapter {wanted!r} does not fit this base ({reason(error)}); load it on the base it was made for."
-                    ) from error
                 raise
             if trainable:
                 self._trainable.add(name)
             self._activate(None)
         return name
 
-    def remove(self, name: str) -> None:
-        """Take an adapter off the base; the last one takes PEFT's wrappers with it.
+    def remove(self, *names: str) -> None:
+        """Take adapters off the base, all or none; the last one takes PEFT's wrappers with it.
 
-        Waits until no request holds the adapter (see `hold`), then for its turn. From now on nobody new may hold it.
+        Waits until no request holds them, then for its turn. UnknownNameError for one that is not loaded, ConfigError where waiting
+        would never end (see `Holds.last_of`).
         """
-        with self._holds.last_of(name, lambda: self._check_known([name]), waits=not self._turns.is_mine), self.turn():
-            self._take_off(name)
+        with self._holds.last_of(names, lambda: self._check_known(names), waits=not self._turns.is_mine), self.turn():
+            for name in names:
+                self._take_off(name)
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
@@ -154,8 +157,9 @@ class AdapterManager:
 
     def fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """Put `weights` (keys as in a PEFT folder) into adapter `name`; CheckpointError, and nothing changed, if they do not fit."""
-        self.check_fit(name, weights)
-        set_peft_model_state_dict(self.model, dict(weights), adapter_name=name)
+        with self.turn():
+            self.check_fit(name, weights)
+            set_peft_model_state_dict(self.model, dict(weights), adapter_name=name)
 
     def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
@@ -169,16 +173,16 @@ class AdapterManager:
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
-    def turn(self, cancelled: threading.Event | None = None) -> AbstractContextManager[None]:
+    @contextmanager
+    def turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
         """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
-        return self._turns.turn(cancelled)
+        with self._turns.turn(cancelled):
+            yield
 
     def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
 
-        Raises:
-            UnknownNameError: One of them is not loaded.
-            ConfigError: One of them is being removed.
+        UnknownNameError for one that is not loaded, ConfigError for one that is being removed.
         """
         names = {name for name in adapters if name is not None}
         return self._holds.hold(names, lambda: self._check_known(names))
@@ -186,8 +190,8 @@ class AdapterManager:
     @contextmanager
     def active_adapter(self, adapter: str | None) -> Iterator[None]:
         """Run with one adapter (None: the base alone) until the end of the block, also when it ends by an exception."""
-        self._check_known([adapter])
         with self.turn():
+            self._check_known([adapter])
             before = self._active
             try:
                 self._activate(adapter)
@@ -206,16 +210,13 @@ class AdapterManager:
             yield
 
     def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
-        """Call `call(rows)` for batches that together cover every row, row r under `adapters[r]`.
-
-        Returns:
-            [(rows, result), ...], one for each of `batches(adapters)`.
-        """
-        self._check_known(adapters)
+        """[(rows, call(rows)), ...] for each of `batches(adapters)`: together they cover every row, row r under `adapters[r]`."""
         results = []
-        for rows in self.batches(adapters):
-            with self.active_rows([adapters[row] for row in rows]):
-                results.append((rows, call(rows)))
+        with self.turn():
+            self._check_known(adapters)
+            for rows in self.batches(adapters):
+                with self.active_rows([adapters[row] for row in rows]):
+                    results.append((rows, call(rows)))
         return results
 
     def batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
@@ -235,8 +236,6 @@ class AdapterManager:
     def under_autocast(self) -> AbstractContextManager[None]:
         """Spare PEFT's casts of inputs to float32, which autocast undoes at once. For plain LoRA only: DoRA computes with what was cast."""
         return disable_input_dtype_casting(self.model, active=all(is_plain_lora(layer, self.names) for layer in self._layers))
-
-    # --- PEFT's switches ----------------------------------------------------------------------------------------------
 
     def _inject(self, name: str, config: PeftConfig) -> None:
         kinds = {other.peft_type for other in self._configs.values()}
@@ -283,9 +282,10 @@ class AdapterManager:
 
     def _free_name(self, wanted: str) -> str:
         number, name = 1, wanted
-        while name in self.names:
+        while name in self._given:
             number += 1
             name = f"{wanted}_{number}"
+        self._given.add(name)
         return name
 
     def _check_known(self, adapters: Iterable[str | None]) -> None:

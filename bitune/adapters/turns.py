@@ -113,28 +113,38 @@ class Holds:
                 self._changed.notify_all()
 
     @contextmanager
-    def last_of(self, adapter: str, check: Callable[[], None], *, waits: bool) -> Iterator[None]:
-        """Wait until nobody holds the adapter; until the end of the block, which removes it, nobody can begin to.
+    def last_of(self, adapters: Collection[str], check: Callable[[], None], *, waits: bool) -> Iterator[None]:
+        """Wait until nobody holds these adapters; until the end of the block, which removes them, nobody can begin to.
 
         Args:
             check: As in `hold`.
-            waits: False for a thread that owns the base: whoever holds the adapter could not go on.
+            waits: False for a thread that owns the base: whoever holds an adapter could not go on.
 
         Raises:
-            ConfigError: The calling thread itself holds the adapter, or may not wait, or somebody else is removing it.
+            ConfigError: The calling thread itself holds one, or may not wait, or somebody else is removing one.
         """
         with self._changed:
             check()
-            holders = self._threads.get(adapter, [])
-            if adapter in self._removing or threading.get_ident() in holders or (holders and not waits):
+            held = [adapter for adapter in adapters if self._threads.get(adapter)]
+            mine = [adapter for adapter in held if threading.get_ident() in self._threads[adapter]]
+            if leaving := sorted(self._removing.intersection(adapters)):
+                raise ConfigError(f"Adapter {leaving[0]!r} is being removed already; wait for that.")
+            if mine:
                 raise ConfigError(
-                    f"Adapter {adapter!r} is in use by the request that would remove it, or removed by another one."
+                    f"Adapter {mine[0]!r} is in use by the very request that would remove it; end that request first."
                 )
-            self._removing.add(adapter)
-            self._changed.wait_for(lambda: not self._threads.get(adapter))
+            if held and not waits:
+                raise ConfigError(
+                    f"Adapter {held[0]!r} is in use by a request that waits for this thread; remove it outside of a turn."
+                )
+            self._removing.update(adapters)
+            try:
+                self._changed.wait_for(lambda: not any(self._threads.get(adapter) for adapter in adapters))
+            except BaseException:
+                self._removing.difference_update(adapters)
+                raise
         try:
             yield
         finally:
             with self._changed:
-                self._removing.discard(adapter)
-                self._threads.pop(adapter, None)
+                self._removing.difference_update(adapters)

@@ -20,6 +20,7 @@ from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.failures import GGUF_FAILURES, MODEL_FAILURES, TOKENIZER_FAILURES, load_errors, move_errors
 from bitune.base.sources import Weights, resolve_base
 from bitune.errors import BaseNotFoundError, ConfigError, UnsupportedModelError
+from bitune.modeling.interface import takes_masks
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 """A local folder with none of these has no tokenizer."""
@@ -94,7 +95,7 @@ def _dequantized(weights: Weights) -> Weights:
 def _load_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | None) -> PreTrainedModel:
     with load_errors(weights, MODEL_FAILURES if weights.gguf is None else GGUF_FAILURES):
         model = _read_model(weights, dtype, device_map)
-    if model.config._attn_implementation not in ("sdpa", "eager"):  # a model may prefer a kernel that takes no 4-D mask
+    if not takes_masks(model):  # a model may prefer a kernel that takes no 4-D mask
         model.set_attn_implementation("eager")
     return model.eval().requires_grad_(False)
 

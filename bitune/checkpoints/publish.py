@@ -1,4 +1,8 @@
-"""Publish a checkpoint on the Hugging Face Hub."""
+"""Publish a checkpoint on the Hugging Face Hub.
+
+Not by `huggingface_hub.ModelHubMixin`: it writes a config.json and a card of its own past our files, asks the Hub for a config.json that
+a checkpoint does not have, and knows neither `base=` nor `user/name@revision`; what would be left of it is `upload_folder`.
+"""
 
 import tempfile
 from pathlib import Path

@@ -93,7 +93,7 @@ def answer(
         max_new_tokens: of each answer.
         batch_size: prompts at a time.
         progress: called with the number of prompts that were done since the last call.
-        ends: the tokens that end an answer, as `generation.end_tokens` returns them.
+        ends: the tokens that end an answer, as `generation_config.end_tokens` returns them.
 
     Returns:
         {variant: [prompt][token]}.

@@ -59,7 +59,7 @@ class Answer:
             position = self._stop_position(text)
             if position is not None:
                 text = text[:position]
-            elif self._finish_reason is None:
+            elif self._finish_reason in (None, "cancelled"):
                 text = text.rstrip(_UNFINISHED)
             speed = (count - 1) / (self._last - self._first) if count > 1 and self._last > self._first else None
             first = self._first if count else None

@@ -3,7 +3,8 @@
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, PromptError, UnknownNameError
 from bitune.inference.answer import Answer
 from bitune.inference.generate import generate
-from bitune.inference.request import BASE_NAME, NO_WHAT_IFS, Request, check_ratios, prepare
+from bitune.inference.request import BASE_NAME, NO_WHAT_IFS, Request, prepare, ratios_of
 from bitune.inference.sampling import GenerationSettings
 from bitune.inference.session import Prompts, Session
 from bitune.model.bitune_model import BituneModel
@@ -121,14 +122,18 @@ class Engine:
                 raise UnknownNameError("checkpoint", name, self.checkpoints)
             entry = self._entries[name]
             self._entries = {other: kept for other, kept in self._entries.items() if other != name}
-        entry.model.release()
+        try:
+            entry.model.release()
+        except BaseException:  # it could not wait: the checkpoint is still there
+            self._register(name, entry)
+            raise
 
     def remove_variant(self, name: str) -> None:
         """Take away what `add_variant` added; UnknownNameError if it is not there."""
         with self._lock:
-            own = [other for other, entry in self._entries.items() if entry.model is None and other != BASE_NAME]
-            if name not in own:
-                raise UnknownNameError("variant of your own", name, own)
+            added = [other for other, entry in self._entries.items() if entry.model is None and other != BASE_NAME]
+            if name not in added:
+                raise UnknownNameError("variant of your own", name, added)
             self._entries = {other: kept for other, kept in self._entries.items() if other != name}
 
     def _register(self, name: str, entry: _Entry) -> None:
@@ -147,7 +152,7 @@ class Engine:
 
     def mixing(self, name: str) -> MixingRatios:
         """The ratios of a variant; UnknownNameError, or ConfigError for one that mixes nothing."""
-        return check_ratios(name, self.variants)
+        return ratios_of(name, self.variants)
 
     def training_log(self, name: str) -> list[dict]:
         """The entries of a checkpoint's training_log.jsonl; empty if it came without one."""
@@ -198,7 +203,7 @@ class Engine:
 
         def work(cancelled, started) -> None:
             chosen = list(request.variants.values())
-            with self.manager.hold(adapter for variant in chosen for adapter in variant.adapters):
+            with self._holding(request):
                 generate(self.manager, chosen, list(request.ids.values()), answers, settings, cancelled, started)
 
         lengths = {name: len(ids) for name, ids in request.ids.items()}
@@ -228,7 +233,8 @@ class Engine:
         length, context = len(ids) + len(answer_ids), self.manager.layout.context
         if length > context:
             raise PromptError(f"Prompt and answer have {length:,} tokens and the model reads {context:,}.")
-        maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
+        with self._holding(request):
+            maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
         texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
         return replace(maps, tokens=texts, prompt_tokens=len(ids))
 
@@ -253,14 +259,25 @@ class Engine:
         if not answer:
             return dict.fromkeys(request.variants, 0.0)
         rows = [(variant, index) for index, variant in enumerate(request.variants.values())]
-        with torch.no_grad(), self.manager.turn():
+        with self._holding(request), torch.no_grad(), self.manager.turn():
             prompts = read_variants(self.manager, list(request.ids.values()), rows)
-            found = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
-        return {name: likelihood.sum for name, likelihood in zip(request.variants, found, strict=True)}
+            values = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
+        return {name: likelihood.sum for name, likelihood in zip(request.variants, values, strict=True)}
 
     def prompt_ids(self, prompt: str, variant: str, *, template: str = "own") -> tuple[int, ...]:
         """Token ids that `variant` alone reads for this prompt; raises what `stream` raises."""
         return self._request(prompt, [variant], template, NO_WHAT_IFS).ids[variant]
+
+    @contextmanager
+    def _holding(self, request: Request) -> Iterator[None]:
+        """Keep what a request runs; UnknownNameError for a variant that was removed since it was asked for."""
+        adapters = {adapter for variant in request.variants.values() for adapter in variant.adapters}
+        removed = sorted(adapters.difference(self.manager.names))
+        if removed:
+            gone = next(name for name, variant in request.variants.items() if removed[0] in variant.adapters)
+            raise UnknownNameError("variant", gone, self.variants)
+        with self.manager.hold(adapters):
+            yield
 
     def _request(self, prompt: str, names: Sequence[str], template: str, what_ifs: Mapping[str, WhatIf]) -> Request:
         entries = self._entries

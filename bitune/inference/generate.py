@@ -70,8 +70,8 @@ def read_prompts(
     """
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
-    read = read_variants(manager, distinct, rows, lambda: check_running(cancelled))
-    return [Decoder(read, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
+    cache = read_variants(manager, distinct, rows, lambda: check_running(cancelled))
+    return [Decoder(cache, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
 
 
 def decode_tokens(

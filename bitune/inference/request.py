@@ -64,7 +64,7 @@ def prepare(
     return Request({name: known[name] for name in names}, texts, ids)
 
 
-def check_ratios(name: str, variants: Mapping[str, Variant]) -> MixingRatios:
+def ratios_of(name: str, variants: Mapping[str, Variant]) -> MixingRatios:
     """The ratios of a variant; UnknownNameError, or ConfigError for one that mixes nothing."""
     if name not in variants:
         raise UnknownNameError("variant", name, variants)
@@ -77,7 +77,7 @@ def check_ratios(name: str, variants: Mapping[str, Variant]) -> MixingRatios:
 def _what_if(name: str, question: WhatIf, variants: Mapping[str, Variant]) -> Variant:
     if name in variants:
         raise ConfigError(f"A variant called {name!r} is already there; give the what-if another name.")
-    learned = check_ratios(question.of, variants)
+    learned = ratios_of(question.of, variants)
     if question.mixing.layers != learned.layers:
         raise ConfigError(
             f"A what-if of {question.of!r} needs {learned.layers} ratios, one a layer; got {question.mixing.layers}."

@@ -25,8 +25,8 @@ class Prompts:
 class Session(Iterator[Update]):
     """The updates of one request, which runs from the first `next` on.
 
-    `cancel` may be called from any thread; the request then ends by itself, and its last update says `cancelled` for every answer
-    that was not finished. `close` cancels and waits until the request has let go of the base.
+    `cancel` and `close` may be called from any thread. After `cancel` the request ends by itself, and its last update says `cancelled`
+    for every answer that was not finished; `close` also waits until the request has let go of the base.
     """
 
     def __init__(self, answers: Sequence[Answer], prompts: Prompts, work: Callable[[threading.Event, Callable[[], None]], None]):
@@ -44,7 +44,6 @@ class Session(Iterator[Update]):
         """Stop the request and wait for its end: the base is free afterwards."""
         self.cancel()
         self._run.join()
-        self._updates.close()
 
     def __enter__(self) -> "Session":
         return self
@@ -63,27 +62,26 @@ class _Run:
         self.answers = answers
         self.cancelled = threading.Event()
         self.error: BaseException | None = None
-        self._work, self._has_turn = work, False
+        self._work = work
+        self._has_turn = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin; a request that was cancelled before ends at once."""
-        self._thread = threading.Thread(target=self._do, name="bitune request", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._do, name="bitune request", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _do(self) -> None:
         try:
-            self._work(self.cancelled, self._take_turn)
+            self._work(self.cancelled, self._has_turn.set)
         except (Cancelled, TurnCancelled):
             for answer in self.answers:
                 answer.cancel()
         except BaseException as error:  # raised again in the thread that reads the updates
             self.error = error
         self._ended.set()
-
-    def _take_turn(self) -> None:
-        self._has_turn = True
 
     def wait(self, seconds: float) -> bool:
         """Whether the request has ended, after at most so many seconds."""
@@ -96,7 +94,7 @@ class _Run:
 
     def phase(self) -> Phase:
         """How far the request is, apart from its end."""
-        if not self._has_turn:
+        if not self._has_turn.is_set():
             return "waiting"
         return "writing" if self.tokens() else "reading"
 

@@ -48,7 +48,7 @@ def stream_sweep(
     if not factors:
         raise ConfigError("No factor is given; a sweep needs at least one between 0 and 2.")
     learned = engine.mixing(variant)
-    what_ifs = {f"{variant} x {factor:g}": WhatIf(variant, learned.scaled(factor)) for factor in factors}
+    what_ifs = {f"{variant} scaled, {index}": WhatIf(variant, learned.scaled(factor)) for index, factor in enumerate(factors)}
     updates = engine.stream(prompt, [variant, *what_ifs], template=template, max_new_tokens=max_new_tokens, what_ifs=what_ifs)
     with closing(updates):
         for last in updates:

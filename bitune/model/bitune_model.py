@@ -95,8 +95,9 @@ class BituneModel(nn.Module):
         check_initial_alpha(initial_mixing_alpha)
         base = _resolve(base)
         row = method_named(method)
-        with AdapterManager.of(module_of(base)).turn():  # while it looks for linear layers, nobody may wrap one
-            fresh = peft_config or new_peft_config(module_of(base))
+        manager = AdapterManager.of(module_of(base))  # kept here, so that all below meets the same one
+        with manager.turn():  # while it looks for linear layers, nobody may wrap one
+            fresh = peft_config or new_peft_config(manager.model)
         config = BituneConfig(
             base=describe(base),
             passes=row.passes,
@@ -137,9 +138,10 @@ class BituneModel(nn.Module):
         cls, checkpoint: Checkpoint, base: Base | PreTrainedModel, *, trainable: bool = True, allow_other_base: bool = False
     ) -> "BituneModel":
         """Put a checkpoint that was read on a base that was loaded."""
+        manager = AdapterManager.of(module_of(base))  # kept here, so that all below meets the same one
         if not allow_other_base:
             check_base(checkpoint.config.base, describe(base))
-        layers = AdapterManager.of(module_of(base)).layout.layers
+        layers = manager.layout.layers
         if checkpoint.theta is not None and len(checkpoint.theta[0]) != layers:
             raise CheckpointError(
                 f"The checkpoint has mixing coefficients for {len(checkpoint.theta[0])} layers, the base has {layers}; "
@@ -160,11 +162,12 @@ class BituneModel(nn.Module):
             raise CheckpointError(
                 "The checkpoint was made by another method than this model runs; give the settings it was made with."
             )
-        for slot, name in self.names.items():
-            self.manager.check_fit(name, checkpoint.adapters[slot].weights)
-        for slot, name in self.names.items():
-            self.manager.fill(name, checkpoint.adapters[slot].weights)
-        self._set_theta(checkpoint)
+        with self.manager.turn():
+            for slot, name in self.names.items():
+                self.manager.check_fit(name, checkpoint.adapters[slot].weights)
+            for slot, name in self.names.items():
+                self.manager.fill(name, checkpoint.adapters[slot].weights)
+            self._set_theta(checkpoint)
 
     @torch.no_grad()
     def _set_theta(self, checkpoint: Checkpoint) -> None:
@@ -174,8 +177,8 @@ class BituneModel(nn.Module):
 
     def release(self) -> None:
         """Take this model's adapters off the base; the model is of no use afterwards."""
-        for name in self.names.values():
-            self.manager.remove(name)
+        if self.names:
+            self.manager.remove(*self.names.values())
         self.names = {}
 
     @property
@@ -261,8 +264,9 @@ class BituneModel(nn.Module):
         }
         theta = None
         if self.mixing is not None:
-            own = state or self.state_dict()
-            theta = tuple(own[f"mixing.theta_{kind}"].detach().float().cpu().clone() for kind in "kv")
+            # Not self.state_dict(): it walks over the base, which another thread may be wrapping.
+            whole = state or {f"mixing.{key}": value for key, value in self.mixing.state_dict().items()}
+            theta = tuple(whole[f"mixing.theta_{kind}"].detach().float().cpu().clone() for kind in "kv")
         return Checkpoint(self.bitune_config, adapters, theta, self.log, self.card)
 
     def record_training(self, facts: Mapping[str, object]) -> None:

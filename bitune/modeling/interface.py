@@ -30,14 +30,15 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return model.get_input_embeddings().weight.device
 
 
-def attention_implementation(model: PreTrainedModel) -> str:
-    """Name of the attention implementation in use.
+def takes_masks(model: PreTrainedModel) -> bool:
+    """Whether the attention implementation in use takes a 4-D mask."""
+    return decoder_config(model)._attn_implementation in (*IMPLEMENTATIONS, RECORDING)
 
-    Raises:
-        UnsupportedModelError: It takes no 4-D mask.
-    """
+
+def attention_implementation(model: PreTrainedModel) -> str:
+    """Name of the attention implementation in use; UnsupportedModelError if it takes no 4-D mask."""
     name = decoder_config(model)._attn_implementation
-    if name not in (*IMPLEMENTATIONS, RECORDING):
+    if not takes_masks(model):
         raise UnsupportedModelError(
             f"Attention implementation {name!r} takes no mask of one's own, so it cannot read bidirectionally; "
             f"load the base with attn_implementation={' or '.join(map(repr, IMPLEMENTATIONS))}."

@@ -4,7 +4,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from bitune.errors import UnsupportedModelError, reason
+from bitune.errors import BituneError, UnsupportedModelError, is_out_of_memory, reason
 from bitune.modeling.interface import attention_implementation, cache_input, decoder_config, input_device, position_input
 from bitune.modeling.masks import DecoderLayout, pass_masks
 from bitune.schema.variants import Attention
@@ -54,7 +54,9 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
     model.eval()
     try:
         own, causal, both, padded = _probe_logits(model, layout)
-    except Exception as error:
+    except Exception as error:  # models that cannot raise whatever comes along, so only what is known to be otherwise passes
+        if is_out_of_memory(error) or isinstance(error, BituneError):
+            raise
         raise UnsupportedModelError(
             f"{kind!r} does not run with a 4-D attention mask and a key/value cache ({reason(error)}), "
             "so it cannot read bidirectionally."

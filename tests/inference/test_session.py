@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bitune import BituneModel, ConfigError, Engine, UnknownNameError
+from bitune.adapters import manager as manager_module
 from bitune.adapters.layers import adapter_layers
 from bitune.adapters.manager import AdapterManager
 from bitune.inference.generate import TOKENS_A_TURN
@@ -78,7 +79,9 @@ def test_fifty_threads_stream_cancel_add_and_remove(engine, seed):
     requests = [(PROMPTS[i % 4], choices[i % 5], settings[i % 2]) for i in range(40)]
     common = {"template": "none", "max_new_tokens": 20}
     # Every twentieth request is the same.
+    clock = time.monotonic()
     alone = [answered(engine.stream(prompt, names, **common, **more)) for prompt, names, more in requests[:20]] * 2
+    as_long_as_all = 2 * (time.monotonic() - clock)
     outcomes = Counter()
 
     def ask(number: int) -> None:
@@ -86,7 +89,7 @@ def test_fifty_threads_stream_cancel_add_and_remove(engine, seed):
         draw = random.Random(1000 * seed + number)
         session = engine.stream(prompt, names, **common, **more)
         if number % 2:
-            threading.Timer(draw.uniform(0, 3), session.cancel).start()
+            threading.Timer(draw.uniform(0, as_long_as_all), session.cancel).start()
         for name, (tokens, reason) in answered(session).items():
             expected, expected_reason = alone[number][name]
             if reason == "cancelled":
@@ -183,11 +186,99 @@ def test_a_request_that_never_begins_leaves_nothing(engine):
     assert not [thread for thread in threading.enumerate() if thread.name == "bitune request"]
 
 
-def test_a_request_that_nobody_reads_any_more_ends(engine):
-    session = engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=400)
-    next(session)
-    del session
+@pytest.fixture
+def steps(monkeypatch) -> list[int]:
+    """Gets an entry for every forward of decoding."""
+    taken, forward = [], Decoder.next_logits
+    monkeypatch.setattr(Decoder, "next_logits", lambda self: taken.append(1) or time.sleep(0.002) or forward(self))
+    return taken
+
+
+@pytest.mark.parametrize("way", ["dropped", "closed", "closed by another thread", "cancelled"])
+def test_a_request_that_is_stopped_ends_long_before_its_limit(engine, steps, way):
+    session = engine.stream(PROMPTS[0], ["base", "qa"], template="none", max_new_tokens=450)
+    while not steps:
+        next(session)
+    if way == "dropped":
+        del session
+    elif way == "closed by another thread":
+        in_threads(session.close)
+    else:
+        session.close() if way == "closed" else session.cancel()
+    if way != "dropped":
+        *_, last = session
+        assert {completion.finish_reason for completion in last.completions.values()} == {"cancelled"}
     engine.remove_checkpoint("qa")  # waits until the request has let go
+    assert len(steps) < 200
+
+
+def test_a_request_runs_what_it_was_made_with_or_says_that_it_is_gone(engine):
+    """Not another checkpoint that came under the same name meanwhile, and not one whose adapters took the names of the old ones."""
+    session = engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=8)
+    engine.add_variant("mine", engine.variants["qa"])
+    engine.remove_checkpoint("qa")
+    engine.add_checkpoint(engine.folder / "plain", name="qa")
+    with pytest.raises(UnknownNameError, match="variant called 'qa'"):
+        list(session)
+    with pytest.raises(UnknownNameError, match="variant called 'mine'"):
+        list(engine.stream(PROMPTS[0], ["mine"], template="none"))
+
+
+def test_a_removal_that_cannot_wait_leaves_the_checkpoint_there(engine):
+    alone = answered(engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=30))
+    session = engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=30)
+    next(session)
+    with engine.manager.turn(), pytest.raises(ConfigError, match="outside of a turn"):
+        engine.remove_checkpoint("qa")
+    assert answered(session) == alone == answered(engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=30))
+
+
+def test_a_forward_whose_adapter_went_while_it_waited_is_refused(engine):
+    """Not run as the bare base."""
+    errors, manager = [], engine.manager
+
+    def run():
+        try:
+            manager.run(["causal"], lambda rows: errors.append("it ran"))
+        except UnknownNameError as error:
+            errors.append(str(error))
+
+    with manager.turn():
+        thread = threading.Thread(target=run)
+        thread.start()
+        while not manager._turns.waiting:
+            time.sleep(0.001)
+        manager.remove("causal")
+    thread.join(60)
+    assert len(errors) == 1 and "'causal'" in errors[0]
+
+
+def test_a_model_on_a_fresh_base_has_the_one_manager(monkeypatch, tmp_path):
+    """Nobody else gets another one, with a lock of its own, while it is being made."""
+    made, check = [], manager_module.check_supported
+    monkeypatch.setattr(manager_module, "check_supported", lambda model: made.append(1) or check(model))
+    bitune_on(tiny_base()).save_pretrained(tmp_path / "one")
+    assert len(made) == 1
+    BituneModel.from_pretrained(tmp_path / "one", base=tiny_base())
+    assert len(made) == 2
+
+
+def test_saving_and_loading_while_others_add_and_remove(engine, tmp_path):
+    """Saving walks over no module, and new weights come between two forwards, not into one."""
+    model = BituneModel.from_pretrained(engine.folder / "qa", base=engine.base)
+    saved = model.to_checkpoint()
+
+    def keep():
+        for _ in range(10):
+            model.load(saved)
+            assert torch.equal(model.to_checkpoint().theta[0], saved.theta[0])
+
+    def change(name):
+        for _ in range(5):
+            engine.add_checkpoint(engine.folder / "plain", name=name)
+            engine.remove_checkpoint(name)
+
+    in_threads(keep, keep, lambda: change("one"), lambda: change("two"))
 
 
 def test_one_base_has_one_manager_whoever_asks_first():
