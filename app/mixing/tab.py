@@ -34,7 +34,7 @@ TRAINING = (
 TOGETHER = '<label class="bt-together"><input type="checkbox" id="bt-together"> Move keys and values together</label>'
 # Where the sliders stand is known in the browser alone until it is asked for.
 READ_SLIDERS = """(_, ...rest) => {
-    const read = (kind) => [...document.querySelectorAll(`#bt-faders input[data-kind=${kind}]`)]
+    const read = (kind) => [...document.querySelectorAll(`#bt-sliders input[data-kind=${kind}]`)]
         .map((input) => Number(input.dataset.exact ?? input.value));
     return [{keys: read("keys"), values: read("values")}, ...rest];
 }"""
@@ -62,7 +62,7 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         visible=len(handlers.checkpoints) > 1,
     )
     moved = gr.State({})
-    table = html(handlers.ratio_table(handlers.checkpoints, {}), "bt-desk")
+    table = html(handlers.ratio_table(handlers.checkpoints, {}), "bt-ratios")
     lines = chart(handlers.by_layer(handlers.checkpoints), "bitune-ratios", "bt-mixing-layers")
     if handlers.mixing:
         prompt = prompt_row(handlers, source, chosen, moved, table)

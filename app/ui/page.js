@@ -10,9 +10,9 @@ document.addEventListener("keydown", (event) => {
 // The bar and the number of a ratio follow its slider; with the box ticked, keys and values of a layer move together.
 document.addEventListener("input", (event) => {
     const slider = event.target;
-    if (!slider.matches("#bt-faders input[type=range]")) return;
+    if (!slider.matches("#bt-sliders input[type=range]")) return;
     const together = document.querySelector("#bt-together").checked;
-    const moved = together ? `#bt-faders input[data-layer="${slider.dataset.layer}"]` : null;
+    const moved = together ? `#bt-sliders input[data-layer="${slider.dataset.layer}"]` : null;
     for (const one of together ? document.querySelectorAll(moved) : [slider]) {
         one.value = slider.value;
         delete one.dataset.exact; // what a hand has moved is what the slider says

@@ -83,8 +83,8 @@ def _row_masks(attentions: Sequence[Attention], token_mask: Tensor, window: int 
     real = token_mask.bool()
     mask = torch.stack([patterns[attention] for attention in attentions]) & real[:, None, :]
     # A padding token sees itself: a row of nothing but masked keys would be NaN, and nothing reads what it computes.
-    own = torch.eye(tokens, dtype=torch.bool, device=device) & ~real[:, :, None]
-    return (mask | own)[:, None]
+    itself = torch.eye(tokens, dtype=torch.bool, device=device) & ~real[:, :, None]
+    return (mask | itself)[:, None]
 
 
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -64,8 +64,8 @@ def _record(module, query, key, value, attention_mask, **arguments):
         raise UnsupportedModelError(
             f"{type(module).__name__} has no eager attention function, so its weights cannot be computed."
         )
-    own = ALL_ATTENTION_FUNCTIONS.get_interface(recorder.implementation, eager)
-    output, weights = own(module, query, key, value, attention_mask, **arguments)
+    attention = ALL_ATTENTION_FUNCTIONS.get_interface(recorder.implementation, eager)
+    output, weights = attention(module, query, key, value, attention_mask, **arguments)
     recorder.seen.add(module.layer_idx)
     if recorder.layers is None or module.layer_idx in recorder.layers:
         if weights is None:

@@ -53,7 +53,7 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
     kind, was_training = model.config.model_type, model.training
     model.eval()
     try:
-        own, causal, both, padded = _probe_logits(model, layout)
+        plain, causal, bidirectional, padded = _probe_logits(model, layout)
     except Exception as error:  # models that cannot raise whatever comes along, so only what is known to be otherwise passes
         if is_out_of_memory(error) or isinstance(error, BituneError):
             raise
@@ -63,16 +63,16 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
         ) from error
     finally:
         model.train(was_training)
-    tolerance = (5e-2 if model.dtype != torch.float32 else 1e-3) * own.abs().max().clamp(min=1e-6)
-    if not torch.allclose(own, causal, atol=tolerance, rtol=0):
+    tolerance = (5e-2 if model.dtype != torch.float32 else 1e-3) * plain.abs().max().clamp(min=1e-6)
+    if not torch.allclose(plain, causal, atol=tolerance, rtol=0):
         raise UnsupportedModelError(
             f"{kind!r} gives other logits when its own causal mask and positions are passed in, so masks cannot be trusted."
         )
-    if not torch.allclose(own[-1], padded, atol=tolerance, rtol=0):
+    if not torch.allclose(plain[-1], padded, atol=tolerance, rtol=0):
         raise UnsupportedModelError(
             f"{kind!r} gives other logits when the prompt is padded on the left, so prompts of different lengths cannot share a batch."
         )
-    if torch.equal(causal[0], both[0]):
+    if torch.equal(causal[0], bidirectional[0]):
         raise UnsupportedModelError(f"{kind!r} ignores the attention mask it is given, so it cannot read bidirectionally.")
 
 
@@ -96,10 +96,10 @@ def _probe_logits(model: PreTrainedModel, layout: DecoderLayout) -> tuple[torch.
 
     # A cache of the run's own, of the model's kind: some families refuse to make one by themselves.
     caches = [DynamicCache(config=model.config) for _ in range(4)]
-    own = run(ids, None, None, caches[0])
+    plain = run(ids, None, None, caches[0])
     causal = run(ids, masks("causal", ones), ones, caches[1])
-    both = run(ids, masks("bidirectional", ones), ones, caches[2])
+    bidirectional = run(ids, masks("bidirectional", ones), ones, caches[2])
     padding = torch.zeros_like(ids[:, :2])
     longer, real = torch.cat([padding, ids], dim=1), torch.cat([padding, ones], dim=1)
     run(longer[:, :-1], masks("causal", real[:, :-1]), real[:, :-1], caches[3])
-    return own, causal, both, run(longer[:, -1:], real, real, caches[3])[-1]
+    return plain, causal, bidirectional, run(longer[:, -1:], real, real, caches[3])[-1]

@@ -14,7 +14,7 @@ from tests.tiny import bitune_on, tiny_base
 pytestmark = pytest.mark.browser
 
 NASTY = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7}}"
-LEARNED, SLIDERS = "#bt-desk .bt-bar", "#bt-faders .bt-bar"
+LEARNED, SLIDERS = "#bt-ratios .bt-bar", "#bt-sliders .bt-bar"
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +84,9 @@ def add(page: Page, name: str) -> None:
 def test_the_bars_are_the_checkpoints_alphas(page, engine):
     wanted = in_rows(engine.mixing("bitune"), engine.mixing(NASTY))
     assert ratios(page, LEARNED) == pytest.approx(wanted, abs=0.005)
-    numbers = page.locator("#bt-desk output").all_inner_texts()
+    numbers = page.locator("#bt-ratios output").all_inner_texts()
     assert numbers == [f"{value:.2f}" for value in wanted]
-    expect(page.locator("#bt-desk")).to_contain_text("lora reads the prompt once and mixes nothing")
+    expect(page.locator("#bt-ratios")).to_contain_text("lora reads the prompt once and mixes nothing")
     page.locator("#bt-mixing-chosen input").nth(2).uncheck()
     expect(page.locator(LEARNED)).to_have_count(8)
     assert ratios(page, LEARNED) == pytest.approx(in_rows(engine.mixing("bitune")), abs=0.005)
@@ -153,10 +153,10 @@ def test_charts_wear_the_colours_of_the_scheme(browser, url):
             line = page.locator("#bt-mixing-layers .js-line").first
             expect(line).to_be_visible()
             colours[scheme] = line.evaluate("e => getComputedStyle(e).stroke")
-            own = page.locator("#bt-desk .bt-chip i").first.evaluate("e => getComputedStyle(e).backgroundColor")
+            own = page.locator("#bt-ratios .bt-chip i").first.evaluate("e => getComputedStyle(e).backgroundColor")
             assert colours[scheme] == own, "a variant keeps the colour of its chip"
             text = page.locator("#bt-mixing-layers .legendtext").first.evaluate("e => getComputedStyle(e).fill")
-            assert text == page.locator("#bt-desk .bt-chip").first.evaluate("e => getComputedStyle(e).color")
+            assert text == page.locator("#bt-ratios .bt-chip").first.evaluate("e => getComputedStyle(e).color")
     assert colours["light"] != colours["dark"]
 
 
@@ -167,9 +167,9 @@ def test_how_far_a_prompt_of_compare_is_moved(page, engine):
     page.locator("#bt-take").click()
     expect(page.locator("#bt-mixing-prompt textarea")).to_have_value("hello there")
     page.locator("#bt-measure").click()
-    expect(page.locator("#bt-desk .bt-length")).to_have_count(2 * 2 * 4, timeout=30_000)
+    expect(page.locator("#bt-ratios .bt-length")).to_have_count(2 * 2 * 4, timeout=30_000)
     moved = engine.attention("hello there", "bitune").moved_keys.mean(1)
-    first_rows = page.locator("#bt-desk tbody tr td:nth-child(4) output").all_inner_texts()
+    first_rows = page.locator("#bt-ratios tbody tr td:nth-child(4) output").all_inner_texts()
     assert first_rows == [f"{value:.2f}" for value in moved]
 
 
@@ -185,7 +185,7 @@ def test_a_bad_prompt_is_a_sentence(page, prompt, words):
 
 def test_a_what_if_answers_beside_the_learned_one(page, engine):
     page.get_by_role("button", name="Causal only").click()
-    expect(page.locator("#bt-faders output").first).to_have_text("0.00")
+    expect(page.locator("#bt-sliders output").first).to_have_text("0.00")
     assert ratios(page, SLIDERS) == pytest.approx([0.0] * 8, abs=0.005)
     add(page, "bitune: causal only")
     go(page, "Compare")
@@ -213,7 +213,7 @@ def test_a_what_if_answers_beside_the_learned_one(page, engine):
 
 
 def test_sliders_move_by_key_and_hand_and_stay_when_tabs_change(page, engine):
-    sliders = page.locator("#bt-faders input")
+    sliders = page.locator("#bt-sliders input")
     sliders.nth(0).focus()
     before = float(sliders.nth(0).input_value())
     page.keyboard.press("ArrowLeft")
@@ -229,7 +229,7 @@ def test_sliders_move_by_key_and_hand_and_stay_when_tabs_change(page, engine):
     assert ratios(page, SLIDERS) == moved
     add(page, "bitune: own curve")
     page.get_by_role("button", name="Learned", exact=True).click()
-    expect(page.locator("#bt-faders output").nth(2)).to_have_text(f"{engine.mixing('bitune').keys[1]:.2f}")
+    expect(page.locator("#bt-sliders output").nth(2)).to_have_text(f"{engine.mixing('bitune').keys[1]:.2f}")
     add(page, "bitune: learned")
     expect(page.locator(".bt-slot:visible")).to_have_count(2)
 
@@ -238,7 +238,7 @@ def test_layers_are_set_to_a_ratio(page, engine):
     for label, value in (("Learned, but layers", "1"), ("to", "2"), ("at ratio", "1")):
         page.locator(".bt-layers").get_by_label(label, exact=True).fill(value)
     page.locator("#bt-set").click()
-    expect(page.locator("#bt-faders output").nth(2)).to_have_text("1.00")
+    expect(page.locator("#bt-sliders output").nth(2)).to_have_text("1.00")
     assert ratios(page, SLIDERS) == pytest.approx(in_rows(engine.mixing("bitune").with_layers(1, 2, 1.0)), abs=0.005)
     page.locator(".bt-layers").get_by_label("Learned, but layers", exact=True).fill("3")
     page.locator("#bt-set").click()
@@ -259,11 +259,11 @@ def test_a_sweep_draws_its_curve_and_can_be_stopped(page):
 
 def test_nasty_names_and_prompts_are_text(page):
     page.locator("#bt-of label").nth(1).click()
-    expect(page.locator("#bt-faders .bt-chip")).to_have_text(NASTY)
+    expect(page.locator("#bt-sliders .bt-chip")).to_have_text(NASTY)
     add(page, f"{NASTY}: learned")
     page.locator("#bt-mixing-prompt textarea").fill(NASTY)
     page.locator("#bt-measure").click()
-    expect(page.locator("#bt-desk .bt-length").first).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-ratios .bt-length").first).to_be_visible(timeout=30_000)
     page.locator("#bt-sweep-run").click()
     expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
     go(page, "Compare")
@@ -289,15 +289,15 @@ def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         opened(page)
         page.locator("#bt-measure").click()
-        expect(page.locator("#bt-desk .bt-length").first).to_be_visible(timeout=30_000)
+        expect(page.locator("#bt-ratios .bt-length").first).to_be_visible(timeout=30_000)
         page.locator("#bt-sweep-run").click()
         expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
         page.get_by_role("button", name=re.compile("Half and half")).click()
-        expect(page.locator("#bt-faders output").first).to_have_text("0.50")
+        expect(page.locator("#bt-sliders output").first).to_have_text("0.50")
         add(page, "bitune: half and half")
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
         edges = page.locator(
-            "main h1, #bt-desk, #bt-mixing-chosen label, #bt-sweep, #bt-editor, .bt-figure, .bt-figure .main-svg"
+            "main h1, #bt-ratios, #bt-mixing-chosen label, #bt-sweep, #bt-editor, .bt-figure, .bt-figure .main-svg"
         ).evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
         assert max(edges) <= SIZES[size]["width"], "and nothing is cut off"
         ARTIFACTS.mkdir(exist_ok=True)
