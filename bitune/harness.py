@@ -220,7 +220,7 @@ class BituneLM(TemplateLM):
     @torch.no_grad()
     def _answers(self, prompts: Sequence[list[int]], until: list[str], **settings: object) -> list[str]:
         ends = end_tokens(self._manager.model, self.tokenizer)
-        with self._manager.turn():
+        with self._manager.eval_turn():
             read = read_variants(self._manager, prompts, [(self._variant, prompt) for prompt in range(len(prompts))])
             start = read.ids.shape[1]
             stopping = [_Until(self.tokenizer, until, start)] if until else []

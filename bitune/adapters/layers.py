@@ -103,11 +103,26 @@ def check_layers(model: PreTrainedModel, adapter: str, name: str) -> None:
         )
 
 
-class BaseWeights:
-    """The base's parameters as they are now, to see whether PEFT changes them, and to put them back."""
+def switch(layer: BaseTunerLayer, adapter: str | None) -> None:
+    """Let a layer run with one adapter, or with none.
 
-    def __init__(self, model: PreTrainedModel):
-        self._data = [(parameter, parameter.data, _sample(parameter)) for parameter in model.parameters()]
+    Not by PEFT's `set_adapter` and `enable_adapters`: they also freeze parameters, for a moment at least, and a backward pass that
+    goes on in another thread would drop their gradients.
+    """
+    layer._disable_adapters = adapter is None
+    if adapter is not None:
+        layer._active_adapter = [adapter]
+
+
+class BaseWeights:
+    """The base's parameters as they are now, to see whether PEFT changes them, and to put them back.
+
+    Args:
+        parameters: Of the bare base; those of adapters may be learning meanwhile.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]):
+        self._data = [(parameter, parameter.data, _sample(parameter)) for parameter in parameters]
 
     def restore(self) -> bool:
         """Put back what was replaced.

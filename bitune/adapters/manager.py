@@ -26,11 +26,12 @@ from bitune.adapters.layers import (
     check_same_tensors,
     is_plain_lora,
     rows_of_adapters,
+    switch,
     unwrap,
 )
-from bitune.adapters.turns import Holds, TurnQueue
+from bitune.adapters.turns import SharedModel
 from bitune.base.fingerprint import fingerprint
-from bitune.errors import CheckpointError, UnknownNameError, UnsupportedModelError, reason
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError, reason
 from bitune.modeling.support import check_supported
 
 Result = TypeVar("Result")
@@ -39,7 +40,7 @@ _PREFIX = "base_model.model."  # before every key in a PEFT folder
 _DOES_NOT_FIT = (ValueError, TypeError, NotImplementedError, re.error)
 
 
-class AdapterManager:
+class AdapterManager(SharedModel):
     """The adapters of one base. Get it with `AdapterManager.of(model)`: everybody who shares a base shares its manager."""
 
     def __init__(self, model: PreTrainedModel):
@@ -49,18 +50,13 @@ class AdapterManager:
             )
         self.layout = check_supported(model)
         self.fingerprint = fingerprint(model)
-        self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.model = model
+        self._base_parameters = list(model.parameters())
+        super().__init__(model)
         self._configs: dict[str, PeftConfig] = {}
         self._given: set[str] = set()
         self._layers = []
         self._trainable: set[str] = set()
         self._active: str | None = None
-        self._set_up_threads()
-
-    def _set_up_threads(self) -> None:
-        self._turns = TurnQueue()
-        self._holds = Holds()
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "AdapterManager":
@@ -73,12 +69,8 @@ class AdapterManager:
                 _REGISTRY[id(model)] = manager
             return manager
 
-    def __getstate__(self) -> dict:  # a base that is copied or pickled with its manager gets one of its own
-        return {key: value for key, value in vars(self).items() if key not in ("_turns", "_holds")}
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        self._set_up_threads()
+    def __setstate__(self, state: dict) -> None:  # a base that is copied or pickled with its manager has one of its own
+        super().__setstate__(state)
         with _REGISTRY_LOCK:
             _REGISTRY[id(self.model)] = self
 
@@ -111,7 +103,7 @@ class AdapterManager:
         check_switchable(config, f"Adapter {wanted!r}")
         with self.turn():
             name = self._free_name(wanted)
-            base_weights = BaseWeights(self.model)
+            base_weights = BaseWeights(self._base_parameters)
             try:
                 with warnings.catch_warnings():
                     # PEFT asks transformers for a property under its old name.
@@ -138,7 +130,7 @@ class AdapterManager:
                 raise
             if trainable:
                 self._trainable.add(name)
-            self._activate(None)
+            self._set_gradients()
         return name
 
     def remove(self, *names: str) -> None:
@@ -148,6 +140,8 @@ class AdapterManager:
         would never end (see `Holds.last_of`).
         """
         with self._holds.last_of(names, lambda: self._check_known(names), waits=not self._turns.is_mine), self.turn():
+            if self._active in names:
+                raise ConfigError(f"Adapter {self._active!r} is running; remove it after that.")
             for name in names:
                 self._take_off(name)
 
@@ -173,11 +167,10 @@ class AdapterManager:
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
-    @contextmanager
-    def turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
-        """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
-        with self._turns.turn(cancelled):
-            yield
+    @property
+    def base_parameters(self) -> int:
+        """How many numbers the bare base holds."""
+        return sum(parameter.numel() for parameter in self._base_parameters)
 
     def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
@@ -244,6 +237,11 @@ class AdapterManager:
                 f"This base already carries {kinds.pop().value} adapters and PEFT cannot put {config.peft_type.value} beside them; "
                 "load the base a second time for it."
             )
+        if foreign := [layer for layer in adapter_layers(self.model) if vars(layer).get("bitune_manager") is not self]:
+            raise UnsupportedModelError(
+                f"PEFT put {len(foreign)} layers of somebody else's adapter on this base meanwhile; take them off (PeftModel.unload())."
+            )
+        active = self._active
         self._configs[name] = config
         try:
             inject_adapter_in_model(config, self.model, name)
@@ -253,6 +251,7 @@ class AdapterManager:
             for layer in self._layers:
                 layer.bitune_manager = self
                 layer.train(self.model.training)  # PEFT makes them in train mode, where dropout is on
+            self._activate(active)
 
     def _take_off(self, name: str) -> None:
         """Remove an adapter, also one that was injected in part only. Needs a turn."""
@@ -262,23 +261,24 @@ class AdapterManager:
             self._layers, self._active = [], None
             unwrap(self.model)
             return
+        active = self._active if self._active in self.names else None
         self._activate(self.names[0])  # PEFT warns if it has to choose
         for layer in self._layers:
             layer.delete_adapter(name)
         self.model.peft_config.pop(name, None)
-        self._activate(None)
+        self._activate(active)
+        self._set_gradients()
 
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter
         for layer in self._layers:
-            if adapter is not None:
-                layer.enable_adapters(True)
-                layer.set_adapter(adapter, inference_mode=True)
-            else:
-                layer.enable_adapters(False)
-            # PEFT freezes whatever is not active; here both adapters of a model learn at once.
-            if self._trainable:
-                layer.set_requires_grad(sorted(self._trainable), True)
+            switch(layer, adapter)
+
+    def _set_gradients(self) -> None:
+        """Both adapters of a model learn at once, and those of others do not; PEFT would let the active one learn alone."""
+        for layer in self._layers:
+            layer.set_requires_grad(list(self.names), False)
+            layer.set_requires_grad(sorted(self._trainable), True)
 
     def _free_name(self, wanted: str) -> str:
         number, name = 1, wanted

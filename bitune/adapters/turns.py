@@ -1,9 +1,11 @@
-"""Who may use a base now, one thread at a time, first come, first served; and what on it must not be removed. Knows no model."""
+"""Who may use a base now, one thread at a time, first come, first served; and what on it must not be removed."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+
+from torch import nn
 
 from bitune.errors import ConfigError
 
@@ -37,11 +39,15 @@ class TurnQueue:
         Raises:
             TurnCancelled: `cancelled` was set before the turn came.
         """
-        self._acquire(cancelled)
+        depth = self._depth if self.is_mine else 0
         try:
+            self._acquire(cancelled)
             yield
         finally:
-            self._release()
+            if (
+                self.is_mine and self._depth > depth
+            ):  # not where it left the line; but also where Ctrl+C came right after the turn
+                self._release()
 
     @property
     def is_mine(self) -> bool:
@@ -148,3 +154,36 @@ class Holds:
         finally:
             with self._changed:
                 self._removing.difference_update(adapters)
+
+
+class SharedModel:
+    """A model that threads use in turns. Copied or pickled with its turns, it has a line of its own."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self._turns, self._holds = TurnQueue(), Holds()
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in vars(self).items() if key not in ("_turns", "_holds")}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _turns=TurnQueue(), _holds=Holds())
+
+    @contextmanager
+    def turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
+        """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
+        with self._turns.turn(cancelled):
+            yield
+
+    @contextmanager
+    def eval_turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
+        """A turn in eval mode, also while somebody trains on this base between two of their turns: dropout is theirs alone."""
+        with self.turn(cancelled):
+            training = [module for module in self.model.modules() if module.training]
+            try:
+                for module in training:
+                    module.training = False
+                yield
+            finally:
+                for module in training:
+                    module.training = True

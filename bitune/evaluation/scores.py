@@ -155,7 +155,7 @@ def _by_variant(values: Sequence[Result], variants: int) -> list[list[Result]]:
 def _score_batch(
     manager: AdapterManager, variants: Sequence[Variant], questions: Sequence[Question]
 ) -> list[list[list[Likelihood]]]:
-    with manager.turn():
+    with manager.eval_turn():
         prompts = _read(manager, variants, [question.prompt_ids for question in questions])
         choices = [(row, choice) for row, at in enumerate(prompts.rows) for choice in questions[at.prompt].choices]
         values = likelihoods(prompts, [row for row, _ in choices], [choice for _, choice in choices])
@@ -173,7 +173,7 @@ def _answer_batch(
     max_new_tokens: int,
 ) -> list[list[list[int]]]:
     config = eval_generation_config(ends, max_new_tokens=max_new_tokens)
-    with manager.turn():
+    with manager.eval_turn():
         read = _read(manager, variants, prompts)
         batches = generate(read, generation_config=config)
     answers: list[list[int]] = [[] for _ in read.rows]

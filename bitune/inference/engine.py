@@ -79,8 +79,6 @@ class Engine:
             heads=self.manager.layout.heads,
         )
 
-    # --- what is loaded -----------------------------------------------------------------------------------------------
-
     def add_checkpoint(
         self, source: str | os.PathLike, name: str | None = None, *, allow_other_base: bool = False
     ) -> CheckpointFacts:
@@ -159,8 +157,6 @@ class Engine:
         if name not in self.checkpoints:
             raise UnknownNameError("checkpoint", name, self.checkpoints)
         return [json.loads(line) for line in (self._entries[name].model.log or "").splitlines()]
-
-    # --- requests -----------------------------------------------------------------------------------------------------
 
     def stream(
         self,
@@ -258,8 +254,11 @@ class Engine:
         request = self._request(prompt, variants, template, what_ifs)
         if not answer:
             return dict.fromkeys(request.variants, 0.0)
+        length, context = max(map(len, request.ids.values())) + len(answer), self.manager.layout.context
+        if length > context:
+            raise PromptError(f"Prompt and answer have {length:,} tokens and the model reads {context:,}.")
         rows = [(variant, index) for index, variant in enumerate(request.variants.values())]
-        with self._holding(request), torch.no_grad(), self.manager.turn():
+        with self._holding(request), torch.no_grad(), self.manager.eval_turn():
             prompts = read_variants(self.manager, list(request.ids.values()), rows)
             values = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
         return {name: likelihood.sum for name, likelihood in zip(request.variants, values, strict=True)}

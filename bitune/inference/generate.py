@@ -49,7 +49,7 @@ def generate(
     """
     clock = time.monotonic()
     with torch.no_grad():
-        with manager.turn(cancelled):
+        with manager.eval_turn(cancelled):
             started()
             decoders = read_prompts(manager, variants, prompts, cancelled)
         processors = [sampling(settings) for _ in decoders]  # the same draws for every batch
@@ -57,7 +57,7 @@ def generate(
             for decoder, processor in zip(decoders, processors, strict=True):
                 rows = [answers[row] for row in decoder.rows]
                 if not all(answer.is_finished for answer in rows):
-                    with manager.turn(cancelled), decoder.active():
+                    with manager.eval_turn(cancelled), decoder.active():
                         decode_tokens(decoder, processor, rows, cancelled, clock)
 
 

@@ -6,7 +6,7 @@ Knows an engine; every factor is a what-if, so all of them are rows of one batch
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from bitune.errors import ConfigError
+from bitune.errors import ConfigError, UnknownNameError
 from bitune.inference.engine import Engine
 from bitune.schema.results import SweepPoint
 from bitune.schema.variants import WhatIf
@@ -49,10 +49,13 @@ def stream_sweep(
         raise ConfigError("No factor is given; a sweep needs at least one between 0 and 2.")
     learned = engine.mixing(variant)
     what_ifs = {f"{variant} scaled, {index}": WhatIf(variant, learned.scaled(factor)) for index, factor in enumerate(factors)}
+    checkpoint = engine.variants[variant]
     updates = engine.stream(prompt, [variant, *what_ifs], template=template, max_new_tokens=max_new_tokens, what_ifs=what_ifs)
     with closing(updates):
         for last in updates:
             yield [SweepPoint(factor, last[name], None) for factor, name in zip(factors, what_ifs, strict=True)]
     answer = last[variant].token_ids
+    if engine.variants.get(variant) is not checkpoint:  # another one of this name would be asked about this one's answer
+        raise UnknownNameError("variant", variant, engine.variants)
     scores = engine.log_probabilities(prompt, list(what_ifs), answer, template=template, what_ifs=what_ifs)
     yield [SweepPoint(factor, last[name], scores[name]) for factor, name in zip(factors, what_ifs, strict=True)]

@@ -181,6 +181,11 @@ class BituneModel(nn.Module):
             self.manager.remove(*self.names.values())
         self.names = {}
 
+    def train(self, mode: bool = True) -> "BituneModel":
+        """Set training mode, base included; in a turn, as another thread may be answering on this base."""
+        with self.manager.turn():
+            return super().train(mode)
+
     @property
     def device(self) -> torch.device:
         """Where token ids go."""

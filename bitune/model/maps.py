@@ -32,7 +32,7 @@ def attention_maps(
         if not 0 <= layer < manager.layout.layers:
             raise ConfigError(f"There is no layer {layer}; this base has layers 0 to {manager.layout.layers - 1}.")
     ids = torch.tensor([list(prompt_ids)], device=input_device(manager.model))
-    with manager.turn():
+    with manager.eval_turn():
         passes, summaries = _pass_maps(manager, variant, ids, layers)
         answer, moved = _answer_maps(manager, variant, ids, answer_ids, layers)
     return AttentionMaps(tuple(layers), passes, summaries, answer, *moved)

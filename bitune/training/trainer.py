@@ -53,8 +53,7 @@ def train(
     trainer = BituneTrainer(model, settings, arguments, pairs, validation)
     model.train()
     try:
-        with model.manager.under_autocast() if settings.bf16 else nullcontext():
-            figures = _run(trainer, settings, last_checkpoint(output) if resume else None)
+        figures = _run(trainer, settings, last_checkpoint(output) if resume else None)
     finally:
         model.eval()
     model.log = trainer.log_text()
@@ -130,7 +129,9 @@ class BituneTrainer(Trainer):
 
     def compute_loss(self, model, inputs, *arguments, **named):
         """The loss, with the attention kernel that is fastest for this batch."""
-        with _attention_kernels(inputs["prompt_ids"]):
+        manager = self._bare_model().manager
+        casts = manager.under_autocast() if self._settings.bf16 else nullcontext()
+        with manager.turn(), casts, _attention_kernels(inputs["prompt_ids"]):
             return super().compute_loss(model, inputs, *arguments, **named)
 
     def create_optimizer(self, model=None):
