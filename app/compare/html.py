@@ -40,7 +40,7 @@ def answers(update: Update, views: Mapping[str, VariantView], recording: Recordi
     compared = f"The others are compared with {first.variant}." if others and update.done else ""
     columns = [column(first, views, [(first.text, False)], compared, update.phase)]
     for completion in others:
-        if update.done:
+        if update.done and (first.text or completion.text):
             parts = difference(first.text, completion.text)
             columns.append(column(completion, views, parts.pieces, in_words(parts, first.variant)))
         else:

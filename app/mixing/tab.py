@@ -28,8 +28,8 @@ SWEEP = (
     "whether the learned ratios are the ones that like their own answer best."
 )
 TRAINING = (
-    "The same ratios, step by step, one row a layer, in the colours of the bars; below them the loss of all chosen checkpoints on one "
-    "axis. Look for when the layers part, and whether the loss falls at that time."
+    "The same ratios, step by step, one row a layer: blue where the first reading counts more, orange where the second does. Below them "
+    "the loss of all chosen checkpoints on one axis. Look for when the layers part, and whether the loss falls at that time."
 )
 TOGETHER = '<label class="bt-together"><input type="checkbox" id="bt-together"> Move keys and values together</label>'
 # Where the sliders stand is known in the browser alone until it is asked for.

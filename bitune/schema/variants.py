@@ -87,6 +87,8 @@ class MixingRatios:
 
     def with_layers(self, first: int, last: int, alpha: float) -> "MixingRatios":
         """These ratios, with `alpha` in layers `first` to `last`, both included, for keys and values."""
+        if first > last:
+            raise ConfigError(f"Layers {first} to {last} run backwards; give the lower one first.")
         if not 0 <= first <= last < self.layers:
             raise ConfigError(f"Layers {first} to {last} are not among the layers 0 to {self.layers - 1}.")
 

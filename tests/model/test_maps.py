@@ -272,8 +272,10 @@ def test_scaling_goes_from_one_pass_to_the_other():
     assert ratios.with_layers(1, 1, 0.5) == MixingRatios((0.2, 0.5), (0.0, 0.5))
     with pytest.raises(ConfigError):
         ratios.scaled(2.5)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="not among the layers 0 to 1"):
         ratios.with_layers(1, 2, 0.5)
+    with pytest.raises(ConfigError, match="run backwards"):
+        ratios.with_layers(1, 0, 0.5)
 
 
 def test_a_sweep_goes_through_the_learned_answer(engine):
