@@ -14,7 +14,7 @@ from transformers import Cache
 
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left, pad_right
-from bitune.model.generation_config import copies_per_row
+from bitune.model.generation_config import copies_per_row, with_cache
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.cache import take_rows
 from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
@@ -107,7 +107,7 @@ def generate(prompts: PromptCache, **arguments: object) -> list[tuple[list[int],
         ids, mask, cache = prompts.take(rows)
         if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
             cache.batch_repeat_interleave(copies)
-        return manager.model.generate(ids, attention_mask=mask, **{**arguments, "use_cache": True, **cache_input(cache)})
+        return manager.model.generate(ids, attention_mask=mask, **with_cache(arguments), **cache_input(cache))
 
     return manager.run(prompts.adapters(range(len(prompts.rows))), run)
 

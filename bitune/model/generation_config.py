@@ -1,5 +1,6 @@
 """Settings of transformers' `generate`: which ones a measurement uses, and which ones would pass by a mixed cache."""
 
+import copy
 import reprlib
 from collections.abc import Mapping, Sequence
 
@@ -36,6 +37,16 @@ def eval_generation_config(ends: Sequence[int], **settings: object) -> Generatio
     plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     pad = ends[0] if ends else 0
     return GenerationConfig(**{**plain, **settings}, eos_token_id=list(ends) or None, pad_token_id=pad)
+
+
+def with_cache(arguments: Mapping[str, object]) -> dict[str, object]:
+    """The arguments of `generate` with the cache in use, whatever the base's generation_config.json says."""
+    config = arguments.get("generation_config")
+    if config is None:
+        return {**arguments, "use_cache": True}
+    config = copy.deepcopy(config)
+    config.use_cache = True  # beside a config, transformers takes no single arguments any more
+    return {**arguments, "generation_config": config}
 
 
 def copies_per_row(default: GenerationConfig, arguments: Mapping[str, object]) -> int:

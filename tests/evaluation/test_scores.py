@@ -80,6 +80,23 @@ def test_answers_are_those_of_generate(setting):
     assert any(answers["qa"])
 
 
+def test_a_base_that_wants_no_cache_answers_from_the_mixed_one(setting, caplog):
+    """`use_cache: false` in a base's generation_config.json would read the prompt anew, past what was mixed."""
+    manager, variants, models, questions = setting
+    prompts = [question.prompt_ids for question in questions]
+    expected = answer(manager, variants, prompts, max_new_tokens=6, ends=[257])
+    ids_of_one = torch.tensor([prompts[0]])
+    tokens = models["qa"].generate(ids_of_one, max_new_tokens=6, do_sample=False)
+    defaults = manager.model.generation_config
+    defaults.use_cache = False
+    try:
+        assert answer(manager, variants, prompts, max_new_tokens=6, ends=[257]) == expected
+        assert torch.equal(models["qa"].generate(ids_of_one, max_new_tokens=6, do_sample=False), tokens)
+    finally:
+        defaults.use_cache = True
+    assert "deprecated" not in caplog.text
+
+
 def test_best_by_acc_and_by_acc_norm():
     # By the sum the short choice wins (-2 > -4), by the mean per token the long one (-1 > -2).
     scores = [Likelihood(-2.0, False), Likelihood(-4.0, True)]
