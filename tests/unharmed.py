@@ -27,6 +27,11 @@ def bare(model) -> torch.Tensor:
         return model(PROMPT).logits
 
 
+def hooks(model) -> int:
+    """How many forward hooks hang on the modules."""
+    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
+
+
 def state_of(model) -> dict[str, object]:
     """All that a failed load must leave alone, apart from the logits."""
     return {

@@ -154,9 +154,10 @@ class Engine:
 
     def training_log(self, name: str) -> list[dict]:
         """The entries of a checkpoint's training_log.jsonl; empty if it came without one."""
-        if name not in self.checkpoints:
+        entry = self._entries.get(name)  # looked up once: another thread may remove it
+        if entry is None or entry.model is None:
             raise UnknownNameError("checkpoint", name, self.checkpoints)
-        return [json.loads(line) for line in (self._entries[name].model.log or "").splitlines()]
+        return [json.loads(line) for line in (entry.model.log or "").splitlines()]
 
     def stream(
         self,

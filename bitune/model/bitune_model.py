@@ -129,9 +129,10 @@ class BituneModel(nn.Module):
         """Load a checkpoint folder of the authors' research code on `base`; see reference.read_reference."""
         base = _resolve(base)
         checkpoint = read_reference(folder)
-        # The authors' folders do not identify the weights; from here on this model knows which it runs on.
-        config = replace(checkpoint.config, base=describe(base, name=checkpoint.config.base.id))
-        return cls.from_checkpoint(replace(checkpoint, config=config), base, trainable=trainable)
+        # The authors' folders do not identify the weights. The turn keeps the manager, so that both lines meet the same one.
+        with AdapterManager.of(module_of(base)).turn():
+            config = replace(checkpoint.config, base=describe(base, name=checkpoint.config.base.id))
+            return cls.from_checkpoint(replace(checkpoint, config=config), base, trainable=trainable)
 
     @classmethod
     def from_checkpoint(
@@ -261,9 +262,8 @@ class BituneModel(nn.Module):
 
     def to_checkpoint(self, state: Mapping[str, Tensor] | None = None) -> Checkpoint:
         """Everything that is saved, copied to the CPU. `state`: this model's whole state dict where it lies in shards elsewhere."""
-        inner = None
-        if state is not None:
-            inner = {key.removeprefix("base."): value for key, value in state.items() if key.startswith("base.")}
+        base_keys = [key for key in state or () if key.startswith("base.")]
+        inner = None if state is None else {key.removeprefix("base."): state[key] for key in base_keys}
         adapters = {
             slot: Adapter(self.manager.config(name), self.manager.weights(name, inner)) for slot, name in self.names.items()
         }

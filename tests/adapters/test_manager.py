@@ -14,7 +14,7 @@ from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.base.fingerprint import fingerprint, same_weights
 from tests.tiny import bitune_on, randomized, tiny_model
-from tests.unharmed import ANSWER, PROMPT, bare, scores
+from tests.unharmed import ANSWER, PROMPT, bare, hooks, scores
 
 KINDS = ["lora", "dora", "ia3"]
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
@@ -24,10 +24,6 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 def under(manager: AdapterManager, adapter: str | None) -> torch.Tensor:
     with manager.active_adapter(adapter):
         return bare(manager.model)
-
-
-def hooks(model) -> int:
-    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
 def wrapped(model) -> list[str]:

@@ -14,7 +14,9 @@ from bitune.adapters.layers import adapter_layers
 from bitune.adapters.manager import AdapterManager
 from bitune.inference.generate import TOKENS_A_TURN
 from bitune.model.decoding import Decoder
-from tests.tiny import bitune_on, ids, tiny_base
+from tests.authors import write_reference
+from tests.tiny import bitune_on, ids, tiny_base, tiny_model
+from tests.unharmed import hooks
 
 PROMPTS = ("Which way does it read?", "Another visitor's prompt", "x", "A third one, somewhat longer than the others: 1 2 3")
 
@@ -38,10 +40,6 @@ def engine(tmp_path):
         engine.add_checkpoint(tmp_path / name)
     engine.folder = tmp_path
     return engine
-
-
-def hooks(model) -> int:
-    return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
 
 
 def answered(updates) -> dict[str, tuple]:
@@ -261,6 +259,10 @@ def test_a_model_on_a_fresh_base_has_the_one_manager(monkeypatch, tmp_path):
     assert len(made) == 1
     BituneModel.from_pretrained(tmp_path / "one", base=tiny_base())
     assert len(made) == 2
+    folder = write_reference(tmp_path / "reference", tiny_model())
+    made.clear()
+    BituneModel.from_reference(folder, base=tiny_base())
+    assert len(made) == 1
 
 
 def test_saving_and_loading_while_others_add_and_remove(engine, tmp_path):
