@@ -4,7 +4,7 @@ import sys
 
 from app.compare.recorded import load_all
 from app.page import build_page
-from app.server import load_engine, serve
+from app.server import check_temporary_folder, load_engine, serve
 from app.settings import Settings
 from bitune.errors import BituneError
 
@@ -13,6 +13,7 @@ def main() -> None:
     """Parse, build, launch."""
     try:
         settings = Settings.from_command_line()
+        check_temporary_folder()
         serve(build_page(load_engine(settings), load_all(), settings.data), settings)
     except BituneError as error:
         sys.exit(f"bitune: {error}")

@@ -1,13 +1,16 @@
 """From settings to a served page: load the base and its checkpoints, then launch."""
 
+import os
+import tempfile
 from importlib.util import find_spec
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 import bitune
 from app.settings import Settings
 from app.ui.theme import look
-from bitune.errors import ConfigError, WrongBaseError
+from bitune.errors import ConfigError, WrongBaseError, disk_failure
 
 
 def load_engine(settings: Settings) -> bitune.Engine:
@@ -23,6 +26,22 @@ def load_engine(settings: Settings) -> bitune.Engine:
                 raise
             print(f"Left out {source}: {error}", flush=True)
     return engine
+
+
+def check_temporary_folder() -> None:
+    """ConfigError where Gradio cannot write into its folder of temporary files: found out before a base is loaded."""
+    folder = os.environ.get("GRADIO_TEMP_DIR", "the system's temporary folder")
+    try:
+        folder = get_upload_folder()
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        failure = disk_failure(error)
+        raise ConfigError(
+            f"The page cannot keep temporary files in {folder}: {failure.cause}; {failure.remedy}, or set GRADIO_TEMP_DIR to "
+            "another one."
+        ) from error
 
 
 def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:

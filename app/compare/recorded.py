@@ -5,9 +5,9 @@ Only plain values are stored: reading a recording needs no model.
 
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from app.compare.request import CompareRequest
@@ -22,7 +22,7 @@ FOLDER = ASSETS / "recorded"
 SPECIMEN_TOKENS = 48  # short enough that three answers fit on the first screen
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
 class Recording:
     """One request and its answers. `base` and `recorded`, the day, stand in the note above them."""
 
@@ -33,6 +33,16 @@ class Recording:
     views: dict[str, VariantView]
     update: Update
 
+    @model_validator(mode="after")
+    def every_answer_can_be_shown(self) -> Self:
+        """Answers, prompts, numbers of tokens and views are tables of the same variants."""
+        answers, prompts, tokens = self.update.completions, self.update.prompts, self.update.prompt_tokens
+        if not answers or not answers.keys() == prompts.keys() == tokens.keys() <= self.views.keys():
+            raise ValueError("its answers, prompts, numbers of tokens and views are not of the same variants")
+        if any(completion.variant != name for name, completion in answers.items()):
+            raise ValueError("an answer stands under the name of another variant")
+        return self
+
 
 FILE = TypeAdapter(Recording)
 
@@ -42,13 +52,15 @@ def to_json(recording: Recording) -> str:
     return FILE.dump_json(recording, indent=1).decode() + "\n"
 
 
-def from_json(content: str) -> Recording:
-    """The recording in a file; DataError where it is not one of this format."""
+def read(path: Path) -> Recording:
+    """The recording in a file; DataError, which names the file, where it is not one of this format."""
     try:
-        return FILE.validate_json(content)
+        return FILE.validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
     except (ValidationError, BituneError) as error:
-        cause = first_problem(error) if isinstance(error, ValidationError) else error
-        raise DataError(f"This is not a recording: {cause}. Make it again with python -m app.record.") from error
+        cause = first_problem(error) if isinstance(error, ValidationError) else str(error).rstrip(".")
+        raise DataError(f"{path.name} is not a recording: {cause}. Make it again with python -m app.record.") from error
 
 
 def path_of(example: Example, folder: Path = FOLDER) -> Path:
@@ -59,7 +71,7 @@ def path_of(example: Example, folder: Path = FOLDER) -> Path:
 def load_all(folder: Path = FOLDER) -> dict[str, Recording]:
     """The recordings there are, by key of their example; examples without one are left out."""
     paths = {example.key: path_of(example, folder) for example in EXAMPLES}
-    return {key: from_json(path.read_text(encoding="utf-8")) for key, path in paths.items() if path.exists()}
+    return {key: read(path) for key, path in paths.items() if path.exists()}
 
 
 def record(engine, example: Example) -> Recording:

@@ -6,8 +6,9 @@ Checked here is what only the page knows; the engine checks prompt, numbers and 
 from collections.abc import Iterable, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from app.ui.checks import Names, Whole
@@ -15,8 +16,10 @@ from app.ui.prompt_templates import TEMPLATES
 from app.ui.validation import checked
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
+from bitune.inference.sampling import GenerationSettings
 
 MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
+MAX_LINKED_SEED = 2**53 - 1  # a browser keeps numbers as doubles: a larger seed would become another one on the page
 
 
 def limited(tokens: object) -> object:
@@ -58,7 +61,10 @@ class CompareRequest:
 
 
 class Link(BaseModel):
-    """What the address of a shared link may hold; everything in it is text at first."""
+    """What the address of a shared link may hold; everything in it is text at first.
+
+    `variants`: names separated by commas; in a name, `,` and `%` are percent-encoded.
+    """
 
     prompt: str
     variants: str = ""
@@ -66,14 +72,26 @@ class Link(BaseModel):
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: int = 0
+    seed: Annotated[int, Field(le=MAX_LINKED_SEED)] = 0
 
 
 def from_query(query: Mapping[str, str], variants: Iterable[str]) -> CompareRequest | None:
-    """The request in the address of a shared link, or None where there is none; `variants` are those loaded here."""
+    """The request in the address of a shared link.
+
+    Args:
+        query: The parameters of the address.
+        variants: All that are loaded here; a link that names none asks for them.
+
+    Returns:
+        None where the address holds no prompt. The variants are those that the link names, loaded here or not.
+
+    Raises:
+        ConfigError: A setting in the link is no value that the engine takes.
+    """
     if "prompt" not in query:
         return None
-    values = checked(Link, query, "The link").model_dump(exclude_unset=True)
-    known = tuple(variants)
-    chosen = tuple(name for name in values.pop("variants", "").split(",") if name in known)
-    return CompareRequest(variants=chosen or known, **values)
+    link = checked(Link, query, "The link")
+    GenerationSettings(link.max_new_tokens, link.temperature, link.top_p, link.seed)
+    values = link.model_dump(exclude_unset=True)
+    named = tuple(unquote(name) for name in values.pop("variants", "").split(",") if name)
+    return CompareRequest(variants=named or tuple(variants), **values)

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.request import MAX_NEW_TOKENS, from_query
+from app.ui.checks import shown
 from app.ui.events import AT_ONCE, ONE_AT_A_TIME, PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, Updates, api, listen
@@ -25,12 +26,15 @@ SAMPLING = (
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
 )
 FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
+NOT_HERE = "The link also names {}, not loaded here."
 FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers."
 # Builds the address from the fields themselves, so it holds what stands on the page and not what ran last.
 COPY_LINK = """(...values) => {
     const url = new URL(window.location.href);
     const names = %s;
-    for (const [index, name] of names.entries()) url.searchParams.set(name, String(values[index] ?? ""));
+    const inList = (name) => name.replace(/[%%,]/g, encodeURIComponent);
+    const asText = (value) => (Array.isArray(value) ? value.map(inList).join(",") : String(value ?? ""));
+    for (const [index, name] of names.entries()) url.searchParams.set(name, asText(values[index]));
     window.history.replaceState(null, "", url);
     if (navigator.clipboard) navigator.clipboard.writeText(url.href);
     return navigator.clipboard ? "Link copied" : "Link is in the address bar";
@@ -156,7 +160,10 @@ def wire_link(page: gr.Blocks, handlers: CompareHandlers, fields: Inputs, reques
         if linked is None:
             return {fields["prompt"]: gr.skip()}
         values = {component: getattr(linked, name) for name, component in fields.items()}
-        return {**values, fields["variants"]: list(linked.variants), **request.updates(Screen(empty(FROM_LINK)))}
+        loaded = [name for name in linked.variants if name in handlers.engine.variants]
+        unknown = [shown(name) for name in linked.variants if name not in loaded]
+        words = f"{FROM_LINK} {NOT_HERE.format(', '.join(unknown))}" if unknown else FROM_LINK
+        return {**values, fields["variants"]: loaded, **request.updates(Screen(empty(words)))}
 
     def failed(words: str) -> Updates:
         return request.updates(handlers.failed(words))

@@ -12,6 +12,8 @@ NUMBER = "which is not a number"
 EXACT = {"missing": "{} is missing", "extra_forbidden": "{} is none of them", "model_type": "this is none"}
 CAUSES = {
     **dict.fromkeys(("int_parsing", "int_type", "float_parsing", "float_type"), NUMBER),
+    "int_parsing_size": "which has too many digits",
+    "less_than_equal": "which is above {le}",
     "string_type": "which is not text",
     "list_type": "which is not a list",
     "literal_error": "which is not among {expected}",

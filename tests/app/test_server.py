@@ -1,5 +1,6 @@
 """The API over HTTP, with gradio_client, and the command line as a person starts it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,15 @@ def test_a_port_in_use_is_a_sentence(engine, url):
         server.serve(build_page(engine, {}), Settings(port=httpx.URL(url).port), wait=False)
 
 
+def test_a_temporary_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new" / "folder"))
+    server.check_temporary_folder()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "folder"))
+    with pytest.raises(ConfigError, match="cannot keep temporary files in .*file/folder.* set GRADIO_TEMP_DIR"):
+        server.check_temporary_folder()
+
+
 def test_shipped_checkpoints_of_another_base_are_left_out_and_chosen_ones_refused(tmp_path, monkeypatch, capsys):
     folder = tiny_folders(tmp_path)
     monkeypatch.setattr(server.bitune, "load_base", lambda source: tiny_base("qwen3"))
@@ -163,9 +173,10 @@ def test_shipped_checkpoints_of_another_base_are_left_out_and_chosen_ones_refuse
         server.load_engine(Settings("other", here.checkpoints, chosen=True))
 
 
-def start(*flags: str) -> subprocess.Popen:
+def start(*flags: str, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "app.py", "--host", "127.0.0.1", *flags]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, text=True, **pipes)
 
 
 def test_the_app_starts_from_the_command_line(tmp_path):
@@ -181,8 +192,9 @@ def test_the_app_starts_from_the_command_line(tmp_path):
         app.communicate()
 
 
-def test_a_start_that_fails_says_why_in_one_line(tmp_path):
-    app = start("--base", f"{tmp_path}/nothing", "--port", "0")
+@pytest.mark.parametrize("environment", [{}, {"GRADIO_TEMP_DIR": "/dev/null/x"}])
+def test_a_start_that_fails_says_why_in_one_line(tmp_path, environment):
+    app = start("--base", f"{tmp_path}/nothing", "--port", "0", **environment)
     _, errors = app.communicate(timeout=120)
     assert app.returncode == 1
     assert "Traceback" not in errors

@@ -1,10 +1,13 @@
 """Compare in a real Chromium, offline: what a visitor sees, does and is told."""
 
 import re
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
+from app.compare.request import from_query
+from app.compare.tab import COPY_LINK
 from app.ui.examples import EXAMPLES
 from tests.browser.served import served, tiny_engine
 from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, run, visit
@@ -119,9 +122,26 @@ def test_a_link_carries_prompt_and_settings(browser, url, page):
         expect(other.locator(".bt-empty")).to_contain_text("Press Run")
 
 
-def test_a_broken_link_is_a_sentence(browser, url):
-    for page in visit(browser, url, "desktop", "light", "?prompt=hi&temperature=hot"):
-        expect(page.get_by_role("alert")).to_contain_text("which is not a number")
+def test_names_with_commas_survive_a_link(page):
+    names = ("a,b", "50%", "a", "ä ö")
+    page.evaluate(COPY_LINK % ["variants"], list(names))
+    assert from_query({"prompt": "hi", **dict(parse_qsl(urlsplit(page.url).query))}, ()).variants == names
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("temperature=hot", "which is not a number"), (f"seed={'9' * 30}", "which is above"), ("top_p=nan", "nan")],
+)
+def test_a_broken_link_is_a_sentence(browser, url, setting, words):
+    for page in visit(browser, url, "desktop", "light", f"?prompt=hi&{setting}"):
+        expect(page.get_by_role("alert")).to_contain_text(words)
+
+
+def test_a_link_to_a_variant_that_is_not_here_says_so_and_runs_no_other(browser, url):
+    for page in visit(browser, url, "desktop", "light", "?prompt=hi&variants=ghost"):
+        expect(page.locator(".bt-empty")).to_contain_text("'ghost', not loaded here")
+        expect(page.locator("#bt-prompt textarea")).to_have_value("hi")
+        expect(page.locator("#bt-variants input:checked")).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from app.compare.handlers import CompareHandlers, Screen
-from app.compare.recorded import FOLDER, from_json, load_all, path_of, record, to_json
+from app.compare.recorded import FOLDER, load_all, path_of, read, record, to_json
 from app.ui.examples import EXAMPLES
 from app.ui.frame import screens
 from bitune.errors import DataError
@@ -129,9 +129,11 @@ def test_answers_for_programs_are_plain_json(handlers):
     assert answer["prompts"]["base"] == TEMPLATE.format(prompt="hello")
 
 
-def test_a_recording_is_shown_as_one(engine):
+def test_a_recording_is_shown_as_one(engine, tmp_path):
     recording = record(engine, EXAMPLES[0])
-    assert from_json(to_json(recording)) == recording
+    file = tmp_path / "a.json"
+    file.write_text(to_json(recording), encoding="utf-8")
+    assert read(file) == recording
     screen = CompareHandlers(engine, {EXAMPLES[0].key: recording}).first_screen()
     assert "Recorded" in screen.answers
     assert "tiny-llama" in screen.answers
@@ -147,9 +149,28 @@ def test_without_a_recording_words_stand_there(handlers):
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "update": 3}', '{"format": 1, "update": {}}']
 )
-def test_a_file_that_is_no_recording_is_refused(content):
-    with pytest.raises(DataError, match="not a recording"):
-        from_json(content)
+def test_a_file_that_is_no_recording_is_refused(tmp_path, content):
+    file = tmp_path / "a.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="a.json is not a recording"):
+        read(file)
+
+
+def test_a_recording_of_bytes_and_one_that_is_a_folder_are_refused(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xff{}")
+    (tmp_path / "b.json").mkdir()
+    for name, words in (("a.json", "not a recording"), ("b.json", "cannot be read")):
+        with pytest.raises(DataError, match=words):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("table", ["completions", "prompts", "prompt_tokens"])
+def test_a_recording_whose_tables_are_of_other_variants_is_refused(engine, tmp_path, table):
+    plain = json.loads(to_json(record(engine, EXAMPLES[0])))
+    del plain["update"][table]["lora"]
+    (tmp_path / "a.json").write_text(json.dumps(plain), encoding="utf-8")
+    with pytest.raises(DataError, match="same variants"):
+        read(tmp_path / "a.json")
 
 
 def test_recordings_are_found_by_their_example(engine, tmp_path):

@@ -33,21 +33,48 @@ def test_the_page_has_a_limit_of_its_own():
 
 def test_a_link_fills_in_what_it_names():
     query = {"prompt": "hi", "variants": "qa,ghost", "template": "none", "temperature": "0.5", "seed": "7", "__theme": "dark"}
-    assert from_query(query, VARIANTS) == CompareRequest(prompt="hi", variants=("qa",), template="none", temperature=0.5, seed=7)
+    variants = ("qa", "ghost")  # the page says which of them is not here
+    assert from_query(query, VARIANTS) == CompareRequest(prompt="hi", variants=variants, template="none", temperature=0.5, seed=7)
 
 
-def test_a_link_without_known_variants_takes_all():
-    assert from_query({"prompt": "hi", "variants": "ghost"}, VARIANTS).variants == VARIANTS
+def test_a_link_that_names_no_variant_takes_all_and_one_that_names_others_takes_none():
+    assert from_query({"prompt": "hi"}, VARIANTS).variants == VARIANTS
+    assert from_query({"prompt": "hi", "variants": ""}, VARIANTS).variants == VARIANTS
+    assert from_query({"prompt": "hi", "variants": "ghost"}, VARIANTS).variants == ("ghost",)
+
+
+def test_commas_in_names_are_encoded_in_a_link():
+    assert from_query({"prompt": "hi", "variants": "a%2Cb,50%25"}, ("a,b", "a", "b", "50%")).variants == ("a,b", "50%")
 
 
 def test_no_prompt_no_link():
     assert from_query({"temperature": "1"}, VARIANTS) is None
 
 
-@pytest.mark.parametrize("query", [{"seed": "x"}, {"max_new_tokens": "1e3"}, {"temperature": ""}, {"template": "mine"}])
-def test_a_broken_link_is_a_sentence(query):
-    with pytest.raises(ConfigError, match="The link says"):
+BROKEN = [
+    ({"seed": "x"}, "The link says seed='x', which is not a number"),
+    ({"max_new_tokens": "1e3"}, "which is not a number"),
+    ({"temperature": ""}, "which is not a number"),
+    ({"template": "mine"}, "which is not among"),
+    ({"seed": "9" * 30}, "which is above 9007199254740991"),
+    ({"seed": str(2**53)}, "which is above 9007199254740991"),
+    ({"seed": "9" * 5000}, "which has too many digits"),
+    ({"seed": "-1"}, "seed is -1; it must be"),
+    ({"temperature": "nan"}, "temperature is nan; it must be"),
+    ({"temperature": "inf"}, "temperature is inf; it must be"),
+    ({"top_p": "0"}, "top_p is 0"),
+    ({"top_p": "nan"}, "top_p is nan"),
+    ({"max_new_tokens": "0"}, "max_new_tokens is 0"),
+    ({"max_new_tokens": "100000"}, "at most 512"),
+]
+
+
+@pytest.mark.parametrize(("query", "words"), BROKEN, ids=[str(query)[:40] for query, _ in BROKEN])
+def test_a_broken_link_is_a_sentence(query, words):
+    with pytest.raises(ConfigError) as caught:
         from_query({"prompt": "hi", **query}, VARIANTS)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 def test_flags_come_before_the_environment():
