@@ -1,4 +1,4 @@
-"""What tests share: threads, the tiny base, the real default."""
+"""What tests share: threads, the option --margins, the tiny base, the real default."""
 
 import os
 
@@ -9,6 +9,8 @@ import pytest
 
 import bitune
 from tests.tiny import tiny_base
+
+pytest_plugins = ["tests.margins"]
 
 
 @pytest.fixture
