@@ -23,12 +23,19 @@ class DecoderLayout:
         heads: Query heads a layer.
         context: The longest input in tokens, prompt and answer together.
         windows: Layer type -> sliding window in tokens, None for a type that sees everything.
+        limit: The most tokens that can be run together at all: the end of a table of positions, or the length from which on every
+            further token changes all keys (`dynamic` rotary scaling), so that nothing cached stays true. None where there is no such
+            length: then a model runs beyond `context` too, for what that is worth.
+        rotary_switch: The rotary embedding takes other frequencies in a call of more tokens than this (`longrope`); calls beyond are
+            alike again. None where all lengths are alike.
     """
 
     layers: int
     heads: int
     context: int
     windows: Mapping[str, int | None]
+    limit: int | None = None
+    rotary_switch: int | None = None
 
     @classmethod
     def of(cls, config: PreTrainedConfig) -> "DecoderLayout":

@@ -1,5 +1,9 @@
 """Can this base run Bitune? Said once, when a base is taken, with the reason: never found out by a wrong answer later."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
@@ -7,6 +11,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from bitune.errors import BituneError, UnsupportedModelError, is_out_of_memory, reason
 from bitune.modeling.interface import attention_implementation, cache_input, decoder_config, input_device, position_input
 from bitune.modeling.masks import DecoderLayout, pass_masks
+from bitune.modeling.rotary import probe_lengths
 from bitune.schema.variants import Attention
 
 _ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
@@ -23,7 +28,20 @@ def check_supported(model: PreTrainedModel) -> DecoderLayout:
     attention_implementation(model)
     layout = DecoderLayout.of(model.config)
     _probe(model, layout)
-    return layout
+    with _eval_mode(model):
+        lengths = probe_lengths(model, layout)
+    context = layout.context if lengths.limit is None else min(layout.context, lengths.limit)
+    return replace(layout, context=context, limit=lengths.limit, rotary_switch=lengths.rotary_switch)
+
+
+@contextmanager
+def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _check_architecture(model: PreTrainedModel) -> None:
