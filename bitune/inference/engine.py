@@ -15,7 +15,7 @@ from bitune.adapters.kinds import kind_of
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
 from bitune.data.prompts import PromptTemplate
-from bitune.errors import ConfigError, PromptError, UnknownNameError
+from bitune.errors import ConfigError, UnknownNameError
 from bitune.inference.answer import Answer
 from bitune.inference.generate import generate
 from bitune.inference.request import BASE_NAME, NO_WHAT_IFS, Request, prepare, ratios_of
@@ -24,6 +24,7 @@ from bitune.inference.session import Prompts, Session
 from bitune.model.bitune_model import BituneModel
 from bitune.model.decoding import likelihoods, read_variants
 from bitune.model.generation_config import end_tokens
+from bitune.model.limits import check_given_answer, check_one_side
 from bitune.model.maps import attention_maps
 from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts
 from bitune.schema.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
@@ -195,7 +196,9 @@ class Engine:
         settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop if isinstance(stop, str) else tuple(stop))
         request = self._request(prompt, variants, template, what_ifs)
         ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
-        limit = min(max_new_tokens, self.manager.layout.context - max(map(len, request.ids.values())))
+        lengths = {name: len(ids) for name, ids in request.ids.items()}
+        limit = min(max_new_tokens, self.manager.layout.context - max(lengths.values()))
+        check_one_side(self.manager.layout, list(lengths.values()), [limit] * len(lengths))
         answers = [Answer(name, self.base.tokenizer, settings, limit, ends) for name in request.variants]
 
         def work(cancelled, started) -> None:
@@ -203,7 +206,6 @@ class Engine:
             with self._holding(request):
                 generate(self.manager, chosen, list(request.ids.values()), answers, settings, cancelled, started)
 
-        lengths = {name: len(ids) for name, ids in request.ids.items()}
         return Session(answers, Prompts(request.texts, lengths), work)
 
     def attention(
@@ -227,9 +229,7 @@ class Engine:
         request = self._request(prompt, [variant], template, what_ifs)
         ids, tokenizer = request.ids[variant], self.base.tokenizer
         answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
-        length, context = len(ids) + len(answer_ids), self.manager.layout.context
-        if length > context:
-            raise PromptError(f"Prompt and answer have {length:,} tokens and the model reads {context:,}.")
+        check_given_answer(self.base.model, self.manager.layout, [ids], answer_ids)
         with self._holding(request):
             maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
         texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
@@ -255,9 +255,7 @@ class Engine:
         request = self._request(prompt, variants, template, what_ifs)
         if not answer:
             return dict.fromkeys(request.variants, 0.0)
-        length, context = max(map(len, request.ids.values())) + len(answer), self.manager.layout.context
-        if length > context:
-            raise PromptError(f"Prompt and answer have {length:,} tokens and the model reads {context:,}.")
+        check_given_answer(self.base.model, self.manager.layout, list(request.ids.values()), answer)
         rows = [(variant, index) for index, variant in enumerate(request.variants.values())]
         with self._holding(request), torch.no_grad(), self.manager.eval_turn():
             prompts = read_variants(self.manager, list(request.ids.values()), rows)

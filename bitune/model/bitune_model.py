@@ -18,7 +18,9 @@ from bitune.checkpoints.publish import publish
 from bitune.checkpoints.reference import read_reference
 from bitune.errors import CheckpointError, ConfigError
 from bitune.model.decoding import PromptCache, generate, read_prompts, score
+from bitune.model.generation_config import as_asked
 from bitune.model.identity import check_base, describe, module_of, source_of
+from bitune.model.limits import check_batch
 from bitune.model.mixing import MixingCoefficients, check_initial_alpha
 from bitune.model.prefill import Row
 from bitune.modeling.interface import checkpoints_activations, input_device
@@ -218,14 +220,13 @@ class BituneModel(nn.Module):
             Logits [batch, A, vocabulary], and the cross-entropy in float32, a mean over all answer tokens of the batch.
 
         Raises:
-            ConfigError: Padding is on the other side, or gradient checkpointing is on in training.
+            ConfigError, PromptError: As in `limits.check_batch`; or gradient checkpointing is on in training.
         """
         if self.base.training and checkpoints_activations(self.base):
             # It would run a layer again in the backward pass, under another adapter.
             raise ConfigError("Gradient checkpointing is on; Bitune switches adapters between passes, so turn it off to train.")
-        answer_mask = _default_mask(answer_ids, answer_mask)
-        if not answer_mask[:, 0].all():
-            raise ConfigError("A row of answer_mask begins with 0; answers are padded on the right and have at least one token.")
+        prompt_mask, answer_mask = _default_mask(prompt_ids, prompt_mask), _default_mask(answer_ids, answer_mask)
+        check_batch(self.base, self.manager.layout, (prompt_ids, prompt_mask), (answer_ids, answer_mask))
         with self.manager.turn():
             prompts = self._read(prompt_ids, prompt_mask)
             ((_, logits),) = score(prompts, range(len(prompt_ids)), answer_ids, answer_mask, lambda _, logits: logits)
@@ -234,28 +235,29 @@ class BituneModel(nn.Module):
         return BituneOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
-    def generate(self, prompt_ids: Tensor, prompt_mask: Tensor | None = None, **arguments) -> Tensor:
+    def generate(self, prompt_ids: Tensor, prompt_mask: Tensor | None = None, **arguments) -> Tensor | ModelOutput:
         """Continue prompts with transformers' own `generate` on the mixed cache.
 
         Args:
             prompt_ids: int64 [batch, P], padded on the left.
             prompt_mask: Of the same shape, 1 on real tokens; default: all are real.
-            arguments: Those of transformers' `generate`.
+            arguments: Those of transformers' `generate`; bitune.model.generation_config says what the base's own settings add.
 
         Returns:
-            int64 [batch (x returned sequences), P + new], as transformers returns it.
+            int64 [batch (x returned sequences), P + new]; with `return_dict_in_generate` what transformers returns then.
 
         Raises:
-            ConfigError: An argument would read the prompt anew, past the mixed cache; or padding is on the right.
+            ConfigError, PromptError: As in `forward`; or an argument would pass by the mixed cache, or makes no sense.
         """
-        with self.manager.turn():
-            ((_, ids),) = generate(self._read(prompt_ids, prompt_mask), **arguments)
+        prompt_mask = _default_mask(prompt_ids, prompt_mask)
+        with self.manager.eval_turn():
+            asked = as_asked(self.base, prompt_ids, prompt_mask, arguments)
+            check_batch(self.base, self.manager.layout, (prompt_ids, prompt_mask), most_tokens=asked.most_tokens)
+            how = {"defaults": asked.defaults, "copies": asked.copies, **arguments}
+            ((_, ids),) = generate(self._read(prompt_ids, prompt_mask), **how)
         return ids
 
-    def _read(self, prompt_ids: Tensor, prompt_mask: Tensor | None) -> PromptCache:
-        prompt_mask = _default_mask(prompt_ids, prompt_mask)
-        if not prompt_mask[:, -1].all():
-            raise ConfigError("A row of prompt_mask ends with 0; prompts are padded on the left and have at least one token.")
+    def _read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> PromptCache:
         alphas = self.mixing() if self.mixing is not None else (None, None)
         rows = [Row(prompt, self._method.passes, *alphas, self._method.answer_adapter) for prompt in range(len(prompt_ids))]
         return read_prompts(self.manager, prompt_ids, prompt_mask, rows)

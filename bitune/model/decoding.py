@@ -3,9 +3,10 @@
 Everything above works with prompts, rows and tokens; caches, adapters and masks of an answer are handled here alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -14,13 +15,15 @@ from transformers import Cache
 
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left, pad_right
-from bitune.model.generation_config import copies_per_row, with_cache
+from bitune.model.generation_config import base_defaults
+from bitune.model.limits import check_ids
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.cache import take_rows
 from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
 from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")
+NO_DEFAULTS: Mapping[str, object] = MappingProxyType({})
 
 
 class Likelihood(NamedTuple):
@@ -82,34 +85,41 @@ def read_variants(
         prompts: Token ids.
         answers: The variant and the index of the prompt of each row.
         check: Called before every layer; what it raises ends the passes. A long prompt is one forward and may take a minute.
+
+    Raises:
+        ConfigError: An id is no token of the base: its tokenizer may know more than it does.
     """
+    for prompt in prompts:
+        check_ids(manager.model, "A prompt", prompt)
     ids, mask = pad_left(prompts, 0, input_device(manager.model))
     with before_each_layer(manager.model, check):
         return read_prompts(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
 
 
-def generate(prompts: PromptCache, **arguments: object) -> list[tuple[list[int], Tensor]]:
-    """Answer with transformers' own `generate`, on the prompts' cache.
+def generate(
+    prompts: PromptCache, *, defaults: Mapping[str, object] = NO_DEFAULTS, copies: int = 1, **arguments: object
+) -> list[tuple[list[int], Tensor]]:
+    """Answer with transformers' own `generate`, on the prompts' cache; in a turn.
 
     Args:
-        arguments: Those of transformers' `generate`.
+        defaults: What is taken from the base's generation_config.json besides the token ids; nothing, in a measurement.
+        copies: How many rows `generate` makes of each prompt: beams, or returned sequences.
+        arguments: Those of transformers' `generate`, as `generation_config.as_asked` lets them pass.
 
     Returns:
-        [(rows, ids), ...], one for each batch of adapters that run together; ids int64 [rows (x returned sequences), P + new].
-
-    Raises:
-        ConfigError: An argument would pass by the cache, see `copies_per_row`.
+        [(rows, ids), ...], one for each batch of adapters that run together; ids int64 [rows (x returned sequences), P + new],
+        or what else the arguments make `generate` return.
     """
     manager = prompts.manager
-    copies = copies_per_row(manager.model.generation_config, arguments)
 
     def run(rows: list[int]) -> Tensor:
         ids, mask, cache = prompts.take(rows)
         if copies > 1:  # generate() repeats ids and mask for beams, but not a cache that it is given
             cache.batch_repeat_interleave(copies)
-        return manager.model.generate(ids, attention_mask=mask, **with_cache(arguments), **cache_input(cache))
+        return manager.model.generate(ids, attention_mask=mask, **arguments, **cache_input(cache))
 
-    return manager.run(prompts.adapters(range(len(prompts.rows))), run)
+    with base_defaults(manager.model, defaults):
+        return manager.run(prompts.adapters(range(len(prompts.rows))), run)
 
 
 def score(
@@ -141,6 +151,8 @@ def score(
 
 def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Likelihood]:
     """The likelihood of each continuation (token ids) after the prompt of its row, in float32 from the model's logits."""
+    for continuation in continuations:
+        check_ids(prompts.manager.model, "A continuation", continuation)
     ids, mask = (tensor.to(prompts.ids.device) for tensor in pad_right(continuations, 0))
 
     def reduce(indices: list[int], logits: Tensor) -> list[Likelihood]:

@@ -1,30 +1,112 @@
-"""Settings of transformers' `generate`: which ones a measurement uses, and which ones would pass by a mixed cache."""
+"""Settings of transformers' `generate`: which of them a base's generation_config.json may choose, and which a person may give.
+
+transformers fills whatever is left unset in a call with the base's generation_config.json. What of that file is taken is decided here:
+
+- in a comparison or a measurement (engine, evaluation, harness): the token ids that begin, end and pad a text, nothing else;
+- in `BituneModel.generate`, which answers as transformers' own `generate` does: also what chooses the next token, how far an answer
+  goes and how it is searched for, `_WISHES` below;
+- nowhere: what would read the prompt past the mixed cache, or change the form of the result.
+"""
 
 import copy
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bitune.errors import ConfigError
+from bitune.errors import ConfigError, reason
+from bitune.modeling.interface import decoder_config
 
-# Ways of generating that read the prompt themselves, or bring a cache of their own.
-_PAST_THE_CACHE = (
-    "assistant_model",
-    "cache",
-    "cache_implementation",
-    "custom_generate",
-    "past_key_values",
-    "prompt_lookup_num_tokens",
-)
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+_FLAG, _WHOLE, _NUMBER, _LIST = (bool,), (int,), (int, float), (list, tuple)
+_WISHES: Mapping[str, tuple[type, ...]] = {
+    # how the next token is chosen
+    "do_sample": _FLAG,
+    "temperature": _NUMBER,
+    "top_k": _WHOLE,
+    "top_p": _NUMBER,
+    "min_p": _NUMBER,
+    "top_h": _NUMBER,
+    "typical_p": _NUMBER,
+    "epsilon_cutoff": _NUMBER,
+    "eta_cutoff": _NUMBER,
+    "repetition_penalty": _NUMBER,
+    "encoder_repetition_penalty": _NUMBER,
+    "no_repeat_ngram_size": _WHOLE,
+    "encoder_no_repeat_ngram_size": _WHOLE,
+    "bad_words_ids": _LIST,
+    "suppress_tokens": _LIST,
+    "begin_suppress_tokens": _LIST,
+    "sequence_bias": (dict, list),
+    "forced_bos_token_id": _WHOLE,
+    "forced_eos_token_id": (int, list),
+    "exponential_decay_length_penalty": _LIST,
+    "renormalize_logits": _FLAG,
+    "remove_invalid_values": _FLAG,
+    "watermarking_config": (object,),
+    # how far an answer goes
+    "max_length": _WHOLE,
+    "max_new_tokens": _WHOLE,
+    "min_length": _WHOLE,
+    "min_new_tokens": _WHOLE,
+    "max_time": _NUMBER,
+    "stop_strings": (str, list),
+    # how it is searched for
+    "num_beams": _WHOLE,
+    "num_return_sequences": _WHOLE,
+    "early_stopping": (bool, str),
+    "length_penalty": _NUMBER,
+}
+"""What `BituneModel.generate` takes from a base's generation_config.json, and the types that its values may have."""
+
+# Ways of generating that read the prompt, or a second one, themselves, or bring a cache of their own -> the value that changes nothing.
+_PAST_THE_CACHE: Mapping[str, object] = {
+    "assistant_early_exit": None,
+    "assistant_model": None,
+    "assistant_tokenizer": None,
+    "cache": None,
+    "cache_config": None,
+    "cache_implementation": None,
+    "cache_params": None,
+    "continuous_batching_config": None,
+    "custom_generate": None,
+    "guidance_scale": 1,
+    "is_assistant": False,
+    "negative_prompt_attention_mask": None,
+    "negative_prompt_ids": None,
+    "past_key_values": None,
+    "prefill_chunk_size": None,
+    "prompt_lookup_num_tokens": None,
+    "token_healing": False,
+    "use_cache": True,
+    "use_mtp": False,
+}
+# Ways of generating that transformers fetches as Python code from the Hub -> likewise.
+_FOREIGN_CODE: Mapping[str, object] = {
+    "constraints": None,
+    "dola_layers": None,
+    "force_words_ids": None,
+    "num_beam_groups": 1,
+    "penalty_alpha": 0,
+    "trust_remote_code": False,
+}
+_SET_BY_BITUNE = ("attention_mask", "input_ids", "inputs", "inputs_embeds", "position_ids", "token_type_ids")
+_LEFT_FOR_THE_ANSWER = ("stop_strings", "streamer", "tokenizer")  # a rehearsal must not write to a streamer
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
-    """Tokens that end an answer: the model's own, then the tokenizer's, which training puts behind every answer."""
-    configured = model.generation_config.eos_token_id
-    ends = [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
+    """Tokens that end an answer: the model's own, then the tokenizer's, which training puts behind every answer.
+
+    Raises:
+        ConfigError: The base's generation_config.json names what is no token of it.
+    """
+    _check_tokens(model, ("eos_token_id",))
     trained = None if tokenizer is None else tokenizer.eos_token_id
-    return tuple(dict.fromkeys([*ends, *([] if trained is None else [trained])]))
+    return tuple(dict.fromkeys([*_as_list(model.generation_config.eos_token_id), *([] if trained is None else [trained])]))
 
 
 def before_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
@@ -33,39 +115,129 @@ def before_end(tokens: list[int], ends: Sequence[int]) -> list[int]:
 
 
 def eval_generation_config(ends: Sequence[int], **settings: object) -> GenerationConfig:
-    """Settings for measuring: greedy unless told otherwise, with no penalty that the base comes with."""
-    plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    """Settings for measuring: greedy unless told otherwise, ended and padded by `ends`, with nothing else that the base comes with."""
     pad = ends[0] if ends else 0
-    return GenerationConfig(**{**plain, **settings}, eos_token_id=list(ends) or None, pad_token_id=pad)
+    return GenerationConfig(**{"do_sample": False, **settings}, eos_token_id=list(ends) or None, pad_token_id=pad)
 
 
-def with_cache(arguments: Mapping[str, object]) -> dict[str, object]:
-    """The arguments of `generate` with the cache in use, whatever the base's generation_config.json says."""
-    config = arguments.get("generation_config")
-    if config is None:
-        return {**arguments, "use_cache": True}
-    config = copy.deepcopy(config)
-    config.use_cache = True  # beside a config, transformers takes no single arguments any more
-    return {**arguments, "generation_config": config}
+@contextmanager
+def base_defaults(model: PreTrainedModel, taken: Mapping[str, object]) -> Iterator[None]:
+    """Until the end of the block, `generate` falls back on `taken` and the token ids alone of the base's generation_config.json.
+
+    To be used in a turn: the model is everybody's. Whoever reads its end tokens meanwhile finds them as they are.
+    """
+    before = model.generation_config
+    defaults = GenerationConfig()
+    for name, value in {**{name: vars(before)[name] for name in TOKENS}, **taken}.items():
+        setattr(defaults, name, value)
+    model.generation_config = defaults
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
-def copies_per_row(default: GenerationConfig, arguments: Mapping[str, object]) -> int:
-    """How many rows `generate` makes of each prompt: beams, or returned sequences.
+@dataclass(frozen=True)
+class Asked:
+    """What a call of `BituneModel.generate` comes to.
 
-    Args:
-        default: The base's own settings, which `generate` falls back on.
-        arguments: The arguments of `generate`.
+    Attributes:
+        defaults: What is taken from the base's generation_config.json, besides the token ids.
+        copies: How many rows are made of each prompt: beams, or returned sequences.
+        most_tokens: Of prompt and answer together, padding included.
+    """
+
+    defaults: Mapping[str, object]
+    copies: int
+    most_tokens: int
+
+
+def as_asked(model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: Mapping[str, object]) -> Asked:
+    """Check the arguments of `generate` against the prompts `ids`, `mask` [batch, P], before anything is read.
 
     Raises:
-        ConfigError: An argument would read the prompt anew, past the mixed cache, and so answer as if nothing were mixed.
+        ConfigError: An argument would read the prompt anew, past the mixed cache, and so answer as if nothing were mixed; or
+            transformers refuses one; or the base's generation_config.json holds what makes no sense.
     """
-    config = arguments.get("generation_config") or default
-    settings = config.to_dict() | dict(arguments)
-    for name in _PAST_THE_CACHE:
-        if settings.get(name) is not None:
+    given = _given(arguments)
+    _check_given(given)
+    _check_tokens(model, [name for name in TOKENS if name not in given])
+    wishes = [name for name in _WISHES if name not in given and (name != "stop_strings" or "tokenizer" in given)]
+    configured = vars(model.generation_config)
+    taken = {name: configured[name] for name in wishes if configured[name] is not None}
+    for name, value in taken.items():
+        if not isinstance(value, _WISHES[name]) or (isinstance(value, bool) and bool not in _WISHES[name]):
             raise ConfigError(
-                f"{name} is {reprlib.repr(settings[name])}; Bitune answers from its own mixed cache, so leave it out."
+                f"The base's generation_config.json has {name} {reprlib.repr(value)}, which transformers cannot use; correct it "
+                f"there, or give {name} yourself."
             )
-    if arguments.get("use_cache") is False:
-        raise ConfigError("use_cache is False; Bitune answers from its mixed cache, so leave it out.")
-    return max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)
+    config = _rehearsal(model, ids, mask, arguments, taken)
+    if given.get("streamer") is not None and config.num_beams > 1:
+        raise ConfigError(
+            f"A streamer is given and num_beams is {config.num_beams}; beams end together, so leave one of them out."
+        )
+    return Asked(taken, max(config.num_beams, config.num_return_sequences), config.max_length)
+
+
+def _given(arguments: Mapping[str, object]) -> dict[str, object]:
+    """What a person set, as arguments or in a generation_config."""
+    config = arguments.get("generation_config")
+    if config is not None and not isinstance(config, GenerationConfig):
+        raise ConfigError(f"generation_config is {reprlib.repr(config)}; it must be a transformers.GenerationConfig.")
+    settings = {**({} if config is None else vars(config)), **arguments}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _check_given(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if name in _PAST_THE_CACHE and (_PAST_THE_CACHE[name] is None or value != _PAST_THE_CACHE[name]):
+            raise ConfigError(f"{name} is {reprlib.repr(value)}; Bitune answers from its own mixed cache, so leave it out.")
+        if name in _FOREIGN_CODE and (_FOREIGN_CODE[name] is None or value != _FOREIGN_CODE[name]):
+            raise ConfigError(
+                f"{name} is {reprlib.repr(value)}; transformers fetches Python code for it, and Bitune runs none, so leave it out."
+            )
+        if name in _SET_BY_BITUNE:
+            raise ConfigError(f"{name} is given; Bitune sets it from prompt_ids and prompt_mask, so give these in its place.")
+    if "stop_strings" in given and "tokenizer" not in given:
+        raise ConfigError(
+            f"stop_strings is {reprlib.repr(given['stop_strings'])}; transformers finds them by a tokenizer, so give tokenizer too."
+        )
+
+
+def _rehearsal(
+    model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: Mapping[str, object], taken: Mapping[str, object]
+) -> GenerationConfig:
+    """The settings that transformers' `generate` would run with, or what it says against them; no token is read."""
+
+    def stop_here(model, input_ids, generation_config, **_) -> GenerationConfig:
+        return generation_config
+
+    kept = {name: value for name, value in arguments.items() if name not in _LEFT_FOR_THE_ANSWER}
+    if (config := copy.deepcopy(arguments.get("generation_config"))) is not None:
+        config.stop_strings = None
+        kept["generation_config"] = config
+    try:
+        with base_defaults(model, {name: value for name, value in taken.items() if name not in _LEFT_FOR_THE_ANSWER}):
+            return model.generate(ids, attention_mask=mask, custom_generate=stop_here, **kept)
+    except ValueError as error:
+        raise ConfigError(
+            f"transformers' generate refuses these settings ({reason(error)}); give others, or correct those of the base's "
+            "generation_config.json."
+        ) from error
+
+
+def _check_tokens(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """ConfigError for what the base's generation_config.json calls a token and is none."""
+    vocabulary = decoder_config(model).vocab_size
+    for name in names:
+        value = vars(model.generation_config)[name]
+        tokens = _as_list(value) if name == "eos_token_id" else [] if value is None else [value]
+        if value == [] or not all(type(token) is int and 0 <= token < vocabulary for token in tokens):
+            raise ConfigError(
+                f"The base's generation_config.json has {name} {reprlib.repr(value)}, which is no token: this base's are 0 to "
+                f"{vocabulary - 1}; correct it there."
+            )
+
+
+def _as_list(tokens: int | Sequence[int] | None) -> list[int]:
+    return [] if tokens is None else list(tokens) if isinstance(tokens, list | tuple) else [tokens]
