@@ -15,14 +15,18 @@ ROUNDINGS = 256
 APART = 30
 LARGEST_MARGIN = 1 / 3
 
-noted: list[float] = []  # margins of the running test; conftest.py empties it before each
+noted: list[float] = []  # margins of the running test; margins.py empties it before each
+note = noted.append
 
 
-def assert_close(actual: ArrayLike, expected: ArrayLike, *, size: float | None = None, allowed: ArrayLike | None = None) -> None:
+def assert_close(
+    actual: ArrayLike, expected: ArrayLike, why: str = "", *, size: float | None = None, allowed: ArrayLike | None = None
+) -> None:
     """Assert that two computations of the same values agree to the rounding of their dtype.
 
     Args:
         actual, expected: Tensors of the same shape and dtype, or arrays or (nested) numbers; Python's count as float32.
+        why: What is wrong when they differ.
         size: Of the largest value that was rounded on the way; default: the largest of `expected`.
         allowed: The largest difference, one for all entries or one for each, where something other than the dtype decides.
     """
@@ -36,29 +40,32 @@ def assert_close(actual: ArrayLike, expected: ArrayLike, *, size: float | None =
     errors = np.abs(found - wanted)
     margins = np.broadcast_to(errors / _array(allowed), errors.shape)
     margin = margins.max(initial=0.0)
-    noted.append(float(margin))
+    note(float(margin))
     if margin > 1:
         place = np.unravel_index(margins.argmax(), margins.shape)
         where = f" at {tuple(map(int, place))}" if place else ""
         raise AssertionError(
-            f"{found[place]:.8g}{where}, expected {wanted[place]:.8g}: off by {errors[place]:.3g}, {margin:.3g} times what is allowed; "
-            f"{(margins > 1).sum()} of {margins.size} values are off, the largest by {errors.max():.3g}"
+            f"{why + ': ' if why else ''}{found[place]:.8g}{where}, expected {wanted[place]:.8g}: off by {errors[place]:.3g}, which is "
+            f"{margin:.3g} times what is allowed; {(margins > 1).sum()} of {margins.size} values are off, at most by {errors.max():.3g}"
         )
 
 
-def assert_apart(one: ArrayLike, other: ArrayLike, *, size: float | None = None, least: float | None = None) -> None:
+def assert_apart(
+    one: ArrayLike, other: ArrayLike, why: str = "", *, size: float | None = None, least: float | None = None
+) -> None:
     """Assert that two things differ somewhere by far more than `assert_close` would allow, so that a mix-up of them would show.
 
     Args:
-        one, other: As in `assert_close`.
-        size: As in `assert_close`.
+        one, other, why, size: As in `assert_close`.
         least: The smallest difference that counts, where something other than the dtype decides.
     """
     if least is None:
         least = APART * rounding(one, other, size=size)
     difference = np.abs(_array(one) - _array(other)).max()
-    noted.append(float(least / difference) if difference else np.inf)
-    assert difference >= least, f"the largest difference is {difference:.3g}; at least {least:.3g} would show a mix-up"
+    note(float(least / difference) if difference else np.inf)
+    assert difference >= least, (
+        f"{why + ': ' if why else ''}the largest difference is {difference:.3g}; at least {least:.3g} would show a mix-up"
+    )
 
 
 def rounding(*values: ArrayLike, size: float | None = None) -> float:

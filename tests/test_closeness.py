@@ -18,10 +18,11 @@ UNIT = 2.0**-23  # the distance of float32 values at 1
 
 
 @pytest.fixture(autouse=True)
-def forget():
-    """What is compared here to fail is no margin of this test."""
-    yield
-    closeness.noted.clear()
+def noted(monkeypatch) -> list[float]:
+    """What is compared here to fail is no margin of these tests."""
+    own: list[float] = []
+    monkeypatch.setattr(closeness, "note", own.append)
+    return own
 
 
 def test_what_is_allowed_grows_with_the_size_and_with_the_dtype():
@@ -64,11 +65,10 @@ def test_what_must_differ_differs_by_far_more_than_rounding():
         assert_apart(one, one + 0.1, least=0.2)
 
 
-def test_margins_are_noted():
-    closeness.noted.clear()
+def test_margins_are_noted(noted):
     assert_close(1.25, 1.0, allowed=1.0)
     assert_apart(1.0, 5.0, least=1.0)
-    assert closeness.noted == [0.25, 0.25]
+    assert noted == [0.25, 0.25]
 
 
 TESTS = """
