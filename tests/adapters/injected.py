@@ -38,7 +38,7 @@ def randomize(model: nn.Module) -> nn.Module:
     for name, parameter in sorted(model.named_parameters()):
         if any(f".{adapter}" in name for adapter in NAMES):
             factor = "ia3_l" in name or "magnitude" in name
-            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator) + factor
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator) + factor
     return model.eval()
 
 

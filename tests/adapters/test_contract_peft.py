@@ -22,9 +22,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from tests.adapters.injected import CONFIGS, NAMES, PROMPT, TARGETS, adapted, kinds, logits, randomize, switch, wrapped
+from tests.closeness import assert_apart, assert_close
 from tests.tiny import tiny_model
 
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 # PEFT asks transformers for a property under its old name.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -55,8 +55,8 @@ def test_the_switches_of_the_layers_choose_what_runs(kind):
         peft.set_adapter(name)
         expected[name] = logits(peft)
     model = adapted(CONFIGS[kind]())
-    assert not torch.allclose(expected["one"], expected["two"], atol=1e-2)
-    assert not torch.allclose(expected["one"], bare, atol=1e-2)
+    assert_apart(expected["one"], expected["two"])
+    assert_apart(expected["one"], bare)
     for name in ("two", None, "one", None, "two", "one"):
         switch(model, name)
         assert torch.equal(logits(model), expected[name]), f"AdapterManager._activate({name!r}) would run something else"
@@ -123,7 +123,7 @@ def test_rows_run_under_the_adapters_that_adapter_names_gives(active):
     with rows_named(model, order):
         found = logits(model, len(order))
     for row, name in enumerate(order):
-        torch.testing.assert_close(found[row : row + 1], alone[name], **CLOSE)
+        assert_close(found[row : row + 1], alone[name])
     assert torch.equal(logits(model), alone[active])
 
 
@@ -159,9 +159,9 @@ def test_a_lora_layer_adds_two_products_and_a_factor(stabilized):
     generator = torch.Generator().manual_seed(3)
     for layer in wrapped(model):
         x = torch.randn(2, 5, layer.in_features, generator=generator)
-        assert layer.scaling["two"] == pytest.approx(6 / (4**0.5 if stabilized else 4))
+        assert layer.scaling["two"] == (3.0 if stabilized else 1.5)
         expected = layer.get_base_layer()(x) + layer.lora_B["two"](layer.lora_A["two"](x)) * layer.scaling["two"]
-        torch.testing.assert_close(layer(x), expected, msg="rows computed from A, B and scaling would not be what PEFT computes")
+        assert_close(layer(x), expected, "rows computed from A, B and scaling would not be what PEFT computes")
 
 
 def test_what_is_injected_into_a_model_in_eval_mode_is_in_training_mode():
@@ -236,7 +236,7 @@ def test_weights_have_the_keys_of_a_peft_folder_and_go_back_in(kind):
     switch(model, "one")
     expected = logits(model)
     switch(model, "two")
-    assert not torch.allclose(logits(model), expected, atol=1e-2)
+    assert_apart(logits(model), expected)
     set_peft_model_state_dict(model, {f"base_model.model.{key}": value.clone() for key, value in one.items()}, adapter_name="two")
     assert torch.equal(logits(model), expected), "a checkpoint that is loaded would answer otherwise than the one saved"
     peft = PeftModel(tiny_model(), CONFIGS[kind](), adapter_name="one")

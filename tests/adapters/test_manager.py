@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from itertools import combinations
 
 import pytest
 import torch
@@ -13,12 +14,12 @@ from bitune import BituneModel, ConfigError, UnknownNameError, UnsupportedModelE
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.base.fingerprint import fingerprint, same_weights
+from tests.closeness import assert_apart, assert_close
 from tests.tiny import bitune_on, randomized, tiny_model
 from tests.unharmed import ANSWER, PROMPT, bare, hooks, scores
 
 KINDS = ["lora", "dora", "ia3"]
 GREEDY = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
 def under(manager: AdapterManager, adapter: str | None) -> torch.Tensor:
@@ -51,7 +52,7 @@ def test_at_rest_the_base_is_bare(kind):
         model.eval()
         assert torch.equal(bare(model.base), logits)
         assert torch.equal(model.base.generate(PROMPT, **GREEDY), tokens)
-    assert not torch.allclose(scores(model)[:, 0], logits[:, -1], atol=0.1)
+    assert_apart(scores(model)[:, 0], logits[:, -1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +120,7 @@ def test_using_is_undone_also_when_nested_and_after_exceptions(kind):
     model = bitune_on(tiny_model(), kind=kind)
     manager = model.manager
     alone = {name: under(manager, name) for name in (None, *manager.names)}
-    assert not torch.allclose(alone["causal"], alone["bidirectional"], atol=1e-2)
+    assert_apart(alone["causal"], alone["bidirectional"])
     with manager.active_adapter("causal"):
         with manager.active_adapter("bidirectional"):
             with manager.active_adapter(None):
@@ -174,7 +175,7 @@ def test_rows_run_under_their_own_adapters(kind, training):
             seen += rows
     assert sorted(seen) == list(range(len(order)))
     for row, name in enumerate(order):
-        torch.testing.assert_close(results[row], alone[name], **CLOSE)
+        assert_close(results[row], alone[name])
 
 
 def test_who_can_share_a_batch():
@@ -210,8 +211,9 @@ def test_adapters_of_different_places_and_ranks_share_a_batch():
     with torch.no_grad():
         ((rows, mixed),) = manager.run([None, *names], lambda rows: base(PROMPT.repeat(4, 1)).logits)
     for row, expected in enumerate(alone):
-        torch.testing.assert_close(mixed[row : row + 1], expected, **CLOSE)
-    assert all((one - other).abs().max() > 0.01 for i, one in enumerate(alone) for other in alone[:i])
+        assert_close(mixed[row : row + 1], expected)
+    for one, other in combinations(alone, 2):
+        assert_apart(one, other)
 
 
 def test_threads_wait_for_each_other():
@@ -287,7 +289,7 @@ def test_training_one_model_leaves_the_bits_of_another(kind):
     for slot, adapter in before[0].adapters.items():
         assert all(torch.equal(value, after.adapters[slot].weights[key]) for key, value in adapter.weights.items())
     assert torch.equal(scores(still), before[1]) and torch.equal(bare(base), before[2])
-    assert not torch.allclose(scores(moving), before[3], atol=1e-2)
+    assert_apart(scores(moving), before[3])
 
 
 def test_gradient_checkpointing_is_refused_in_training():

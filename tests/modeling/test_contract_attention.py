@@ -12,7 +12,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tests.modeling.forwards import CLOSE, LAYERS, families, run
+from tests.closeness import assert_close
+from tests.modeling.forwards import LAYERS, families, run
 from tests.tiny import GEMMA3_LAYERS, WINDOW, ids, tiny_model
 
 SPY = "bitune_contract_spy"
@@ -51,7 +52,7 @@ def test_a_registered_attention_function_runs_in_every_layer_from_the_next_forwa
         )
         found = run(model, prompt, DynamicCache(config=model.config))
     assert [call[0] for call in calls] == list(range(LAYERS)), "attention maps would lack layers"
-    torch.testing.assert_close(found, expected, **CLOSE)
+    assert_close(found, expected)
     count = len(calls)
     assert model.config.get_text_config(decoder=True)._attn_implementation == "sdpa"
     run(model, prompt, DynamicCache(config=model.config))
@@ -76,10 +77,10 @@ def test_the_eager_function_of_a_family_stands_in_its_module_and_is_what_eager_r
         run(model, prompt.expand(2, -1), DynamicCache(config=model.config))
     for _, _, output, weights, (other, nothing) in calls:
         assert weights.shape == (2, 4, 9, 9), "maps are cut out of weights [rows, heads, query, key]"
-        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 9), atol=1e-5, rtol=0)
+        assert_close(weights.sum(-1), torch.ones(2, 4, 9))
         assert output.shape[:3] == (2, 9, 4)
         assert nothing is None, "sdpa gives no weights: that is how the recorder knows that it must compute them"
-        torch.testing.assert_close(other, output, **CLOSE)
+        assert_close(other, output)
 
 
 def test_get_interface_gives_a_name_of_the_table_or_the_default_for_eager():

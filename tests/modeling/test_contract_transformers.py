@@ -14,7 +14,8 @@ from transformers import DynamicCache, MambaConfig, MambaForCausalLM, RwkvConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.streamers import BaseStreamer
 
-from tests.modeling.forwards import CLOSE, LAYERS, cache_argument, families, run
+from tests.closeness import assert_apart, assert_close
+from tests.modeling.forwards import LAYERS, cache_argument, families, run
 from tests.tiny import FAMILIES, GEMMA3_LAYERS, WINDOW, ids, tiny_model
 
 windows = pytest.mark.parametrize("family", ["llama", "gemma3", "mistral"])  # no window, in half of the layers, in all
@@ -59,14 +60,13 @@ def test_a_forward_writes_into_the_cache_it_is_given_and_goes_on_from_it(family)
     cache = DynamicCache(config=model.config)
     logits = torch.cat([run(model, prompt[:, :8], cache), run(model, prompt[:, 8:], cache)], dim=1)
     assert cache.get_seq_length() == 13, "prompt passes read their keys and values out of the cache that they were given"
-    torch.testing.assert_close(logits, run(model, prompt, DynamicCache(config=model.config)), **CLOSE)
+    assert_close(logits, run(model, prompt, DynamicCache(config=model.config)))
     spoiled = DynamicCache(config=model.config)
     run(model, prompt[:, :8], spoiled)
     for layer in spoiled.layers:
         layer.values = layer.values * 3
-    assert not torch.allclose(run(model, prompt[:, 8:], spoiled), logits[:, 8:], atol=1e-2), (
-        "keys and values that are put into a layer of the cache must be what is attended to: the mixed cache is such"
-    )
+    why = "keys and values that are put into a layer of the cache must be what is attended to: the mixed cache is such"
+    assert_apart(run(model, prompt[:, 8:], spoiled), logits[:, 8:], why)
 
 
 @windows
@@ -89,8 +89,8 @@ def test_generate_runs_only_what_a_given_cache_does_not_hold(family):
         answers.append(model.generate(prompt, **arguments, **{cache_argument(model): cache}))
         assert sizes == [1, 1, 1, 1], f"generate read {sizes} tokens: it must run the last prompt token and the new ones only"
     assert torch.equal(answers[0].sequences, plain.sequences)
-    torch.testing.assert_close(answers[0].logits, plain.logits, **CLOSE)
-    assert not torch.allclose(answers[1].logits[0], plain.logits[0], atol=1e-2), "generate ignores the cache that it is given"
+    assert_close(torch.stack(answers[0].logits), torch.stack(plain.logits))
+    assert_apart(answers[1].logits[0], plain.logits[0], "generate ignores the cache that it is given")
 
 
 @windows
@@ -131,8 +131,8 @@ def test_a_layer_of_a_cache_keeps_nothing_by_row_but_keys_and_values(family):
         rows = torch.tensor([2, 0])
         alone.keys, alone.values = many.keys[rows], many.values[rows]
     found = run(model, more.expand(2, -1), one)
-    torch.testing.assert_close(found, run(model, more.expand(3, -1), three)[[2, 0]], **CLOSE)
-    assert not torch.allclose(expected[0], expected[2], atol=1e-2)
+    assert_close(found, run(model, more.expand(3, -1), three)[[2, 0]])
+    assert_apart(expected[0], expected[2])
 
 
 def test_the_cache_of_a_config_has_the_kinds_of_layers_that_the_masks_are_made_for():
@@ -167,9 +167,9 @@ def test_position_ids_stand_in_the_signature_and_are_obeyed(family):
     assert "position_ids" in inspect.signature(model.base_model.forward).parameters, "position_input would give no positions"
     places = torch.arange(9)[None]
     plain = run(model, prompt, DynamicCache(config=model.config))
-    torch.testing.assert_close(run(model, prompt, DynamicCache(config=model.config), position_ids=places), plain, **CLOSE)
+    assert_close(run(model, prompt, DynamicCache(config=model.config), position_ids=places), plain)
     spread = run(model, prompt, DynamicCache(config=model.config), position_ids=places * 3)
-    assert not torch.allclose(spread, plain, atol=1e-2)
+    assert_apart(spread, plain)
 
 
 # --- training and what is refused ---------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ from bitune.model.prefill import Row, prefill
 from bitune.modeling.interface import cache_input, position_input
 from bitune.modeling.masks import pass_masks
 from bitune.schema.variants import BASE
+from tests.closeness import assert_apart, assert_close
 from tests.tiny import FAMILIES, GROUPED, SHAPE, WINDOW, bitune_on, ids, randomized, tiny_model
 from tests.unharmed import refused
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 GREEDY = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
 SPECIAL = {key: SHAPE[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id", "initializer_range")}
 GPT2 = SPECIAL | {"vocab_size": 260, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512}
@@ -80,7 +80,7 @@ def test_the_base_reads_and_generates_as_plain_transformers(family):
         if prompt.shape[1] > 1:
             with torch.no_grad():
                 model(prompt[:, :-1], **cache_input(own))
-            torch.testing.assert_close(stacked(cache), stacked(own), **CLOSE)
+            assert_close(stacked(cache), stacked(own))
         ours = model.generate(prompt, attention_mask=mask, **{**GREEDY, **cache_input(cache)})
         assert torch.equal(ours, model.generate(prompt, attention_mask=mask, **GREEDY)), prompt.shape
 
@@ -95,12 +95,12 @@ def test_batches_give_what_single_prompts_and_single_adapters_give(family, kind,
         together = model(batch, torch.cat(answers), mask).logits
         tokens = model.generate(batch, mask, **GREEDY)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            torch.testing.assert_close(together[row : row + 1], model(prompt, answer).logits, **CLOSE)
+            assert_close(together[row : row + 1], model(prompt, answer).logits)
             assert torch.equal(tokens[row, -4:], model.generate(prompt, **GREEDY)[0, -4:]), row
         assert model.manager.can_mix(list(model.names.values())) == (kind == "lora" and family not in EXPERT_FAMILIES)
         asked = []
         monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: asked.append(adapters))
-        torch.testing.assert_close(model(batch, torch.cat(answers), mask).logits, together, **CLOSE)
+        assert_close(model(batch, torch.cat(answers), mask).logits, together)
         assert asked, "nobody asked can_mix, so both logits were computed in the same way"
 
 
@@ -135,7 +135,7 @@ def test_limits_of_mixing_are_the_single_passes(family):
     rows = [*(Row.of(variant, 0) for variant in limits), *(Row(0, (reading,)) for reading in model.variant.passes)]
     cache = stacked(cache_of(model.manager, prompt, rows))
     assert torch.equal(cache[0], cache[2]) and torch.equal(cache[1], cache[3])
-    assert not torch.allclose(cache[2], cache[3], atol=1e-2)
+    assert_apart(cache[2], cache[3])
 
 
 def test_a_model_of_pictures_too_is_adapted_and_read_as_text_only():
@@ -151,7 +151,7 @@ def test_a_model_of_pictures_too_is_adapted_and_read_as_text_only():
     with torch.no_grad():
         together = bitune(batch, torch.cat(answers), mask).logits
         for row in range(2):
-            torch.testing.assert_close(together[row : row + 1], bitune(prompts[row], answers[row]).logits, **CLOSE)
+            assert_close(together[row : row + 1], bitune(prompts[row], answers[row]).logits)
 
 
 MAMBA = {"vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "pad_token_id": 0}
@@ -280,7 +280,7 @@ def test_attention_may_change_between_sdpa_and_eager():
     with torch.no_grad():
         sdpa = model(prompt, answer).logits
         model.base.set_attn_implementation("eager")
-        torch.testing.assert_close(model(prompt, answer).logits, sdpa, **CLOSE)
+        assert_close(model(prompt, answer).logits, sdpa)
 
 
 @pytest.mark.parametrize(("family", "kind"), [("llama", "lora"), ("gemma3", "dora"), ("phi", "ia3")])
