@@ -10,9 +10,9 @@ from bitune.data.batches import pad_left
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.interface import cache_input
 from bitune.schema.variants import BASE
+from tests.closeness import assert_apart, assert_close
 from tests.tiny import END, FAMILIES, WINDOW, bitune_on, ids, tiny_model
 
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
 families = pytest.mark.parametrize("family", sorted(FAMILIES))
 methods = pytest.mark.parametrize("method", sorted(METHODS))
@@ -38,7 +38,7 @@ def test_a_causal_pass_is_the_models_own_prompt_pass(family):
     own = DynamicCache(config=model.config)
     with torch.no_grad():
         model(prompt[:, :-1], **cache_input(own))
-    torch.testing.assert_close(stacked(ours), stacked(own), **CLOSE)
+    assert_close(stacked(ours), stacked(own))
 
 
 @families
@@ -67,10 +67,10 @@ def test_left_padded_batch_equals_one_by_one(family):
         length = int(answer_mask[row].sum())
         with torch.no_grad():
             alone = model(prompt, answer[:, :length])
-        torch.testing.assert_close(together.logits[row, :length], alone.logits[0], **CLOSE)
+        assert_close(together.logits[row, :length], alone.logits[0])
         assert torch.equal(tokens[row, -6:], model.generate(prompt, **GREEDY)[0, -6:]), row
         losses += [alone.loss] * length
-    torch.testing.assert_close(together.loss, torch.stack(losses).mean(), **CLOSE)
+    assert_close(together.loss, torch.stack(losses).mean())
 
 
 @families
@@ -82,7 +82,7 @@ def test_one_batch_of_adapters_equals_one_adapter_at_a_time(family, monkeypatch)
     assert model.manager.can_mix([None, *model.names.values()])
     asked = []
     monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: asked.append(adapters))
-    torch.testing.assert_close(stacked(together), stacked(caches_of(model.manager, prompt, rows)), **CLOSE)
+    assert_close(stacked(together), stacked(caches_of(model.manager, prompt, rows)))
     assert asked, "nobody asked can_mix, so both caches were computed in the same way"
 
 
@@ -131,7 +131,7 @@ def test_training_mode_scores_as_eval_mode(method, kind):
     model = bitune_on(tiny_model(), method, kind)
     prompt, answer = ids(9, 4)
     with torch.no_grad():
-        torch.testing.assert_close(model.train()(prompt, answer).logits, model.eval()(prompt, answer).logits, **CLOSE)
+        assert_close(model.train()(prompt, answer).logits, model.eval()(prompt, answer).logits)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
@@ -145,7 +145,7 @@ def test_limits_of_mixing_are_rows_of_the_table(family):
     cache = stacked(caches_of(model.manager, prompt, [*(Row.of(v, 0) for v in limits), *single]))
     assert torch.equal(cache[0], cache[2])
     assert torch.equal(cache[1], cache[3])
-    assert not torch.allclose(cache[2], cache[3], atol=1e-2)
+    assert_apart(cache[2], cache[3])
 
 
 def test_a_pass_that_rows_share_is_run_once(monkeypatch):

@@ -1,53 +1,70 @@
 """Attention maps against the definition of attention, summaries against plain loops, what-ifs against rows of the table."""
 
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bitune import BituneModel, ConfigError, Engine, MixingRatios, UnknownNameError
 from bitune.inference.sweep import stream_sweep, sweep
 from bitune.model.maps import attention_maps, summarize
 from bitune.model.prefill import run_passes
+from bitune.modeling.interface import attention_modules
 from bitune.modeling.recorder import recording
 from bitune.schema.variants import PRESETS, WhatIf
+from tests.closeness import assert_apart, assert_close
 from tests.tiny import FAMILIES, GEMMA3_LAYERS, WINDOW, bitune_on, ids, tiny_base, tiny_model
 
+HALF = 2**-11  # maps are kept as float16: a weight is at most 1, so rounding moves it by this and less
 families = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
-# Weights of these models are large (initializer_range 0.3), so four layers amplify float32's rounding, which differs between
-# processors: 1.9e-5 was seen. A wrong mask, adapter or head is off by 1e-2 and more.
-ROUNDING = {"atol": 1e-4, "rtol": 1e-4}
+class Call(NamedTuple):
+    """What one layer attended with: queries [1, heads, tokens, dim], keys of as many heads or fewer, the factor of scores."""
+
+    layer: int
+    query: torch.Tensor
+    key: torch.Tensor
+    scaling: float
+
+    def weights(self, seen: torch.Tensor) -> torch.Tensor:
+        """[heads, query, key] by the definition of attention: softmax(q k^T x scaling) over what `seen`, bool [query, key], shows."""
+        key = self.key[0].repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=0)
+        scores = self.query[0] @ key.transpose(1, 2) * self.scaling
+        return scores.masked_fill(~seen, float("-inf")).softmax(-1)
 
 
-@contextmanager
-def attention_of_the_test(model, name: str, masks: dict[int, torch.Tensor]):
-    """Attention by its definition until the end of the block: softmax(q k^T x scaling) over what `masks[layer]`, bool [query, key], shows.
+@pytest.fixture
+def attended(monkeypatch) -> Callable[[PreTrainedModel], list[Call]]:
+    """Gives a list to which every attention of a model adds what it was given, in the function that the model itself runs.
 
-    Knows no mask of bitune's and no attention function of transformers'. Yields {layer: weights [heads, query, key]}.
+    So recorded weights are compared for the same queries and keys: those of a second forward would differ by rounding from the
+    first layer on.
     """
-    weights: dict[int, torch.Tensor] = {}
 
-    def attend(module, query, key, value, attention_mask, scaling, **arguments):
-        heads = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(heads, dim=1), value.repeat_interleave(heads, dim=1)
-        scores = query @ key.transpose(2, 3) * scaling
-        shares = scores.masked_fill(~masks[module.layer_idx], float("-inf")).softmax(-1)
-        weights[module.layer_idx] = shares[0]
-        return (shares @ value).transpose(1, 2), None
+    def attend(model: PreTrainedModel) -> list[Call]:
+        calls: list[Call] = []
 
-    before = model.config._attn_implementation
-    AttentionInterface.register(name, attend)
-    AttentionMaskInterface.register(name, eager_mask)
-    model.set_attn_implementation(name)
-    try:
-        yield weights
-    finally:
-        model.set_attn_implementation(before)
+        def noting(function):
+            def noted(module, query, key, *others, scaling, **arguments):
+                calls.append(Call(module.layer_idx, query, key, scaling))
+                return function(module, query, key, *others, scaling=scaling, **arguments)
+
+            return noted
+
+        if model.config._attn_implementation == "sdpa":
+            monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", noting(ALL_ATTENTION_FUNCTIONS["sdpa"]))
+        else:
+            module = inspect.getmodule(type(attention_modules(model)[0]))
+            monkeypatch.setattr(module, "eager_attention_forward", noting(module.eager_attention_forward))
+        return calls
+
+    return attend
 
 
 def layer_types(family: str) -> list[str]:
@@ -63,39 +80,31 @@ def seen_by_layer(family: str, attention: str, tokens: int) -> dict[int, torch.T
     return {i: seen & (distance.abs() < WINDOW) if kind == "sliding_attention" else seen for i, kind in layers}
 
 
-def defined_maps(model: BituneModel, prompt: torch.Tensor, reading, family: str = "llama") -> torch.Tensor:
-    """[layers, heads, tokens, tokens] by the definition of attention, computed in this file."""
-    masks = seen_by_layer(family, reading.attention, prompt.shape[1])
-    with (
-        attention_of_the_test(model.base, "bitune_test_definition", masks) as weights,
-        model.manager.active_adapter(reading.adapter),
-        torch.no_grad(),
-    ):
-        model.base(prompt)
-    return torch.stack([weights[layer] for layer in range(4)])
-
-
 @families
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_recorded_weights_are_the_models(family, attention):
+def test_recorded_weights_are_the_models(family, attention, attended):
     model = bitune_on(tiny_model(family, attention))
     (prompt,) = ids(11)
+    calls = attended(model.base)
     for reading in model.variant.passes:
+        calls.clear()
         taken = {}
         with (
             recording(model.base, lambda layer, weights, taken=taken: taken.__setitem__(layer, weights[0].clone())),
             torch.no_grad(),
         ):
             recorded, _ = run_passes(model.manager, prompt, torch.ones_like(prompt), [(reading, 0)])
-        expected = defined_maps(model, prompt, reading, family)
-        found = torch.stack([taken[layer] for layer in range(4)])
-        torch.testing.assert_close(found, expected, **ROUNDING)
-        torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:-1]), atol=1e-5, rtol=0)
+        seen = seen_by_layer(family, reading.attention, 11)
+        assert [call.layer for call in calls] == list(range(4)) == sorted(taken)
+        for call in calls:
+            assert_close(taken[call.layer], call.weights(seen[call.layer]))
+            assert_close(taken[call.layer].sum(-1), torch.ones(4, 11))
         assert model.base.config._attn_implementation == attention, "the implementation is restored"
         with torch.no_grad():
             plain, _ = run_passes(model.manager, prompt, torch.ones_like(prompt), [(reading, 0)])
         for a, b in zip(recorded.layers, plain.layers, strict=True):
-            torch.testing.assert_close(a.keys, b.keys, **ROUNDING)
+            assert_close(a.keys, b.keys)
+            assert_close(a.values, b.values)
 
 
 @families
@@ -108,32 +117,33 @@ def test_look_ahead_is_exactly_zero_causally_and_above_zero_both_ways(family):
     assert not np.triu(maps.passes["causal"], 1).any()
 
 
-def test_summaries_equal_plain_loops():
+def test_summaries_equal_plain_loops(attended):
     model = bitune_on(tiny_model())
     (prompt,) = ids(9)
+    calls = attended(model.base)
     maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), [], range(4))
-    for reading in model.variant.passes:
-        weights = defined_maps(model, prompt[:, :-1], reading)
-        summary = maps.summaries[reading.attention]
-        for layer in range(4):
+    for number, reading in enumerate(model.variant.passes):
+        seen, summary = seen_by_layer("llama", reading.attention, 8), maps.summaries[reading.attention]
+        for call in calls[4 * number : 4 * number + 4]:  # a forward for each pass
+            weights = call.weights(seen[call.layer])
             for head in range(4):
                 ahead = entropy = distance = first = 0.0
                 for q in range(8):
                     for k in range(8):
-                        w = float(weights[layer, head, q, k])
+                        w = float(weights[head, q, k])
                         ahead += w * (k > q) / 8
                         entropy -= (w * np.log(w) if w > 0 else 0) / 8
                         distance += w * abs(q - k) / 8
                         first += w * (k == 0) / 8
-                found = [getattr(summary, key)[layer, head] for key in ("look_ahead", "entropy", "distance", "first_token")]
-                np.testing.assert_allclose(found, [ahead, entropy, distance, first], atol=1e-5)
+                found = [getattr(summary, key)[call.layer, head] for key in ("look_ahead", "entropy", "distance", "first_token")]
+                assert_close(found, [ahead, entropy, distance, first])
 
 
 def test_summary_of_an_answers_rows_counts_positions_from_the_end():
     uniform = torch.full((1, 2, 5), 0.2)  # queries at positions 3 and 4 of five keys
     result = summarize(uniform)
-    assert result["look_ahead"].item() == pytest.approx(0.1)
-    assert result["distance"].item() == pytest.approx(((3 + 2 + 1 + 0 + 1) + (4 + 3 + 2 + 1 + 0)) / 5 / 2)
+    assert_close(result["look_ahead"].item(), 0.1)
+    assert_close(result["distance"].item(), ((3 + 2 + 1 + 0 + 1) + (4 + 3 + 2 + 1 + 0)) / 5 / 2)
 
 
 @families
@@ -148,8 +158,8 @@ def test_answer_rows_attend_to_the_mixed_cache(family):
     assert not np.nan_to_num(same.moved_keys).any() and not np.nan_to_num(same.moved_values).any()
     maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), answer[0].tolist(), [1, 3])
     assert maps.answer.mixed.shape == (2, 4, 4, 15)
-    np.testing.assert_allclose(maps.answer.mixed.astype(np.float32).sum(-1), 1, atol=2e-3)
-    assert np.abs(maps.answer.mixed.astype(np.float32) - maps.answer.first_pass).max() > 1e-2
+    assert_close(maps.answer.mixed.astype(np.float32).sum(-1), np.ones((2, 4, 4)), allowed=15 * HALF)
+    assert_apart(maps.answer.mixed, maps.answer.first_pass, least=10 * HALF)
     # A layer with a window keeps its last tokens only; of the others it is not known how far they moved.
     sliding = [kind == "sliding_attention" for kind in layer_types(family)]
     kept = np.arange(11) >= np.array([[11 - (WINDOW - 1) if slides else 0] for slides in sliding])
@@ -171,7 +181,7 @@ def test_how_far_the_cache_moved():
         for token in range(7):
             for values, found in ((part.keys, maps.moved_keys), (part.values, maps.moved_values)):
                 first, second = values[0, :, token].flatten(), values[1, :, token].flatten()
-                assert found[layer, token] == pytest.approx(float((second - first).norm() / first.norm()), rel=1e-4)
+                assert_close(found[layer, token], (second - first).norm() / first.norm())
 
 
 def test_prompts_of_one_and_two_tokens():
@@ -211,7 +221,7 @@ def test_two_passes_alike_keep_both_maps():
     model = bitune_on(tiny_model(), "only_causal")
     maps = attention_maps(model.manager, model.variant, list(range(5, 14)), [], [0])
     assert list(maps.passes) == list(maps.summaries) == ["causal", "second causal"]
-    assert np.abs(maps.passes["causal"] - maps.passes["second causal"]).max() > 1e-3
+    assert_apart(maps.passes["causal"], maps.passes["second causal"], least=10 * HALF)
 
 
 def test_layers_that_are_not_there(engine):
@@ -267,8 +277,8 @@ def test_scaling_goes_from_one_pass_to_the_other():
     assert ratios.scaled(0) == MixingRatios.constant(2, 0.0)
     assert ratios.scaled(1) == ratios
     assert ratios.scaled(2) == MixingRatios.constant(2, 1.0)
-    assert ratios.scaled(0.5).keys == pytest.approx((0.1, 0.4))
-    assert ratios.scaled(1.5).keys == pytest.approx((0.6, 0.9))
+    assert ratios.scaled(0.5).keys == (0.1, 0.4)
+    assert_close(ratios.scaled(1.5).keys, (0.6, 0.9))
     assert ratios.with_layers(1, 1, 0.5) == MixingRatios((0.2, 0.5), (0.0, 0.5))
     with pytest.raises(ConfigError):
         ratios.scaled(2.5)
@@ -289,7 +299,7 @@ def test_a_sweep_goes_through_the_learned_answer(engine):
     answer = list(learned["qa"].token_ids)
     with torch.no_grad():
         loss = model(torch.tensor([engine.prompt_ids("Hello you", "qa", template="none")]), torch.tensor([answer])).loss
-    assert points[1].log_probability == pytest.approx(-loss.item() * len(answer), abs=1e-3)
+    assert_close(points[1].log_probability, -loss.item() * len(answer))
 
 
 def test_a_sweep_streams_its_answers_and_can_be_stopped(engine):
