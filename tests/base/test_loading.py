@@ -18,6 +18,7 @@ from bitune.base import loading as base_module
 from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.loading import load_base
 from bitune.errors import BaseNotFoundError, BituneError, ConfigError, UnknownNameError, UnsupportedModelError
+from tests.closeness import assert_close
 from tests.gguf_writer import write_gguf
 
 VOCABULARY = ["<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "ab"]
@@ -84,7 +85,7 @@ def test_gguf_becomes_plain_linears_with_the_same_numbers(llama, tmp_path):
     write_gguf(tmp_path / "tiny.gguf", llama, VOCABULARY)
     base = load_base(tmp_path / "tiny.gguf", device="cpu")
     assert {type(module) for name, module in base.model.named_modules() if name.endswith("_proj")} == {nn.Linear}
-    assert torch.allclose(logits(base.model), logits(llama), atol=1e-5), (logits(base.model) - logits(llama)).abs().max()
+    assert_close(logits(base.model), logits(llama))
     assert (base.id, base.sha256) == ("tiny.gguf", embedded.sha256_of(tmp_path / "tiny.gguf"))
     assert base.tokenizer("cab")["input_ids"] == [4, 28] and base.tokenizer.padding_side == "left"
 
@@ -230,7 +231,7 @@ def test_a_damaged_unpacked_base_is_unpacked_again(unpacking, llama, tmp_path):
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-2] ^= 0x40
     (folder / "model.safetensors").write_bytes(data)
-    assert torch.allclose(logits(load_base(unpacking, device="cpu").model), logits(llama), atol=1e-5)
+    assert_close(logits(load_base(unpacking, device="cpu").model), logits(llama))
     (folder / "tokenizer.json").unlink()
     assert load_base(unpacking, device="cpu").tokenizer is not None
 
