@@ -38,7 +38,8 @@ def assert_close(
     if allowed is None:
         allowed = rounding(actual, expected, size=size)
     errors = np.abs(found - wanted)
-    margins = np.broadcast_to(errors / _array(allowed), errors.shape)
+    limits = np.broadcast_to(_array(allowed), errors.shape)
+    margins = np.divide(errors, limits, out=np.where(errors > 0, np.inf, 0.0), where=limits > 0)
     margin = margins.max(initial=0.0)
     note(float(margin))
     if margin > 1:
@@ -65,6 +66,19 @@ def assert_apart(
     note(float(least / difference) if difference else np.inf)
     assert difference >= least, (
         f"{why + ': ' if why else ''}the largest difference is {difference:.3g}; at least {least:.3g} would show a mix-up"
+    )
+
+
+def assert_clear(scores: Tensor) -> None:
+    """Assert that the best of each row of `scores` [..., choices] is ahead of the second by more than rounding could take away.
+
+    Only then do two computations of one greedy choice choose the same.
+    """
+    best, second = scores.detach().topk(2).values.unbind(-1)
+    gap, least = float((best - second).min()), rounding(scores[scores.isfinite()])
+    note(least / gap if gap else np.inf)
+    assert gap >= least, (
+        f"the second best is {gap:.3g} behind, less than the {least:.3g} that rounding may make; choose another seed"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import closeness
-from tests.closeness import ROUNDINGS, assert_apart, assert_close
+from tests.closeness import ROUNDINGS, assert_apart, assert_clear, assert_close
 
 ROOT = Path(__file__).parent.parent
 UNIT = 2.0**-23  # the distance of float32 values at 1
@@ -36,6 +36,9 @@ def test_what_is_allowed_grows_with_the_size_and_with_the_dtype():
     assert_close(1.00001, 1.0)  # Python's numbers stand for results of float32
     with pytest.raises(AssertionError):
         assert_close(1.00001, 1.0, size=0.1)
+    assert_close([0.0, 0.0], [0.0, 0.0])
+    with pytest.raises(AssertionError):
+        assert_close([1e-30, 0.0], [0.0, 0.0], allowed=0.0)
     assert_close([0.5, 0.6], np.array([0.6, 0.6]), allowed=[0.2, 0.0001])
     with pytest.raises(AssertionError, match=r"at \(1,\)"):
         assert_close([0.6, 0.5], np.array([0.6, 0.6]), allowed=[0.2, 0.0001])
@@ -65,6 +68,12 @@ def test_what_must_differ_differs_by_far_more_than_rounding():
         assert_apart(one, one + 0.1, least=0.2)
 
 
+def test_a_clear_choice_is_ahead_of_the_second_by_more_than_rounding():
+    assert_clear(torch.tensor([[1.0, 4.0, -torch.inf], [4.0, 3.0, 0.0]]))
+    with pytest.raises(AssertionError, match="choose another seed"):
+        assert_clear(torch.tensor([[1.0, 4.0, 3.0], [4.0, 4 - ROUNDINGS * 2 * UNIT, 0.0]]))
+
+
 def test_margins_are_noted(noted):
     assert_close(1.25, 1.0, allowed=1.0)
     assert_apart(1.0, 5.0, least=1.0)
@@ -84,12 +93,8 @@ def test_near_the_edge():
 
 def test_the_option_prints_margins_and_fails_what_is_near_the_edge(tmp_path):
     (tmp_path / "test_it.py").write_text(TESTS)
-    outputs = []
-    for options in ([], ["--margins"]):
-        command = [sys.executable, "-m", "pytest", "-p", "tests.margins", *options, str(tmp_path)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        outputs.append(subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False).stdout)
-    without, asked = outputs
-    assert "2 passed" in without and "used up" not in without
-    assert "1 failed, 1 passed" in asked and "uses 75% of what it allows" in asked
-    assert re.search(r"margins: .*75\.0%  \S+near_the_edge\n.*25\.0%  \S+well_inside\n", asked, re.DOTALL)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.margins", "--margins", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    printed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False).stdout
+    assert "1 failed, 1 passed" in printed and "uses 75% of what it allows" in printed
+    assert re.search(r"margins: .*75\.0%  \S+near_the_edge\n.*25\.0%  \S+well_inside\n", printed, re.DOTALL)
