@@ -6,6 +6,7 @@ import torch
 from bitune.model.decoding import Decoder, generate, likelihoods, read_variants
 from bitune.model.generation_config import eval_generation_config
 from bitune.schema.variants import BASE
+from tests.closeness import assert_clear, assert_close
 from tests.tiny import END, FAMILIES, bitune_on, ids, tiny_model
 
 NEW = 8
@@ -36,6 +37,7 @@ def test_step_by_step_equals_generate(model):
             for _ in range(NEW):
                 logits = decoder.next_logits()
                 logits[:, END] = -torch.inf  # as min_new_tokens does
+                assert_clear(logits)
                 tokens.append(logits.argmax(-1))
                 decoder.append(tokens[-1])
     assert torch.equal(torch.stack(tokens, dim=1), expected[:, read.ids.shape[1] :])
@@ -49,7 +51,8 @@ def test_every_row_equals_itself_alone(model):
     together = likelihoods(read, range(len(read.rows)), answers)
     for (variant, prompt), answer, value in zip(rows_of(model), answers, together, strict=True):
         (alone,) = likelihoods(read_variants(model.manager, [prompts()[prompt]], [(variant, 0)]), [0], [answer])
-        assert value.sum == pytest.approx(alone.sum, abs=2e-3) and value.greedy == alone.greedy
+        assert_close(value.sum, alone.sum)
+        assert value.greedy == alone.greedy
 
 
 @torch.no_grad()

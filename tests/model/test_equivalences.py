@@ -1,5 +1,7 @@
 """Two ways to compute a thing give the same: the method against transformers, batches against single runs, limits against rows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache
@@ -7,10 +9,12 @@ from transformers import DynamicCache
 from bitune import METHODS, MixingRatios
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left
+from bitune.model.decoding import read_prompts, score
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.interface import cache_input
 from bitune.schema.variants import BASE
 from tests.closeness import assert_apart, assert_close
+from tests.greedy import greedy
 from tests.tiny import END, FAMILIES, WINDOW, bitune_on, ids, tiny_model
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
@@ -48,7 +52,7 @@ def test_base_variant_generates_as_plain_transformers(family):
     for prompt in ids(1, 2, 14):
         cache = caches_of(manager, prompt, [Row(0, BASE.passes)])
         mask = torch.ones_like(prompt)
-        ours = model.generate(prompt, attention_mask=mask, **{**GREEDY, **cache_input(cache)})
+        ours = greedy(model, prompt, attention_mask=mask, **{**GREEDY, **cache_input(cache)})
         assert torch.equal(ours, model.generate(prompt, attention_mask=mask, **GREEDY)), prompt.shape
 
 
@@ -61,7 +65,7 @@ def test_left_padded_batch_equals_one_by_one(family):
     answer_mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]])
     with torch.no_grad():
         together = model(batch, torch.cat(answers), mask, answer_mask)
-    tokens = model.generate(batch, mask, **GREEDY)
+    tokens = greedy(model, batch, mask, **GREEDY)
     losses = []
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         length = int(answer_mask[row].sum())
@@ -84,6 +88,44 @@ def test_one_batch_of_adapters_equals_one_adapter_at_a_time(family, monkeypatch)
     monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: asked.append(adapters))
     assert_close(stacked(together), stacked(caches_of(model.manager, prompt, rows)))
     assert asked, "nobody asked can_mix, so both caches were computed in the same way"
+
+
+@families
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+def test_mistakes_move_the_logits_by_far_more_than_rounding(family, kind):
+    """So that the comparisons with tiny models would show them: they are small in all else."""
+    model = bitune_on(tiny_model(family), kind=kind)
+    prompt, answer = ids(13, 4)
+    causal, bidirectional = model.variant.passes
+    keys, values = model.mixing()
+    right = Row(0, (causal, bidirectional), keys, values, causal.adapter)
+    wrong = {
+        "masks of the passes swapped": replace(
+            right, passes=(replace(causal, attention="bidirectional"), replace(bidirectional, attention="causal"))
+        ),
+        "adapters of the passes swapped": replace(
+            right, passes=(replace(causal, adapter=bidirectional.adapter), replace(bidirectional, adapter=causal.adapter))
+        ),
+        "both passes causal": replace(right, passes=(causal, replace(bidirectional, attention="causal"))),
+        "one adapter for both passes": replace(right, passes=(causal, replace(bidirectional, adapter=causal.adapter))),
+        "the wrong adapter answers": replace(right, answer_adapter=bidirectional.adapter),
+        "no adapter answers": replace(right, answer_adapter=None),
+        "mixed the other way round": replace(right, alpha_k=1 - keys, alpha_v=1 - values),
+        "ratios of keys and values swapped": replace(right, alpha_k=values, alpha_v=keys),
+        "ratios of another layer": replace(right, alpha_k=keys.roll(1), alpha_v=values.roll(1)),
+        "another token read": replace(right, prompt=1),
+    }
+    other = prompt.clone()
+    other[0, 4] += 1
+    rows = [right, *wrong.values()]
+    with torch.no_grad():
+        read = read_prompts(model.manager, torch.cat([prompt, other]), torch.ones_like(prompt).expand(2, -1), rows)
+        answers, found = answer.expand(len(rows), -1), {}
+        for indices, logits in score(read, range(len(rows)), answers, torch.ones_like(answers), lambda indices, logits: logits):
+            found |= dict(zip(indices, logits, strict=True))
+        assert_close(found[0], model(prompt, answer).logits[0])
+    for index, mistake in enumerate(wrong, 1):
+        assert_apart(found[index], found[0], mistake)
 
 
 @families

@@ -229,6 +229,7 @@ def test_layers_that_are_not_there(engine):
         engine.attention("Hello", "qa", layers=[4])
 
 
+@pytest.mark.usefixtures("clear_choices")
 @pytest.mark.parametrize(("preset", "method"), [("causal only", None), ("bidirectional only", "no_mixing")])
 def test_what_if_limits_equal_rows_of_the_table(engine, preset, method):
     """Token for token: causal only is the LoRA of adapter A; bidirectional only is "no mixing" of the same adapters."""
@@ -245,6 +246,7 @@ def test_what_if_limits_equal_rows_of_the_table(engine, preset, method):
     assert last["if"].text == last["row"].text != last["qa"].text
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_what_ifs_share_the_prompt_passes(engine, monkeypatch):
     sizes = []
     decoder = type(engine.base.model.base_model)
@@ -288,6 +290,7 @@ def test_scaling_goes_from_one_pass_to_the_other():
         ratios.with_layers(1, 0, 0.5)
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_a_sweep_goes_through_the_learned_answer(engine):
     points = sweep(engine, "Hello you", "qa", [0, 1, 2], template="none", max_new_tokens=8)
     *_, learned = engine.stream("Hello you", ["qa"], template="none", max_new_tokens=8)
