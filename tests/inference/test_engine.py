@@ -46,6 +46,7 @@ def texts(update):
     return {name: completion.text for name, completion in update.completions.items()}
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_together_equals_one_at_a_time(engine):
     names = list(engine.variants)
     together = texts(final(engine, PROMPT, names))
@@ -61,6 +62,7 @@ def test_the_lora_variants_are_one_batch_and_dora_a_second(engine, monkeypatch):
     assert sorted(batches) == [1] * 12 + [3] * 12
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_one_adapter_at_a_time_gives_the_same(engine, monkeypatch):
     names = ["base", "qa", "plain"]
     greedy, sampled = texts(final(engine, PROMPT, names)), texts(final(engine, PROMPT, names, temperature=1.0, seed=3))
@@ -84,6 +86,7 @@ def test_what_is_loaded_cannot_be_changed_from_outside(engine):
             engine.remove_variant(name)
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_base_answers_as_plain_transformers(engine):
     ids = engine.base.tokenizer(PROMPT, return_tensors="pt").input_ids
     plain = engine.base.model.generate(
@@ -94,6 +97,7 @@ def test_base_answers_as_plain_transformers(engine):
     )
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_a_checkpoint_answers_as_its_model(engine):
     other = tiny_base()
     model = BituneModel.from_pretrained(engine.folder / "qa", base=other)
@@ -119,6 +123,7 @@ def test_dropout_is_for_training_alone(tmp_path):
     assert not torch.equal(again.train()(*ids(9, 4)).logits, again(*ids(9, 4)).logits), "in training it drops"
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_variants_share_the_random_draws(engine):
     """A copy of a variant draws the same; alone or in company, a variant draws the same; another seed draws another."""
     engine.add_variant("copy", engine.variants["qa"])
@@ -155,6 +160,7 @@ def test_templates(engine):
     assert plain.prompt_tokens == {"base": len(PROMPT), "plain": len(PROMPT)}
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_variants_with_prompts_of_different_length_in_one_batch(engine):
     """qa has no template and reads the text as it is; plain wraps it: rows of different length, each as if alone."""
     together = final(engine, PROMPT, ["qa", "plain"], template="own")
@@ -173,6 +179,7 @@ def test_what_if_runs_like_any_variant(engine):
     assert result["qa"] != result["causal only"]
 
 
+@pytest.mark.usefixtures("clear_choices")
 def test_why_an_answer_stopped(engine):
     free = final(engine, PROMPT, ["base", "qa"])
     assert {c.finish_reason for c in free.completions.values()} == {"length"}

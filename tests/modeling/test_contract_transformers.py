@@ -14,7 +14,7 @@ from transformers import DynamicCache, MambaConfig, MambaForCausalLM, RwkvConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.streamers import BaseStreamer
 
-from tests.closeness import assert_apart, assert_close
+from tests.closeness import assert_apart, assert_clear, assert_close
 from tests.modeling.forwards import LAYERS, cache_argument, families, run
 from tests.tiny import FAMILIES, GEMMA3_LAYERS, WINDOW, ids, tiny_model
 
@@ -88,6 +88,7 @@ def test_generate_runs_only_what_a_given_cache_does_not_hold(family):
         sizes.clear()
         answers.append(model.generate(prompt, **arguments, **{cache_argument(model): cache}))
         assert sizes == [1, 1, 1, 1], f"generate read {sizes} tokens: it must run the last prompt token and the new ones only"
+    assert_clear(torch.stack(plain.logits))
     assert torch.equal(answers[0].sequences, plain.sequences)
     assert_close(torch.stack(answers[0].logits), torch.stack(plain.logits))
     assert_apart(answers[1].logits[0], plain.logits[0], "generate ignores the cache that it is given")
