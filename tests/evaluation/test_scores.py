@@ -6,6 +6,8 @@ import torch
 from bitune import Engine
 from bitune.data.examples import Example
 from bitune.evaluation.scores import Likelihood, Question, acc_norm_prediction, acc_prediction, answer, question, score
+from tests.closeness import assert_clear, assert_close
+from tests.greedy import greedy
 from tests.tiny import bitune_on, ids, tiny_base
 
 
@@ -38,7 +40,8 @@ def test_scores_equal_a_brute_force(setting):
             for choice, likelihood in zip(q.choices, row, strict=True):
                 logits = reread(manager, models.get(name), q.prompt_ids, choice)
                 log = logits.log_softmax(-1)[range(len(choice)), choice]
-                assert likelihood.sum == pytest.approx(log.sum().item(), abs=1e-3)
+                assert_close(likelihood.sum, log.sum().item())
+                assert_clear(logits)
                 assert likelihood.greedy == (logits.argmax(-1).tolist() == list(choice))
 
 
@@ -60,7 +63,7 @@ def test_batches_do_not_change_scores(setting):
     one, many = score(manager, variants, questions, batch_size=1), score(manager, variants, questions, batch_size=5)
     for name in variants:
         for a, b in zip(one[name], many[name], strict=True):
-            assert [x.sum for x in a] == pytest.approx([x.sum for x in b], abs=1e-3)
+            assert_close([x.sum for x in a], [x.sum for x in b])
 
 
 def test_answers_are_those_of_generate(setting):
@@ -72,8 +75,8 @@ def test_answers_are_those_of_generate(setting):
     assert end == 257
     for name in variants:
         for prompt, tokens in zip(prompts, answers[name], strict=True):
-            generate = models[name].generate if name in models else manager.model.generate
-            alone = generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=end)[
+            model = models.get(name, manager.model)
+            alone = greedy(model, torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=end)[
                 0, len(prompt) :
             ].tolist()
             assert tokens == (alone[: alone.index(end)] if end in alone else alone)

@@ -6,6 +6,7 @@ import torch
 import bitune.harness
 from bitune.data.batches import cut_left
 from bitune.errors import ConfigError
+from tests.closeness import assert_clear, assert_close
 from tests.harness.tasks import ask, model
 
 
@@ -13,6 +14,7 @@ def brute(checkpoint, context: list[int], answer: list[int]) -> tuple[float, boo
     """Of one answer, by the model's own forward."""
     with torch.no_grad():
         logits = checkpoint(torch.tensor([context]), torch.tensor([answer])).logits[0]
+    assert_clear(logits)
     value = logits.log_softmax(-1)[range(len(answer)), answer].sum().item()
     return value, logits.argmax(-1).tolist() == answer
 
@@ -21,7 +23,8 @@ def check(checkpoint, lm, pairs: list[tuple[str, str]], tokens: list[tuple[list[
     values = lm.loglikelihood(ask("loglikelihood", *pairs), disable_tqdm=True)
     for (value, greedy), pair in zip(values, tokens, strict=True):
         expected, expected_greedy = brute(checkpoint, *pair)
-        assert value == pytest.approx(expected, abs=1e-3) and greedy == expected_greedy
+        assert_close(value, expected)
+        assert greedy == expected_greedy
 
 
 def test_log_likelihoods_equal_a_brute_force(work, engine, checkpoint):
@@ -97,4 +100,4 @@ def test_rolling_equals_a_plain_loop(work, engine, checkpoint):
             context = [256] if done == 0 else tokens[done + len(part) - 21 : done]
             expected += brute(checkpoint, context, part)[0]
             done += len(part)
-        assert value == pytest.approx(expected, abs=1e-3)
+        assert_close(value, expected)

@@ -15,6 +15,7 @@ from bitune.schema.variants import PromptPass
 from bitune.training.settings import TrainingSettings
 from bitune.training.trainer import train
 from study.full import WeightSets
+from tests.closeness import assert_close
 from tests.tiny import ids, tiny_base
 
 
@@ -54,7 +55,7 @@ def test_sets_are_models_of_their_own(method):
                 first.keys, first.values = (first.keys + second.keys) / 2, (first.values + second.values) / 2
         inputs = torch.cat([prompt[:, -1:], answer[:, :-1]], 1)
         expected = alone[row.answer_adapter].model(inputs, use_cache=True, **cache_input(read[0])).logits
-        torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+        assert_close(logits, expected)
         assert torch.equal(model.base(prompt).logits, tiny_base().model(prompt).logits)
 
 

@@ -16,6 +16,7 @@ from study.lengths import by_length, prompt_lengths
 from study.lengths import markdown as lengths_markdown
 from study.plan import BITUNE, SETTINGS, Run, named, runs
 from study.table import Row, evidence, markdown, rows_of
+from tests.closeness import assert_close
 from tests.study.small import BASELINE, SMALL, one, result
 
 _INTERVAL = re.compile(r"(?<=\()(?:95 % interval )?[-+.\d]+ to [-+.\d]+(?=[,)])")
@@ -28,8 +29,8 @@ def test_rows_gather_seeds_and_say_what_the_results_hold(study):
     by_name = {row["name"]: row for row in evidence(SMALL, list(rows.values()))["rows"]}
     hits = np.array([r["measured"]["a"]["measures"]["acc"]["hits"] for r in rows["Bitune"].results])
     accuracy = by_name["Bitune"]["accuracy"]["average"]
-    assert accuracy["mean"] == pytest.approx(hits.mean())
-    assert accuracy["spread"] == pytest.approx(hits.mean(1).std(ddof=1))
+    assert_close(accuracy["mean"], hits.mean())
+    assert_close(accuracy["spread"], hits.mean(1).std(ddof=1))
     assert (
         by_name["Bitune"]["seeds"] == [0, 1]
         and by_name["Base"]["seeds"] == []
@@ -45,7 +46,7 @@ def test_differences_are_paired_by_item():
     apart = [one("lora", 0, [1, 1, 0, 0]), one("bitune", 0, [0, 0, 1, 1]), one("bitune", 1, [0, 0, 1, 0])]
     (reference, tuned) = evidence(setting, rows_of(setting, apart))["rows"]
     assert reference["minus"] is None
-    assert tuned["minus"]["a"]["mean"] == pytest.approx(-0.125)
+    assert_close(tuned["minus"]["a"]["mean"], -0.125)
     assert tuned["minus"]["a"]["low"] == -1.0 and tuned["minus"]["a"]["high"] >= 0.5
     alike = [one("lora", 0, [1, 0, 1, 0]), one("bitune", 0, [1, 0, 1, 0])]
     (_, tuned) = evidence(setting, rows_of(setting, alike))["rows"]
@@ -58,7 +59,7 @@ def test_a_row_is_held_against_the_same_seeds():
     good, bad = [1, 1, 1, 1], [0, 0, 0, 0]
     results = [one("lora", seed, hits) for seed, hits in enumerate((good, bad, good))]
     reference, tuned = evidence(setting, rows_of(setting, [*results, one("bitune", 1, [0, 0, 0, 1])]))["rows"]
-    assert reference["accuracy"]["a"]["mean"] == pytest.approx(2 / 3, abs=1e-6)
+    assert_close(reference["accuracy"]["a"]["mean"], 2 / 3)
     assert tuned["minus"]["a"]["mean"] == 0.25
 
 
@@ -131,8 +132,8 @@ def test_the_rates_of_the_plan_are_the_best_that_were_tried():
 def test_one_seed_alone_is_a_bootstrap_of_items():
     hits = [np.array([[1.0] * 60 + [0.0] * 140]), np.array([[1.0, 0.0] * 100])]
     interval, expected = resampled(hits), bootstrap(*(h[0] for h in hits))
-    assert interval.mean == pytest.approx(expected.mean)
-    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.006)
+    assert_close(interval.mean, expected.mean)
+    assert_close((interval.low, interval.high), (expected.low, expected.high), allowed=0.006)
     same = resampled(hits, hits)
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
 
@@ -141,13 +142,14 @@ def test_seeds_that_differ_widen_the_interval():
     """Every item alike within a seed, so that items add nothing: the interval is that of drawing three seeds anew."""
     apart = np.array([[1.0] * 50, [0.0] * 50, [0.0] * 50])
     interval = resampled([apart])
-    assert interval.mean == pytest.approx(1 / 3)
-    assert (interval.low, interval.high) == pytest.approx((0.0, 1.0))  # all three draws the same: (2/3)^3 and (1/3)^3 = 3.7 %
+    assert_close(interval.mean, 1 / 3)
+    # All three draws the same: (2/3)^3 and (1/3)^3 = 3.7 %.
+    assert_close((interval.low, interval.high), (0.0, 1.0))
     assert resampled([apart], [apart]).high > 0.5
     together = resampled([apart], [apart], same_seeds=True)  # both fall and rise with the seed: nothing is left
     assert (together.low, together.high) == (0.0, 0.0)
     difference = resampled([apart], [np.full((3, 50), 1 / 3)])
-    assert difference.low == pytest.approx(-1 / 3) and difference.high == pytest.approx(2 / 3)
+    assert_close((difference.low, difference.high), (-1 / 3, 2 / 3))
 
 
 @pytest.mark.parametrize(
