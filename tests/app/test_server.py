@@ -16,6 +16,7 @@ from app.settings import Settings
 from bitune.errors import ConfigError, WrongBaseError
 from bitune.schema.variants import MixingRatios, WhatIf
 from tests.browser.served import served, tiny_engine, tiny_folders
+from tests.closeness import assert_close
 from tests.tiny import tiny_base
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,7 +73,7 @@ def test_mixing_tells_what_the_engine_knows(client, engine):
     assert answer["lora"]["keys"] is None
     maps = engine.attention("hello", "bitune", template="none")
     moved = client.predict(["bitune"], "hello", "none", api_name="/mixing")["bitune"]["moved_keys"]
-    assert moved == pytest.approx(maps.moved_keys.mean(1))
+    assert_close(moved, maps.moved_keys.mean(1))
     for arguments, words in (({"checkpoints": ["ghost"]}, "no checkpoint called"), ({"prompt": "a\x00b"}, "control character")):
         with pytest.raises(AppError, match=words):
             client.predict(**arguments, api_name="/mixing")

@@ -17,8 +17,10 @@ from app.compare.handlers import CompareHandlers, Screen
 from app.ui.frame import browser_function, screens
 from tests.app.attention.test_maps import unpacked
 from tests.browser.served import served, tiny_engine
+from tests.closeness import assert_close
 
 LAYERS, HEADS = 4, 4  # of the tiny base
+LEVEL = 1 / 255  # a picture has 8 bits, and weights are at most 1
 BITUNE = ("hello", "bitune", "own", "good day")
 
 
@@ -56,7 +58,7 @@ def test_a_reading_opens_on_the_head_that_looks_ahead_most(handlers, engine):
     assert json.loads(json.dumps(value)) == value
     square = maps.squares(whole, 2, 3)[1]
     picture = asked(handlers.picture, {"key": value["key"], "layer": 2, "head": 3})
-    np.testing.assert_allclose(unpacked(picture["maps"][1], value["rows"]), square, atol=1 / 500)
+    assert_close(unpacked(picture["maps"][1], value["rows"]), square, allowed=3 * LEVEL / 2)
 
 
 @pytest.mark.parametrize("variant", ["base", "lora"])
@@ -153,7 +155,7 @@ def test_what_ifs_can_be_read_too(handlers):
     value = read(handlers, "hello", "causal only", "own", "good", {"causal only": question})
     assert value["variant"]["name"] == "causal only"
     first, second = (unpacked(packed, value["rows"]) for packed in value["picture"]["maps"])
-    np.testing.assert_allclose(first[value["prompt_rows"] :], second[value["prompt_rows"] :], atol=0.01)
+    assert_close(first[value["prompt_rows"] :], second[value["prompt_rows"] :], allowed=3 * LEVEL)
 
 
 def test_compares_latest_run_comes_along(handlers, engine):
@@ -179,8 +181,8 @@ def client(engine):
 def test_programs_get_plain_arrays(client, engine):
     answer = client.predict("hello", "bitune", layer=2, answer="day", api_name="/attention")
     whole = engine.attention("hello", "bitune", [2], answer="day")
-    np.testing.assert_allclose(answer["passes"]["bidirectional"], whole.passes["bidirectional"][0], atol=1e-4)
-    np.testing.assert_allclose(answer["answer"]["mixed"], whole.answer.mixed[0], atol=1e-4)
+    assert_close(answer["passes"]["bidirectional"], whole.passes["bidirectional"][0], allowed=1e-4)
+    assert_close(answer["answer"]["mixed"], whole.answer.mixed[0], allowed=1e-4)
     assert answer["tokens"] == list(whole.tokens)
     assert (answer["layer"], answer["heads"], answer["base"]) == (2, [0, 1, 2, 3], "tiny-llama")
     one = client.predict("hello", "bitune", layer=2, head=1, answer="day", api_name="/attention")

@@ -26,6 +26,7 @@ from bitune import Engine
 from bitune.errors import BituneError, ConfigError
 from bitune.evaluation.report import item_id
 from tests.browser.served import served
+from tests.closeness import assert_close
 from tests.evidence_files import VARIANTS, evidence, examples, records, sums, write_evidence, write_records
 from tests.tiny import tiny_base
 
@@ -148,7 +149,7 @@ def test_whiskers_are_the_differences_of_the_file_in_points(handlers):
     for name, whisker in drawn.items():
         share = found.row(name).minus[AVERAGE]
         for side in ("mean", "low", "high"):
-            assert whisker[side] == pytest.approx(100 * getattr(share, side))
+            assert_close(whisker[side], 100 * getattr(share, side))
         assert whisker["words"] == f"{name}: {signed(share.mean)} points, {signed(share.low)} to {signed(share.high)}"
 
 

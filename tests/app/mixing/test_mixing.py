@@ -21,6 +21,7 @@ from bitune.inference.sweep import sweep as swept
 from bitune.schema.results import Completion, SweepPoint
 from bitune.schema.variants import MixingRatios
 from tests.browser.served import TEMPLATE, tiny_folders
+from tests.closeness import assert_close
 from tests.tiny import bitune_on, tiny_base
 
 NASTY = "</script><img src=x onerror=alert(1)> ${1+1} {{7*7}}"
@@ -69,7 +70,7 @@ def bars(html: str) -> list[float]:
 def test_the_bars_are_the_ratios():
     html = ratio_table([RatioColumn(VIEW, RATIOS), RatioColumn(VIEW, RATIOS.scaled(0))])
     wanted = [value for layer in zip(RATIOS.keys, RATIOS.values, (0,) * 3, (0,) * 3, strict=True) for value in layer]
-    assert bars(html) == pytest.approx(wanted, abs=1e-4)
+    assert_close(bars(html), wanted, allowed=2e-4)  # printed with four digits
     assert re.findall(r"<output>([\d.]+)</output>", html) == [f"{value:.2f}" for value in wanted]
     assert html.count("<tr>") == 2 + 3
 
@@ -206,7 +207,9 @@ def test_a_sweep_is_a_curve_and_a_row_for_each_factor():
 def test_the_table_shows_the_checkpoints_alphas(handlers, engine):
     html = handlers.ratio_table(["lora", "bitune"], {})
     learned = engine.mixing("bitune")
-    assert bars(html) == pytest.approx([v for pair in zip(learned.keys, learned.values, strict=True) for v in pair], abs=1e-4)
+    assert_close(
+        bars(html), [v for pair in zip(learned.keys, learned.values, strict=True) for v in pair], allowed=2e-4
+    )  # printed with four digits
     assert "lora reads the prompt once and mixes nothing" in html
     assert "choose at least one" in handlers.ratio_table([], {})
     assert "--checkpoint" in MixingHandlers(Engine(tiny_base())).ratio_table([], {})
@@ -254,8 +257,8 @@ def sweep(handlers, prompt, of, template):
 def test_how_far_a_prompt_is_moved(handlers, engine):
     screen = measure(handlers, "hello you", handlers.checkpoints, "own")
     maps = engine.attention("hello you", "bitune")
-    assert screen.moved["bitune"][0] == pytest.approx(maps.moved_keys.mean(1))
-    assert screen.moved["bitune"][1] == pytest.approx(maps.moved_values.mean(1))
+    assert_close(screen.moved["bitune"][0], maps.moved_keys.mean(1))
+    assert_close(screen.moved["bitune"][1], maps.moved_values.mean(1))
     assert set(screen.moved) == {"bitune", NASTY}
     assert "average" in screen.html and not screen.running
     assert handlers.ratio_table(["bitune"], screen.moved).count("bt-length") == 2 * 4
@@ -303,7 +306,9 @@ def test_presets_and_layers_set_the_sliders(handlers, engine):
     assert bars(handlers.sliders("bitune", "half and half")) == [0.5] * 8
     drawn = handlers.sliders_with_layers("bitune", 1, 2, 0.75)
     wanted = learned.with_layers(1, 2, 0.75)
-    assert bars(drawn) == pytest.approx([v for pair in zip(wanted.keys, wanted.values, strict=True) for v in pair], abs=1e-4)
+    assert_close(
+        bars(drawn), [v for pair in zip(wanted.keys, wanted.values, strict=True) for v in pair], allowed=2e-4
+    )  # printed with four digits
     for values in ((2, 1, 0.5), (0, 9, 0.5), (0, 1, 7), (None, 1, 0.5), (0, 1, float("nan"))):
         with pytest.raises(ConfigError):
             handlers.sliders_with_layers("bitune", *values)
@@ -328,7 +333,7 @@ def test_a_sweep_streams_ends_and_finishes(handlers, engine):
     wanted = swept(engine, "hello", "bitune")
     assert [p.completion.text for p in shown[-1].points] == [p.completion.text for p in wanted]
     assert shown[-1].html.count("<tr") == 1 + 9
-    assert shown[-1].curve.data[0].y == pytest.approx([p.log_probability for p in wanted])
+    assert_close(shown[-1].curve.data[0].y, [p.log_probability for p in wanted])
     request = SweepRequest(handlers)
     assert request.finish(shown[-1]) is shown[-1]
     stopped = request.finish(shown[0])
