@@ -1,6 +1,6 @@
 """What PEFT puts into a base: which layers, whether they can be switched row by row, and whether the base itself stayed as it was."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -59,23 +59,6 @@ def rows_of_adapters(layers: Sequence[BaseTunerLayer], adapters: Sequence[str | 
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def check_same_tensors(adapter: str, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """CheckpointError unless `weights` has the keys and shapes of `expected`, the tensors of an adapter."""
-    lacking, foreign = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    reshaped = [key for key, value in expected.items() if key in weights and weights[key].shape != value.shape]
-    for problem, keys in (
-        ("lack", lacking),
-        ("have, and this base has no place for,", foreign),
-        ("have in another shape", reshaped),
-    ):
-        if keys:
-            shapes = f" ({tuple(weights[keys[0]].shape)} for {tuple(expected[keys[0]].shape)})" if keys is reshaped else ""
-            raise CheckpointError(
-                f"The weights for adapter {adapter!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{shapes}; "
-                "load it on the base it was trained on."
-            )
 
 
 def check_layers(model: PreTrainedModel, adapter: str, name: str) -> None:

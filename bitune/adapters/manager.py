@@ -4,9 +4,7 @@ At rest no adapter is active: the base answers as if it had never been wrapped. 
 """
 
 import copy
-import re
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -18,26 +16,24 @@ from peft.tuners.tuners_utils import cast_adapter_dtype
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bitune.adapters.failures import injection_errors
 from bitune.adapters.kinds import check_switchable, is_mixture_of_experts
 from bitune.adapters.layers import (
     BaseWeights,
     adapter_layers,
     check_layers,
-    check_same_tensors,
     is_plain_lora,
     rows_of_adapters,
     switch,
     unwrap,
 )
+from bitune.adapters.saved import PREFIX, own_tensors
 from bitune.adapters.turns import SharedModel
 from bitune.base.fingerprint import fingerprint
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError, reason
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
 from bitune.modeling.support import check_supported
 
 Result = TypeVar("Result")
-_PREFIX = "base_model.model."  # before every key in a PEFT folder
-# What PEFT raises for a config that cannot be put on these modules; anything else is a bug or the machine's, and keeps its name.
-_DOES_NOT_FIT = (ValueError, TypeError, NotImplementedError, re.error)
 
 
 class AdapterManager(SharedModel):
@@ -105,16 +101,8 @@ class AdapterManager(SharedModel):
             name = self._free_name(wanted)
             base_weights = BaseWeights(self._base_parameters)
             try:
-                with warnings.catch_warnings():
-                    # PEFT asks transformers for a property under its old name.
-                    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-                    warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
-                    try:
-                        self._inject(name, copy.deepcopy(config))  # PEFT writes into it
-                    except _DOES_NOT_FIT as error:
-                        raise CheckpointError(
-                            f"Adapter {wanted!r} does not fit this base ({reason(error)}); load it on the base it was made for."
-                        ) from error
+                with injection_errors(f"Adapter {wanted!r}"):
+                    self._inject(name, copy.deepcopy(config))  # PEFT writes into it
                 check_switchable(self.config(name), f"Adapter {wanted!r} on this base")  # PEFT may have chosen other modules
                 check_layers(self.model, name, f"Adapter {wanted!r}")
                 if base_weights.restore():
@@ -146,14 +134,13 @@ class AdapterManager(SharedModel):
                 self._take_off(name)
 
     def check_fit(self, name: str, weights: Mapping[str, Tensor]) -> None:
-        """CheckpointError unless `weights` are exactly the tensors of adapter `name`."""
-        check_same_tensors(name, self.weights(name), weights)
+        """CheckpointError unless the tensors of a PEFT folder are those of adapter `name`, see `adapters.saved`."""
+        self._own(name, weights)
 
     def fill(self, name: str, weights: Mapping[str, Tensor]) -> None:
-        """Put `weights` (keys as in a PEFT folder) into adapter `name`; CheckpointError, and nothing changed, if they do not fit."""
+        """Put the tensors of a PEFT folder into adapter `name`; CheckpointError, and nothing changed, if they do not fit."""
         with self.turn():
-            self.check_fit(name, weights)
-            set_peft_model_state_dict(self.model, dict(weights), adapter_name=name)
+            set_peft_model_state_dict(self.model, self._own(name, weights), adapter_name=name)
 
     def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
@@ -161,7 +148,7 @@ class AdapterManager(SharedModel):
         given = None if state is None else dict(state)
         with self.turn():  # it walks over modules, among which another thread may put some
             state = get_peft_model_state_dict(self.model, given, adapter_name=name, save_embedding_layers=False)
-        return {_PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+        return {PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
     def trainable_parameters(self, names: Sequence[str]) -> int:
         """How many numbers the adapters `names` hold."""
@@ -229,6 +216,10 @@ class AdapterManager(SharedModel):
     def under_autocast(self) -> AbstractContextManager[None]:
         """Spare PEFT's casts of inputs to float32, which autocast undoes at once. For plain LoRA only: DoRA computes with what was cast."""
         return disable_input_dtype_casting(self.model, active=all(is_plain_lora(layer, self.names) for layer in self._layers))
+
+    def _own(self, name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        with self.turn():  # it walks over modules
+            return own_tensors(name, self.weights(name), given, self.model)
 
     def _inject(self, name: str, config: PeftConfig) -> None:
         kinds = {other.peft_type for other in self._configs.values()}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bitune import BituneModel, CheckpointError
 from bitune.model.prefill import Row, prefill
@@ -23,12 +23,17 @@ def assert_golden(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert_close(found, expected, allowed=1e-4 + 1e-4 * expected.abs())
 
 
+def float32_base(name: str) -> PreTrainedModel:
+    """The base of a case; also where its weights are stored in 16 bits the authors' numbers are of float32."""
+    return AutoModelForCausalLM.from_pretrained(FOLDER / name / "base", dtype=torch.float32)
+
+
 class Case:
     def __init__(self, name: str):
         folder = FOLDER / name
         self.facts = json.loads((folder / "case.json").read_text())
         self.expected = load_file(folder / "expected.safetensors")
-        self.base = AutoModelForCausalLM.from_pretrained(folder / "base")
+        self.base = float32_base(name)
         self.reference = folder / "reference_checkpoint"
         self.model = BituneModel.from_reference(self.reference, base=self.base)
 
@@ -55,7 +60,7 @@ def check_scores_and_tokens(model: BituneModel, case: Case) -> None:
 
 
 def test_there_are_cases():
-    assert len(CASES) >= 7
+    assert len(CASES) >= 11
 
 
 def test_logits_losses_and_greedy_tokens(case):
@@ -116,14 +121,11 @@ def test_gradients(case, training):
     model.zero_grad()
     model(*case.prompt("p1")).loss.backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
-    compared = 0
-    for key, expected in case.expected.items():
-        if not key.startswith("grad."):
-            continue
+    gradients = {key: value for key, value in case.expected.items() if key.startswith("grad.")}
+    assert len(gradients) >= 7  # one of every projection of a layer
+    for key, expected in gradients.items():
         name = ours(key, model)
         assert_close(found[name].flatten(), expected.flatten(), key, allowed=1e-3 * float(expected.abs().max()))
-        compared += 1
-    assert compared >= 14
     trained = {slot for slot, name in model.names.items() if any(f".{name}" in key for key in found)}
     assert trained == {SLOTS[name] for name in case.facts["adapters_receiving_gradient"]}
     case.model.eval()
@@ -141,7 +143,7 @@ def ours(key: str, model: BituneModel) -> str:
 
 def test_converting_and_saving_keeps_parity(case, tmp_path):
     case.model.save_pretrained(tmp_path / "converted")
-    base = AutoModelForCausalLM.from_pretrained(FOLDER / case.facts["case"] / "base")
+    base = float32_base(case.facts["case"])
     check_scores_and_tokens(BituneModel.from_pretrained(tmp_path / "converted", base=base), case)
 
 
