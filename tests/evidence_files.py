@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from bitune.data.examples import Example, example_of
-from bitune.data.records import normalized
+from bitune.data.rows import normalized
 from bitune.evaluation.report import item_id
 
 # Name, method, kind, rank, parameters, seeds, share of right answers.

@@ -17,7 +17,8 @@ from bitune.data.examples import (
     load_examples,
     split_validation,
 )
-from bitune.data.records import load_records, normalized
+from bitune.data.records import load_records
+from bitune.data.rows import normalized
 from bitune.data.tokens import continuation_ids, fitting, to_measure, tokenize, tokenize_all
 from bitune.errors import ConfigError, DataError
 from tests.tiny import tiny_base

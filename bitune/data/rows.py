@@ -1,0 +1,176 @@
+"""One row of a data set, in any of the shapes that people export -> a record of one schema; what can be read in two ways is refused.
+
+A record is a dict with `task` and either `question`, `choices` (list of texts), `label` (index); or `question`, `answer`; or
+`prompt`, `answer`. A column that is null is as good as none. Knows no file.
+"""
+
+import reprlib
+import string
+from collections.abc import Iterable, Mapping, Sequence
+
+from bitune.errors import DataError
+
+_LABELS = ("label", "answerKey", "answer")  # columns that name the right choice; the first that a row has is read
+# Columns that hold a part of the question, which would be left out of the prompt without a word.
+_PARTS_OF_A_QUESTION = ("context", "passage", "article", "paragraph", "support", "options", "image")
+# Well-known shapes whose prompt somebody has to choose.
+_OTHER_SHAPES = {
+    "messages": "write what the model reads as 'prompt' and what it should say as 'answer'",
+    "conversations": "write what the model reads as 'prompt' and what it should say as 'answer'",
+    "instruction": "write instruction and input, just as the model should read them, as 'prompt', and the output as 'answer'",
+}
+
+
+def normalized(row: object, task: str, first_number: int | None = None) -> dict:
+    """One row in the schema, other columns left out.
+
+    Args:
+        row: as parsed.
+        task: names the record if it has no name of its own.
+        first_number: as `first_number` finds it: which number labels in digits give to the first choice; None where nothing says it.
+
+    Raises:
+        DataError: a column that is needed is missing, of another kind, or can be read in two ways.
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"{type(row).__name__} instead of an object with fields; write {{...}}.")
+    row = _present(row)
+    record: dict = {"task": _text(row, "task") if "task" in row else task}
+    reads = _only_one(row, "prompt", "question", "question_stem")
+    text = _text(row, reads)
+    if reads == "prompt":
+        return record | {"prompt": text, "answer": _text(row, _only_one(row, "answer", "completion"))}
+    record["question"] = text
+    unread = next((column for column in _PARTS_OF_A_QUESTION if row.get(column)), None)
+    if unread is not None:
+        raise DataError(
+            f"field {unread!r} may be a part of the question and is not read; write it into the question, or leave it out."
+        )
+    if "choices" not in row:
+        return record | {"answer": _text(row, "answer")}
+    texts, names = _choices(row["choices"])
+    label = _label(row, texts, names, first_number)
+    return record | {
+        "choices": texts,
+        "label": texts.index(texts[label]),
+    }  # the first of two with the same text, as they score alike
+
+
+def first_number(rows: Iterable[object]) -> int | None:
+    """Which number the labels of a data set give to the first choice, where labels are digits as text: 0 if one of them is 0, 1 if one
+    is as large as there are choices, None if neither or both."""
+    seen = set()
+    for row in rows:
+        if isinstance(row, dict) and isinstance(choices := row.get("choices"), list):
+            column = next((column for column in _LABELS if column in _present(row)), None)
+            value = row[column].strip() if column and isinstance(row[column], str) else ""
+            if value not in choices:
+                seen |= {0} if value == "0" else {1} if value == str(len(choices)) else set()
+    return seen.pop() if len(seen) == 1 else None
+
+
+def _present(row: Mapping[str, object]) -> dict[str, object]:
+    """The columns that hold something: not null, nor an object of nulls, which is how a table shows a missing one."""
+
+    def missing(value: object) -> bool:
+        return value is None or (isinstance(value, dict) and all(part is None for part in value.values()))
+
+    return {column: value for column, value in row.items() if not missing(value)}
+
+
+def _only_one(row: Mapping[str, object], *columns: str) -> str:
+    """The one of these columns that the row has; where it has none, the last but one that would do, for `_text` to miss."""
+    found = [column for column in columns if column in row]
+    if len(found) > 1:
+        raise DataError(
+            f"fields {found[0]!r} and {found[1]!r} are both there; leave one out, as only one can be what the model reads."
+        )
+    other = next((column for column in _OTHER_SHAPES if column in row), None)
+    if not found and other is not None:
+        raise DataError(
+            f"field {other!r} is of another kind of data, whose prompt can be made in several ways; {_OTHER_SHAPES[other]}."
+        )
+    return found[0] if found else "answer" if "answer" in columns else "question"
+
+
+def _text(row: Mapping[str, object], field: str) -> str:
+    """A field that must hold text with something in it, fit for a tokenizer."""
+    value = row.get(field)
+    if not isinstance(value, str) or not value.strip():
+        fields = ", ".join(field if field.isidentifier() else _shown(field) for field in list(row)[:20]) or "no field"
+        raise DataError(f"field {field!r} is {_shown(value)}, it needs a text; the row has {fields}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"field {field!r} holds half of a surrogate pair at character {error.start + 1}; remove it.") from error
+    return value
+
+
+def _choices(choices: object) -> tuple[list[str], list[str] | None]:
+    """The choices' texts, and their names where they have some: {"text": [...], "label": [...]}, or a list of such pairs."""
+    if isinstance(choices, list) and choices and all(isinstance(choice, dict) for choice in choices):
+        choices = {part: [choice.get(part) for choice in choices] for part in ("text", "label")}
+    texts, names = choices, None
+    if isinstance(choices, dict):
+        texts, names = choices.get("text"), choices.get("label")
+    if not isinstance(texts, list) or len(texts) < 2:
+        raise DataError(f"choices are {_shown(choices)}; a list of two or more texts is needed.")
+    texts = [_text({"choices": text}, "choices") for text in texts]
+    if isinstance(choices, dict) and (
+        not isinstance(names, list) or len(names) != len(texts) or len(set(map(str, names))) < len(names)
+    ):
+        raise DataError(f"choices have the labels {_shown(names)}; each of the {len(texts)} texts needs one of its own.")
+    return texts, names
+
+
+def _label(row: Mapping[str, object], texts: Sequence[str], names: Sequence[str] | None, first: int | None) -> int:
+    """The index of the right choice."""
+    columns = [column for column in _LABELS if column in row]
+    if not columns:
+        raise DataError(f"label is None; an index from 0 to {len(texts) - 1} is needed.")
+    readings = {column: sorted(_readings(row[column], texts, names, first)) for column in columns}
+    column, *others = columns
+    found, given = readings[column], f"{column} is {_shown(row[column])}"
+    if not found:
+        raise DataError(
+            f"{given}, no label of its choices; an index from 0 to {len(texts) - 1} is needed, or a choice's letter or text."
+        )
+    if len(found) > 1:
+        ways = " or ".join(_shown(texts[index]) for index in found[:2])
+        raise DataError(f"{given}, which may mean {ways}; write it as an index from 0 to {len(texts) - 1}, without quotes.")
+    for other in others:
+        if len(readings[other]) == 1 and texts[readings[other][0]] != texts[found[0]]:
+            raise DataError(f"{given} and {other} is {_shown(row[other])}, which are two choices; leave the wrong one out.")
+    return found[0]
+
+
+def _readings(value: object, texts: Sequence[str], names: Sequence[str] | None, first: int | None) -> set[int]:
+    """Every index that a label can mean; several with the same text count as one."""
+    if isinstance(value, bool):
+        return set()
+    if isinstance(value, float) and value.is_integer():  # a column of integers with gaps, as pandas writes it
+        value = int(value)
+    found: set[int] = set()
+    if isinstance(value, int):
+        found = {value}
+    if names is not None and str(value).strip() in (named := [str(name).strip() for name in names]):
+        by_name = named.index(str(value).strip())
+        return {by_name} if isinstance(value, str) else _in_range({by_name} | found, texts)
+    if isinstance(value, str) and (text := value.strip()):
+        found |= {index for index, choice in enumerate(texts) if choice.strip() == text}
+        if names is None and len(text) == 1 and text in string.ascii_letters:
+            found.add(string.ascii_uppercase.index(text.upper()))
+        if names is None and text.isascii() and text.isdigit() and len(text) < 4:
+            found |= {int(text) - number for number in ((0, 1) if first is None else (first,))}
+    return _in_range(found, texts)
+
+
+def _in_range(indices: Iterable[int], texts: Sequence[str]) -> set[int]:
+    return {texts.index(texts[index]) for index in indices if 0 <= index < len(texts)}
+
+
+def _shown(value: object) -> str:
+    """A value in an error: short, on one line."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 60
+    return short.repr(value)
