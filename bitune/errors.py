@@ -4,6 +4,20 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from reprlib import Repr
+
+_SHORT = Repr()
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 8
+_SHORT.maxstring = _SHORT.maxother = 150
+_LONGEST_NUMBER = 128  # bits; Python itself refuses to write out numbers of some thousand
+
+
+def shown(value: object) -> str:
+    """A value that somebody else wrote, as it stands in a sentence: on one line, cut to 200 characters."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
+        return f"a number of {value.bit_length():,} bits"
+    text = _SHORT.repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 class BituneError(Exception):
@@ -43,10 +57,10 @@ class UnknownNameError(BituneError, KeyError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]):
         known = sorted(known)
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        near = get_close_matches(name[:100], known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         choices = ", ".join(map(repr, known)) or "none yet"
-        self.message = f"There is no {kind} called {name!r}; known: {choices}.{hint}"
+        self.message = f"There is no {kind} called {shown(name)}; known: {choices}.{hint}"
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would show the repr

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError
+from bitune.adapters.settings import check_settings
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError, reason, shown
 from bitune.schema.peft_kinds import PEFT_KINDS, RANK
 
 _CONFIGS: dict[str, type[PeftConfig]] = {"LORA": LoraConfig, "IA3": IA3Config}
@@ -123,20 +124,24 @@ def kind_of(config: PeftConfig) -> str:
 
 def read_peft_config(data: Mapping[str, object], file: str) -> PeftConfig:
     """The config in an adapter_config.json; CheckpointError names `file` and the setting that is unknown or makes no sense."""
-    kind = str(data.get("peft_type"))
-    if kind not in _CONFIGS:
-        raise CheckpointError(f"{file} is of the PEFT type {kind!r}; bitune runs LORA (DoRA with it) and IA3: use one of them.")
+    kind = data.get("peft_type")
+    if not isinstance(kind, str) or kind not in _CONFIGS:
+        raise CheckpointError(
+            f"{file} is of the PEFT type {shown(kind)}; bitune runs LORA (DoRA with it) and IA3: use one of them."
+        )
     known = {field.name for field in fields(_CONFIGS[kind])} - {"runtime_config"}
     # A newer PEFT writes all of its options; one that is not in use may be left out, another would change the numbers.
     unknown = sorted(key for key in data.keys() - known if data[key] and key != "runtime_config")
     if unknown:
         raise CheckpointError(
-            f"{file} has the setting {unknown[0]!r}, which PEFT {peft.__version__} does not know; update PEFT if a newer one wrote it."
+            f"{file} has the setting {shown(unknown[0])}, which PEFT {peft.__version__} does not know; update PEFT if a newer one wrote it."
         )
+    settings = {key: value for key, value in data.items() if key in known}
+    check_settings(settings, _CONFIGS[kind], file)
     try:
-        return _CONFIGS[kind](**{key: value for key, value in data.items() if key in known})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is no {kind} config ({error}); download or save the adapter again.") from error
+        return _CONFIGS[kind](**settings)
+    except (TypeError, ValueError) as error:  # TypeError: a part of it, as eva_config, that lacks a key or has another
+        raise CheckpointError(f"{file} is no {kind} config ({reason(error)}); download or save the adapter again.") from error
 
 
 def check_switchable(config: PeftConfig, name: str) -> None:
@@ -159,8 +164,11 @@ def check_switchable(config: PeftConfig, name: str) -> None:
         refused.append("bias")
     if str(settings.get("init_lora_weights", True)).startswith(_CHANGES_THE_BASE):
         refused.append("init_lora_weights")
+    # What PEFT itself says is another arithmetic than LoRA's: layers of some are made with what only a training has.
+    variants = [field.name for field in fields(config) if field.metadata.get("is_lora_variant") and field.name != "use_dora"]
+    refused += [setting for setting in variants if settings[setting] not in (None, False)]
     if refused:
         raise CheckpointError(
-            f"{name} sets {refused[0]} to {settings[refused[0]]!r}: that changes the base, which all adapters share, or needs more "
+            f"{name} sets {refused[0]} to {shown(settings[refused[0]])}: that changes the base, which all adapters share, or needs more "
             "than LoRA, DoRA and IA3 do; train the adapter without it."
         )

@@ -27,6 +27,7 @@ from bitune.adapters.layers import (
     switch,
     unwrap,
 )
+from bitune.adapters.patterns import check_patterns
 from bitune.adapters.saved import PREFIX, own_tensors
 from bitune.adapters.turns import SharedModel
 from bitune.base.fingerprint import fingerprint
@@ -97,6 +98,9 @@ class AdapterManager(SharedModel):
             CheckpointError: Config or weights do not fit this base; the base is then as it was.
         """
         check_switchable(config, f"Adapter {wanted!r}")
+        with self.turn():
+            paths = [path for path, _ in self.model.named_modules()]
+        check_patterns(config, paths, f"Adapter {wanted!r}")
         with self.turn():
             name = self._free_name(wanted)
             base_weights = BaseWeights(self._base_parameters)

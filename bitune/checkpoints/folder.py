@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 from peft import PeftConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from bitune.adapters.kinds import check_switchable, read_peft_config
 from bitune.checkpoints.replacing import replace_files
-from bitune.errors import CheckpointError, disk_failure, reason
+from bitune.checkpoints.weights import read_adapter_weights, read_theta
+from bitune.errors import CheckpointError, disk_failure, reason, shown
+from bitune.files import read_object, read_text
 from bitune.hub import download_snapshot, hub_errors
 from bitune.schema.config import BaseReference, BituneConfig
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, METHODS
@@ -32,6 +33,11 @@ REFERENCE_FILE = "config.json"  # of the authors' code; see reference.py
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
+
+LOG_BYTES = 64 * 1024**2
+"""A step of 80 layers has 4 KB: 16,000 steps."""
+CARD_BYTES = 8 * 1024**2
+"""Pictures inside it count."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,15 @@ def resolve_checkpoint(source: str | os.PathLike) -> Path:
     Raises:
         CheckpointError: there is neither, or the download failed.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return path
+    except (OSError, RuntimeError) as error:  # a name that is too long, the home of somebody who is not there
+        raise CheckpointError(f"There is no checkpoint folder {shown(str(source))} ({reason(error)}); give another.") from error
     repository, _, revision = str(source).partition("@")
     if len(repository.split("/")) != 2 or path.is_absolute() or repository.startswith("."):
-        raise CheckpointError(f"There is no checkpoint folder {str(source)!r}; give a folder, or a Hub id like 'user/name'.")
+        raise CheckpointError(f"There is no checkpoint folder {shown(str(source))}; give a folder, or a Hub id like 'user/name'.")
     what = f"{str(source)!r} is no folder here and could not be had from the Hub"
     with hub_errors(CheckpointError, what, revision=revision):
         return download_snapshot(repository, revision or None, _DOWNLOADED)
@@ -93,16 +102,17 @@ def read(folder: str | os.PathLike) -> Checkpoint:
         CheckpointError: a file is missing, damaged or of an unknown format; it is named.
     """
     folder = Path(folder)
-    if not (folder / CONFIG_FILE).is_file() and (folder / ADAPTER_CONFIG).is_file():
+    if not os.path.lexists(folder / CONFIG_FILE) and os.path.lexists(folder / ADAPTER_CONFIG):
         return _read_peft(folder)
     config = BituneConfig.from_dict(read_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
+    log, card = _optional_text(folder / LOG_FILE, LOG_BYTES), _optional_text(folder / CARD_FILE, CARD_BYTES)
+    theta = read_theta(folder / MIXING_FILE) if config.mixing else None
     adapters = {slot: read_adapter(folder / name) for slot, name in config.adapters.items()}
-    theta = _read_theta(folder / MIXING_FILE) if config.mixing else None
-    return Checkpoint(config, adapters, theta, read_text(folder / LOG_FILE), read_text(folder / CARD_FILE))
+    return Checkpoint(config, adapters, theta, log, card)
 
 
 def _read_peft(folder: Path) -> Checkpoint:
-    if (folder / REFERENCE_FILE).is_file() and "pass_type" in read_json(folder / REFERENCE_FILE):
+    if os.path.lexists(folder / REFERENCE_FILE) and "pass_type" in read_json(folder / REFERENCE_FILE):
         raise CheckpointError(
             f"{str(folder)!r} is a folder of the authors' research code; read it with BituneModel.from_reference, or make a "
             "checkpoint of it with `python -m bitune convert`."
@@ -111,7 +121,7 @@ def _read_peft(folder: Path) -> Checkpoint:
     method = METHODS["lora"]
     base = BaseReference(adapter.config.base_model_name_or_path or "unknown", adapter.config.revision)
     config = BituneConfig(base, method.passes, method.answer_adapter, adapters={CAUSAL: CAUSAL})
-    return Checkpoint(config, {CAUSAL: adapter}, card=read_text(folder / CARD_FILE))
+    return Checkpoint(config, {CAUSAL: adapter}, card=_optional_text(folder / CARD_FILE, CARD_BYTES))
 
 
 def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
@@ -125,82 +135,30 @@ def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
     Raises:
         CheckpointError: a file is missing or damaged, or the adapter is of a kind that bitune does not run.
     """
-    file = folder / ADAPTER_CONFIG
+    file, weights = folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS
     data = read_json(file)
     if beside and isinstance(saved := data.get("modules_to_save"), list):
         data["modules_to_save"] = [name for name in saved if not str(name).startswith(beside)] or None
     config = read_peft_config(data, str(file))
     check_switchable(config, str(file))
-    return Adapter(config, _adapter_tensors(folder / ADAPTER_WEIGHTS))
-
-
-def _adapter_tensors(file: Path) -> dict[str, Tensor]:
-    tensors = read_tensors(file)
-    for key, value in tensors.items():
-        if not value.is_floating_point():
-            raise CheckpointError(f"{file} holds {key!r} as {value.dtype}, not as floating point; save the adapter again.")
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{file} holds a number in {key!r} that is not finite; the training that wrote it diverged.")
-    return tensors
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file. CheckpointError names the file."""
-    if not file.is_file():
-        pickled = file.with_suffix(".bin").is_file()
-        cause = "only pickled weights (.bin) are there, which can run code and are not read" if pickled else "it is missing"
-        raise CheckpointError(f"{file}: {cause}; save or download the checkpoint again as safetensors.")
-    try:
-        return load_file(str(file))
-    except SafetensorError as error:
-        raise CheckpointError(f"{file} is damaged or cut short ({reason(error)}); download or save it again.") from error
-    except OSError as error:
-        raise _unreadable(file, error) from error
+    return Adapter(config, read_adapter_weights(weights, config, file))
 
 
 def read_json(file: Path) -> dict:
-    """The JSON object in a file. CheckpointError names the file."""
+    """The JSON object in a file of a checkpoint. CheckpointError names the file."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        return read_object(file, CheckpointError)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{file} is missing, so {str(file.parent)!r} is no complete checkpoint folder; download or save it again."
         ) from error
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not readable JSON ({reason(error)}); download or save it again.") from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{file} holds a {type(data).__name__}, not a JSON object; download or save it again.")
-    return data
 
 
-def read_text(file: Path) -> str | None:
-    """The text of an optional file."""
+def _optional_text(file: Path, limit: int) -> str | None:
     try:
-        return file.read_text(encoding="utf-8") if file.is_file() else None
-    except OSError as error:
-        raise _unreadable(file, error) from error
-    except ValueError as error:  # UnicodeDecodeError
-        raise CheckpointError(f"{file} is not readable text ({reason(error)}); download it again, or remove it.") from error
-
-
-def _unreadable(file: Path, error: OSError) -> CheckpointError:
-    failure = disk_failure(error)
-    return CheckpointError(f"{file} cannot be read: {failure.cause}; {failure.remedy}.")
-
-
-def _read_theta(file: Path) -> tuple[Tensor, Tensor]:
-    tensors = read_tensors(file)
-    if set(tensors) != {"theta_k", "theta_v"}:
-        raise CheckpointError(f"{file} holds {sorted(tensors)}; it must hold exactly theta_k and theta_v.")
-    theta = tensors["theta_k"], tensors["theta_v"]
-    if any(t.dim() != 1 or t.dtype != torch.float32 for t in theta) or theta[0].shape != theta[1].shape:
-        shapes = ", ".join(f"{key} {tuple(t.shape)} {t.dtype}" for key, t in tensors.items())
-        raise CheckpointError(f"{file} holds {shapes}; both must be float32 with one number a layer.")
-    if not all(torch.isfinite(t).all() for t in theta):
-        raise CheckpointError(f"{file} holds a number that is not finite; the training that wrote it diverged.")
-    return theta
+        return read_text(file, limit, CheckpointError)
+    except FileNotFoundError:
+        return None
 
 
 def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Path:

@@ -16,6 +16,7 @@ from bitune.base.loading import Base, load_base
 from bitune.checkpoints.folder import Adapter, Checkpoint, read, resolve_checkpoint, write
 from bitune.checkpoints.publish import publish
 from bitune.checkpoints.reference import read_reference
+from bitune.checkpoints.weights import check_coefficients
 from bitune.errors import CheckpointError, ConfigError
 from bitune.model.decoding import PromptCache, generate, read_prompts, score
 from bitune.model.generation_config import as_asked
@@ -144,12 +145,8 @@ class BituneModel(nn.Module):
         manager = AdapterManager.of(module_of(base))  # kept here, so that all below meets the same one
         if not allow_other_base:
             check_base(checkpoint.config.base, describe(base))
-        layers = manager.layout.layers
-        if checkpoint.theta is not None and len(checkpoint.theta[0]) != layers:
-            raise CheckpointError(
-                f"The checkpoint has mixing coefficients for {len(checkpoint.theta[0])} layers, the base has {layers}; "
-                "load it on the base it was trained on."
-            )
+        if checkpoint.theta is not None:
+            check_coefficients(checkpoint.theta, checkpoint.config.mixing, manager.layout.layers)
         model = cls(base, checkpoint.config, dict(checkpoint.adapters), trainable=trainable)
         try:
             model.log, model.card = checkpoint.log, checkpoint.card

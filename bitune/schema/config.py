@@ -1,17 +1,22 @@
 """What a checkpoint says about itself: bitune_config.json. Rejects unknown keys and versions; knows no file and no tensor."""
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError
+from bitune.errors import CheckpointError, ConfigError, UnknownNameError, shown
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, Method, PromptPass
 
 FORMAT_VERSION = 1
 PARAMETERIZATIONS = ("abs", "relu")
 CHAT = "chat"
 PLACEHOLDER = "{prompt}"
+MAX_TEMPLATE = 20_000
+"""Characters of a prompt template: more than any model reads as an instruction, little enough to tokenize at once."""
+
+FLOAT32_TINY, FLOAT32_MAX = 2.0**-126, 2.0**128 - 2.0**104
+"""The normal numbers of float32: below, some processors round to 0."""
+
 _FOLDER = re.compile(r"\w[\w.-]*")
 
 
@@ -56,9 +61,14 @@ class MixingSettings:
         if self.parameterization not in PARAMETERIZATIONS:
             raise UnknownNameError("mixing parameterization", str(self.parameterization), PARAMETERIZATIONS)
         if isinstance(self.theta_init, bool) or not isinstance(self.theta_init, int | float):
-            raise ConfigError(f"theta_init is {self.theta_init!r}; it must be a number.")
-        if not (math.isfinite(self.theta_init) and self.theta_init > 0):
+            raise ConfigError(f"theta_init is {shown(self.theta_init)}; it must be a number.")
+        if not self.theta_init > 0:
             raise ConfigError(f"theta_init is {self.theta_init}; it must be above 0, as alpha = theta / (theta + theta_init).")
+        if not FLOAT32_TINY <= self.theta_init <= FLOAT32_MAX:
+            raise ConfigError(
+                f"theta_init is {shown(self.theta_init)}; alpha = theta / (theta + theta_init) is computed in float32, whose numbers go "
+                f"from {FLOAT32_TINY:.2g} to {FLOAT32_MAX:.2g}: choose one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -108,71 +118,102 @@ class BituneConfig:
         version = data.get("format_version")
         if type(version) is not int or version != FORMAT_VERSION:
             raise CheckpointError(
-                f"{file} has format_version {version!r}; this version of bitune reads {FORMAT_VERSION}: update bitune."
+                f"{file} has format_version {shown(version)}; this version of bitune reads {FORMAT_VERSION}: update bitune."
             )
+        _check_keys(cls, data, file)
         try:
-            passes = tuple(_section(PromptPass, p, f"{file}: passes") for p in data["passes"])
             mixing = data.get("mixing")
-            values = {
-                **data,
-                "base": _base_reference(data["base"], file),
-                "passes": passes,
-                "mixing": None if mixing is None else _section(MixingSettings, mixing, f"{file}: mixing"),
-            }
-            config = _section(cls, values, file)
+            config = cls(
+                **{
+                    **data,
+                    "base": _base_reference(data["base"], file),
+                    "passes": tuple(_section(PromptPass, p, f"{file}: passes") for p in data["passes"]),
+                    "mixing": None if mixing is None else _section(MixingSettings, mixing, f"{file}: mixing"),
+                }
+            )
             config._check(file)
-        except CheckpointError:
-            raise
         except (ConfigError, UnknownNameError) as error:
             raise CheckpointError(f"{file}: {error} Download or save the checkpoint again.") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{file} cannot be read ({type(error).__name__}: {error}); save or download the checkpoint again."
-            ) from error
         return config
 
     def _check(self, file: str) -> None:
-        if not isinstance(self.adapters, Mapping) or not isinstance(self.training, Mapping):
-            raise CheckpointError(f"{file}: adapters and training must be objects; save or download the checkpoint again.")
         slots = set(self.method.slots)
         if not slots or not slots <= {CAUSAL, BIDIRECTIONAL} or set(self.adapters) != slots:
             raise CheckpointError(
-                f"{file}: adapters are {sorted(self.adapters)}, but the passes use {sorted(map(str, slots))}; they must agree "
+                f"{file}: adapters are {shown(sorted(self.adapters))}, but the passes use {shown(sorted(slots))}; they must agree "
                 f"and be {CAUSAL!r}, {BIDIRECTIONAL!r} or both."
             )
         folders = list(self.adapters.values())
         for folder in folders:
             if not isinstance(folder, str) or not _FOLDER.fullmatch(folder) or folders.count(folder) > 1:
                 raise CheckpointError(
-                    f"{file}: adapter folder {folder!r} must be the name of a folder inside the checkpoint, each adapter in its own."
+                    f"{file}: adapter folder {shown(folder)} must be the name of a folder inside the checkpoint, each adapter in its own."
                 )
 
 
 def check_template(text: str | None) -> None:
     """ConfigError unless `text` is a prompt template: None, `chat`, or text that holds `{prompt}` exactly once."""
-    if text is not None and text != CHAT and (not isinstance(text, str) or text.count(PLACEHOLDER) != 1):
-        raise ConfigError(f"Template {text!r} must hold {PLACEHOLDER} exactly once, or be {CHAT!r}.")
+    if text is None or text == CHAT:
+        return
+    if not isinstance(text, str) or text.count(PLACEHOLDER) != 1:
+        raise ConfigError(f"Template {shown(text)} must hold {PLACEHOLDER} exactly once, or be {CHAT!r}.")
+    if len(text) > MAX_TEMPLATE:
+        raise ConfigError(f"Template {shown(text)} has {len(text):,} characters; at most {MAX_TEMPLATE:,} are read: shorten it.")
+
+
+# What a JSON value of each key must be; the classes themselves check theta_init, parameterization and prompt_template.
+_NOTHING = type(None)
+_TYPES: dict[type, dict[str, tuple[type, ...]]] = {
+    BaseReference: {
+        "id": (str,),
+        "fingerprint": (list, tuple),
+        **dict.fromkeys(("revision", "sha256", "model_type"), (str, _NOTHING)),
+        **dict.fromkeys(("layers", "hidden_size"), (int, _NOTHING)),
+    },
+    PromptPass: {"adapter": (str, _NOTHING), "attention": (str,)},
+    MixingSettings: {},
+    BituneConfig: {
+        "base": (dict,),
+        "passes": (list, tuple),
+        "answer_adapter": (str, _NOTHING),
+        "mixing": (dict, _NOTHING),
+        "adapters": (dict,),
+        "training": (dict,),
+    },
+}
+_WORDS = {str: "text", int: "a whole number", list: "a list", tuple: "a list", dict: "an object", _NOTHING: "null"}
+_AGAIN = "save or download the checkpoint again."
+
+
+def _check_keys(kind: type, data: Mapping[str, object], where: str) -> None:
+    """CheckpointError unless an object of the file has the keys of `kind`, all that it needs, and values of their types."""
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"{where} holds {shown(data)}, which is not an object; {_AGAIN}")
+    known = [f.name for f in fields(kind)]
+    if unknown := sorted(set(data) - set(known)):
+        raise CheckpointError(
+            f"{where} has the unknown key {shown(unknown[0])}; known: {', '.join(known)}. "
+            "Remove it, or update bitune if a newer one wrote it."
+        )
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    if lacking := [key for key in needed if key not in data]:
+        raise CheckpointError(f"{where} lacks the key {lacking[0]!r}; {_AGAIN}")
+    for key, types in _TYPES[kind].items():
+        if key in data and type(data[key]) not in types:
+            must = " or ".join(dict.fromkeys(_WORDS[t] for t in types))
+            raise CheckpointError(
+                f"{where} has the {key} {shown(data[key])}, a {type(data[key]).__name__}; it must be {must}: {_AGAIN}"
+            )
 
 
 def _section(kind: type, data: Mapping[str, object], where: str):
-    if not isinstance(data, Mapping):
-        raise CheckpointError(f"{where} holds {data!r}, which is not an object; save or download the checkpoint again.")
-    known = [f.name for f in fields(kind)]
-    unknown = sorted(set(data) - set(known))
-    if unknown:
-        raise CheckpointError(
-            f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(known)}. Remove it, or update bitune if a newer one wrote it."
-        )
+    _check_keys(kind, data, where)
     return kind(**data)
 
 
 def _base_reference(data: Mapping[str, object], file: str) -> BaseReference:
     base = _section(BaseReference, data, f"{file}: base")
-    kinds = {"id": str, "revision": str, "sha256": str, "model_type": str, "layers": int, "hidden_size": int}
-    for key, kind in kinds.items():
-        value = getattr(base, key)
-        if not isinstance(value, kind) and (value is not None or key == "id"):
-            raise CheckpointError(
-                f"{file}: base has the {key} {value!r}; it must be a {kind.__name__}. Download or save it again."
-            )
+    for value in base.fingerprint:
+        if type(value) not in (int, float) or not abs(value) <= FLOAT32_MAX:
+            raise CheckpointError(f"{file}: base has {shown(value)} in its fingerprint, which is no finite number; {_AGAIN}")
     return replace(base, fingerprint=tuple(float(x) for x in base.fingerprint))

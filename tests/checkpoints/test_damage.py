@@ -110,7 +110,7 @@ WRONG_CONFIGS = {
     "a pass without attention": (lambda d: d["passes"][0].pop("attention"), "attention"),
     "unknown attention": (setting("passes", 0, "attention", to="sideways"), "'sideways'"),
     "unknown slot": (setting("passes", 0, "adapter", to="third"), "'third'"),
-    "slot is a list": (setting("passes", 0, "adapter", to=[]), "unhashable"),
+    "slot is a list": (setting("passes", 0, "adapter", to=[]), "adapter []"),
     "unknown answer adapter": (setting("answer_adapter", to="third"), "'third'"),
     "no adapter at all": (
         lambda d: (
@@ -242,7 +242,7 @@ WRONG_WEIGHTS = {
     "another shape": (lambda t: t | {LAST: t[LAST][:-1].clone()}, "(47, 4) for (48, 4)"),
     "transposed": (lambda t: t | {LAST: t[LAST].T.contiguous()}, "(4, 48) for (48, 4)"),
     "NaN": (lambda t: t | {LAST: torch.full_like(t[LAST], float("nan"))}, "not finite"),
-    "integers": (lambda t: t | {LAST: t[LAST].int()}, "int32"),
+    "integers": (lambda t: t | {LAST: t[LAST].int()}, "I32"),
 }
 
 

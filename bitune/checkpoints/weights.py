@@ -1,0 +1,121 @@
+"""Tensors of checkpoint folders, judged by the headers of their files before one of them is made. Knows no model."""
+
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bitune.errors import CheckpointError, disk_failure, reason, shown
+from bitune.files import Header, read_header
+from bitune.schema.config import MixingSettings
+
+WEIGHTS_BYTES = 32 * 1024**3
+"""Twice the largest adapter one could mean: rank 256 on all linear layers of a base of 70 billion, in float32."""
+_MIXING_BYTES = 1024**2
+_DTYPES = ("F64", "F32", "F16", "BF16")
+_UNUSED_RANK = 256
+"""A rank that a config names and no weight has is allocated nevertheless, where modules match: this much is harmless."""
+
+
+def read_adapter_weights(weights: Path, config: PeftConfig, file: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter.
+
+    Args:
+        weights: a safetensors file.
+        config: of the adapter.
+        file: where the config stood.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds what no adapter of this config has.
+    """
+    header = _header(weights, WEIGHTS_BYTES)
+    for key, tensor in header.tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointError(
+                f"{weights} holds {shown(key)} as {shown(tensor.dtype)}; adapters are read as {', '.join(_DTYPES)}: save it in one of them."
+            )
+    _check_ranks(config, header, file)
+    tensors = _load(weights)
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(
+                f"{weights} holds a number in {shown(key)} that is not finite; the training that wrote it diverged."
+            )
+    return tensors
+
+
+def _check_ranks(config: PeftConfig, header: Header, file: Path) -> None:
+    """Refuse a rank far beyond those of the weights before PEFT allocates it; smaller differences show when shapes are compared."""
+    if not isinstance(config, LoraConfig):
+        return
+    found = [tensor.shape[0] for key, tensor in header.tensors.items() if "lora_" in key and "_A" in key and tensor.shape]
+    largest = max(found, default=0)
+    for rank in (config.r, *config.rank_pattern.values()):
+        if rank > max(largest, _UNUSED_RANK):
+            raise CheckpointError(
+                f"{file} asks for rank {rank:,}, and its weights have rank {largest:,} at most; copy the config and the weights of "
+                "one adapter."
+            )
+
+
+def _header(file: Path, limit: int) -> Header:
+    try:
+        return read_header(file, limit, CheckpointError)
+    except FileNotFoundError as error:
+        pickled = file.with_suffix(".bin").is_file()
+        cause = "only pickled weights (.bin) are there, which can run code and are not read" if pickled else "it is missing"
+        raise CheckpointError(f"{file}: {cause}; save or download the checkpoint again as safetensors.") from error
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file whose header was read."""
+    try:
+        return load_file(str(file))
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is damaged or cut short ({reason(error)}); download or save it again.") from error
+    except OSError as error:
+        failure = disk_failure(error)
+        raise CheckpointError(f"{file} cannot be read: {failure.cause}; {failure.remedy}.") from error
+
+
+def read_theta(file: Path) -> tuple[Tensor, Tensor]:
+    """theta_k and theta_v, float32 [layers] each; CheckpointError for anything else."""
+    header = _header(file, _MIXING_BYTES).tensors
+    if set(header) != {"theta_k", "theta_v"}:
+        raise CheckpointError(f"{file} holds {shown(sorted(header))}; it must hold exactly theta_k and theta_v.")
+    shapes = [tensor.shape for tensor in header.values()]
+    if any(tensor.dtype != "F32" or len(tensor.shape) != 1 for tensor in header.values()) or shapes[0] != shapes[1]:
+        words = ", ".join(f"{key} {tensor.shape} {tensor.dtype}" for key, tensor in header.items())
+        raise CheckpointError(f"{file} holds {words}; both must be F32 with one number a layer.")
+    tensors = _load(file)
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise CheckpointError(f"{file} holds a number that is not finite; the training that wrote it diverged.")
+    return tensors["theta_k"], tensors["theta_v"]
+
+
+def check_coefficients(theta: tuple[Tensor, Tensor], mixing: MixingSettings, layers: int) -> None:
+    """Refuse mixing coefficients that give no ratio for each layer of a base.
+
+    Args:
+        theta: theta_k and theta_v, float32 [layers of the checkpoint].
+        mixing: how they become ratios.
+        layers: of the base.
+
+    Raises:
+        CheckpointError: there are more or fewer, or theta + theta_init leaves the numbers of float32 in one of them.
+    """
+    both = torch.stack(theta)
+    if both.shape[1] != layers:
+        raise CheckpointError(
+            f"The checkpoint has mixing coefficients for {both.shape[1]} layers, the base has {layers}; "
+            "load it on the base it was trained on."
+        )
+    largest = both.abs().max()
+    if not torch.isfinite(largest + mixing.theta_init):
+        raise CheckpointError(
+            f"The checkpoint's mixing coefficients reach {float(largest):.3g}, too large for a ratio in float32; the training that "
+            "wrote it diverged."
+        )
