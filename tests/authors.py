@@ -33,13 +33,15 @@ def write_reference(
     paths = [name for name, _ in base.named_modules() if "_proj" in name]  # as finetune.py chooses them
     layers = base.config.num_hidden_layers
     mixed = pass_type != 1
-    for place in (folder, folder / "prefill"):
+    for place, other in ((folder, "prefill"), (folder / "prefill", "default")):
         place.mkdir(parents=True)
         tensors = {}
         for path in paths:
             linear = base.get_submodule(path)
             for name, value in _adapter(kind, linear.weight, "mlp" in path, generator).items():
                 tensors[f"base_model.model.{path}.{name}"] = value
+                if kind == "ia3":  # PEFT 0.11.1 writes the other adapter's vectors too; they take no part in anything
+                    tensors[f"base_model.model.{path}.{name}.{other}"] = -value
         for letter in "kv" if mixed else "":
             trained = place == folder
             theta = torch.randn(layers, generator=generator) * 0.03 if trained else torch.full((layers,), s_init)

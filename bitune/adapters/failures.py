@@ -51,6 +51,7 @@ _KNOWN = (
 _IRRELEVANT = (
     ("`is_gradient_checkpointing` is deprecated", FutureWarning),  # PEFT asks transformers for a property under its old name
     ("Already found a `peft_config` attribute", UserWarning),
+    ("fan_in_fan_out is set to", UserWarning),  # PEFT sets it layer by layer to what the layer is
     ("Model has `tie_word_embeddings=True`", UserWarning),  # about merging adapters into the weights
 )
 

@@ -98,11 +98,11 @@ def _decoder(model: PreTrainedModel) -> nn.Module:
 
 def _linear_paths(model: PreTrainedModel, part: nn.Module) -> list[str]:
     """Paths within `part` of `model` of the linear layers that can be adapted."""
-    head, paths = model.get_output_embeddings(), []
+    head, paths = model.get_output_embeddings(), []  # with the adapters it carries, as `module` below
     for path, module in part.named_modules():
         base = getattr(module, "base_layer", module)  # a base that already carries adapters
         plain = isinstance(base, nn.Linear | Conv1D) and "Router" not in type(base).__name__
-        if plain and base is not head and ".base_layer" not in path and "lora_" not in path:
+        if plain and module is not head and ".base_layer" not in path and "lora_" not in path:
             paths.append(path)
     return paths
 

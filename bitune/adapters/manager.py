@@ -149,10 +149,11 @@ class AdapterManager(SharedModel):
     def weights(self, name: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
         self._check_known([name])
-        given = None if state is None else dict(state)
         with self.turn():  # it walks over modules, among which another thread may put some
-            state = get_peft_model_state_dict(self.model, given, adapter_name=name, save_embedding_layers=False)
-        return {PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+            # Given whole: of a state dict of its own PEFT says that the biases of `lora_bias` are cut short.
+            whole = dict(self.model.state_dict() if state is None else state)
+            own = get_peft_model_state_dict(self.model, whole, adapter_name=name, save_embedding_layers=False)
+        return {PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in own.items()}
 
     def trainable_parameters(self, names: Sequence[str]) -> int:
         """How many numbers the adapters `names` hold."""

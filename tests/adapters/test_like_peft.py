@@ -1,0 +1,218 @@
+"""Adapters of PEFT with many settings: each gives what PeftModel gives for the same folder, or is refused in one true sentence."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bitune import BituneModel
+from tests.adapters.peft_folders import (
+    ANSWER,
+    EQUAL,
+    GREEDY,
+    LINEAR,
+    PROMPT,
+    base_of,
+    dora,
+    ia3,
+    lora,
+    peft_answer,
+    peft_scores,
+    read_peft,
+    write_peft,
+)
+from tests.unharmed import bare, change_tensors, refused, state_of
+
+
+def near(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """To float32's rounding of the size of what is compared, through a few layers."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
+
+
+@torch.no_grad()
+def scores(model: BituneModel) -> torch.Tensor:
+    return model(PROMPT, ANSWER).logits
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_a_folder_of_peft_gives_what_peft_gives(name, tmp_path):
+    family, config = EQUAL[name]
+    base = base_of(family)
+    folder = write_peft(tmp_path / "peft", base, config())
+    theirs = read_peft(folder, base)
+    expected = peft_scores(theirs)
+    before = bare(base)
+    assert (expected - peft_scores(base)).abs().max() > 0.02 * expected.abs().max(), "the adapter does something"
+    model = BituneModel.from_pretrained(folder, base=base)
+    near(scores(model), expected)
+    assert torch.equal(model.generate(PROMPT, **GREEDY), peft_answer(theirs))
+    model.save_pretrained(tmp_path / "ours")
+    model.release()
+    assert torch.equal(bare(base), before)
+    near(peft_scores(read_peft(tmp_path / "ours" / "causal", base)), expected)
+    near(scores(BituneModel.from_pretrained(tmp_path / "ours", base=base)), expected)
+
+
+@pytest.mark.parametrize("save_embedding_layers", [True, False, "auto"])
+@pytest.mark.parametrize("name", ["lora", "embeddings", "tied embeddings", "ia3, head"])
+def test_layers_of_the_base_in_an_adapters_file_are_the_bases_own(name, save_embedding_layers, tmp_path):
+    family, config = EQUAL[name]
+    base = base_of(family)
+    folder = write_peft(tmp_path / "peft", base, config(), save_embedding_layers=save_embedding_layers)
+    beside = [key for key in load_file(folder / "adapter_model.safetensors") if "lora_" not in key and "ia3_" not in key]
+    assert bool(beside) == (save_embedding_layers is True or (save_embedding_layers == "auto" and name != "lora"))
+    expected = peft_scores(read_peft(folder, base))
+    model = BituneModel.from_pretrained(folder, base=base)
+    near(scores(model), expected)
+    model.save_pretrained(tmp_path / "ours")
+    assert not [key for key in load_file(tmp_path / "ours/causal/adapter_model.safetensors") if key in beside]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("of", ["file", "base"])
+def test_a_layer_of_the_base_may_be_rounded_to_16_bits(dtype, of, tmp_path):
+    """The file was written in 16 bits beside a base of 32, or the other way round."""
+    base = base_of("llama")
+    folder = write_peft(tmp_path / "peft", base, EQUAL["embeddings"][1]())
+    if of == "file":
+        change_tensors(folder / "adapter_model.safetensors", lambda tensors: {k: v.to(dtype) for k, v in tensors.items()})
+    else:
+        base = base.to(dtype)
+    expected = peft_scores(read_peft(folder, base)).float()
+    found = scores(BituneModel.from_pretrained(folder, base=base)).float()
+    # PEFT puts the rounded layers of a file of 16 bits into the base; here the base keeps its own.
+    assert (found - expected).abs().max() < (0.02 if dtype is torch.float16 else 0.1) * expected.abs().max()
+
+
+def reread(name: str, tmp_path, change, base=None):
+    """A folder of PEFT with changed tensors, on a base."""
+    family, config = EQUAL[name]
+    folder = write_peft(tmp_path / "peft", base_of(family), config())
+    change_tensors(folder / "adapter_model.safetensors", change)
+    return BituneModel.from_pretrained(folder, base=base or base_of(family))
+
+
+def test_another_layer_of_the_base_in_the_file_is_refused(tmp_path):
+    key = "base_model.model.lm_head.base_layer.weight"
+    base = base_of("llama")
+    with refused(base, "'lm_head.weight'", "other numbers", "all adapters share"):
+        reread("embeddings", tmp_path, lambda tensors: tensors | {key: tensors[key] * 1.01}, base)
+
+
+@pytest.mark.parametrize("save_embedding_layers", [True, False])
+@pytest.mark.parametrize("targets", [["embed_tokens", "q_proj"], ["lm_head"], ["embed_tokens", "lm_head"], ["q_proj"]])
+@pytest.mark.parametrize(("family", "kind"), [("llama", lora), ("gemma", dora)])
+def test_a_vocabulary_of_another_size_is_named(family, kind, targets, save_embedding_layers, tmp_path):
+    """PEFT saves whole embeddings where the vocabulary was resized, adapted or not."""
+    resized = base_of(family)
+    resized.resize_token_embeddings(264)
+    folder = write_peft(tmp_path / "peft", resized, kind(target_modules=targets), save_embedding_layers=save_embedding_layers)
+    expected = peft_scores(read_peft(folder, resized))
+    near(scores(BituneModel.from_pretrained(folder, base=resized)), expected)
+    base = base_of(family)
+    if targets == ["q_proj"] and not save_embedding_layers:
+        expected = peft_scores(read_peft(folder, base))
+        near(scores(BituneModel.from_pretrained(folder, base=base)), expected)
+        return
+    with refused(base, "vocabulary of 264 tokens", "this base has 260", "resized"):
+        BituneModel.from_pretrained(folder, base=base)
+
+
+def test_tensors_of_other_adapters_in_the_file_are_left_out(tmp_path):
+    """PEFT before 0.19 wrote IA3's vectors of all adapters, and of LoRA those whose name holds the saved one's."""
+    for name, others in [
+        ("ia3", {".ia3_l": [".ia3_l.prefill", ".ia3_l_2"]}),
+        ("lora", {".lora_A.weight": [".lora_A_2.weight", ".lora_A.my_default.weight"]}),
+        ("dora", {".lora_magnitude_vector": [".lora_magnitude_vector_2"]}),
+        ("embeddings", {".lora_embedding_A": [".lora_embedding_A.my_default"]}),
+    ]:
+        family, config = EQUAL[name]
+        folder = write_peft(tmp_path / name, base_of(family), config())
+        expected = peft_scores(read_peft(folder, base_of(family)))
+        ((own, added),) = others.items()
+        change_tensors(
+            folder / "adapter_model.safetensors",
+            lambda tensors, own=own, added=added: (
+                tensors | {k.replace(own, new): v + 1 for k, v in tensors.items() if k.endswith(own) for new in added}
+            ),
+        )
+        near(scores(BituneModel.from_pretrained(folder, base=base_of(family))), expected)
+
+
+@pytest.mark.parametrize(
+    "key", ["x.ia3_l.prefill", "model.layers.0.self_attn.q_proj.lora_A.bias", "model.lm_head.weight", "lm_head"]
+)
+def test_what_belongs_to_nobody_is_refused(key, tmp_path):
+    base = base_of("llama")
+    with refused(base, "no place for", key):
+        reread("lora", tmp_path, lambda tensors: tensors | {f"base_model.model.{key}": torch.ones(3)}, base)
+
+
+REFUSED = {
+    "biases": (lambda: lora(target_modules=LINEAR, bias="lora_only"), "bias"),
+    "all biases": (lambda: lora(target_modules=LINEAR, bias="all"), "bias"),
+    "whole modules": (lambda: lora(target_modules=LINEAR, modules_to_save=["lm_head"]), "modules_to_save"),
+    "whole modules of ia3": (
+        lambda: ia3(target_modules=["q_proj"], feedforward_modules=[], modules_to_save=["lm_head"]),
+        "modules_to_save",
+    ),
+    "tokens": (lambda: lora(target_modules=LINEAR, trainable_token_indices=[1, 2]), "trainable_token_indices"),
+    "parameters": (lambda: lora(target_modules=[], target_parameters=["q_proj.weight"]), "target_parameters"),
+    "pissa": (lambda: lora(target_modules=LINEAR, init_lora_weights="pissa"), "init_lora_weights"),
+    "olora": (lambda: lora(target_modules=LINEAR, init_lora_weights="olora"), "init_lora_weights"),
+    "activated": (lambda: lora(target_modules=LINEAR, alora_invocation_tokens=[1]), "alora_invocation_tokens"),
+    "repeated layers": (lambda: lora(target_modules=LINEAR, layer_replication=[[0, 4], [2, 4]]), "layer_replication"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_changes_the_base_is_refused_by_name(name, tmp_path):
+    config, setting = REFUSED[name]
+    folder = write_peft(tmp_path / "peft", base_of("phi"), config())
+    base = base_of("phi")
+    with refused(base, "adapter_config.json", setting):
+        BituneModel.from_pretrained(folder, base=base)
+    with refused(base, setting):
+        BituneModel.create(base, peft_config=config())
+
+
+NO_SENSE = {
+    "no such module": (lambda: lora(target_modules=["nothing"]), "nothing"),
+    "all excluded": (lambda: lora(target_modules=["q_proj"], exclude_modules=["q_proj"]), "No modules were targeted"),
+    "no such layer": (lambda: lora(target_modules=["q_proj"], layers_to_transform=[99]), "[99]"),
+    "a norm": (lambda: lora(target_modules=["norm"]), "LlamaRMSNorm"),
+    "an embedding by ia3": (lambda: ia3(target_modules=["embed_tokens"], feedforward_modules=[]), "Embedding"),
+    "no targets": (lambda: lora(target_modules=[]), "target_modules"),
+    "rank 0": (lambda: lora(target_modules=LINEAR, r=0), "`r`"),
+    "dropout 2": (lambda: lora(target_modules=LINEAR, lora_dropout=2), "between 0 and 1"),
+    "unknown beginning": (lambda: lora(target_modules=LINEAR, init_lora_weights="hope"), "hope"),
+    "no expression": (lambda: lora(target_modules="(q_proj"), "regular expression"),
+    "no expression in a pattern": (lambda: lora(target_modules=LINEAR, rank_pattern={"(": 2}), "regular expression"),
+    "biases of an embedding": (lambda: lora(target_modules=["embed_tokens"], lora_bias=True), "lora_bias"),
+}
+
+
+@pytest.mark.parametrize("name", NO_SENSE)
+def test_what_peft_cannot_put_on_a_base_is_a_sentence(name):
+    base = base_of("llama")
+    config, words = NO_SENSE[name]
+    with refused(base, words):
+        BituneModel.create(base, peft_config=config())
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), TypeError("x"), AttributeError("x"), ValueError("x")]
+)
+def test_what_is_not_known_keeps_its_name_and_leaves_the_base(error, monkeypatch):
+    base = base_of("llama")
+    before, logits = state_of(base), bare(base)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("peft.tuners.lora.layer.Linear.reset_lora_parameters", fail)
+    with pytest.raises(type(error)) as caught:
+        BituneModel.create(base, peft_config=lora(target_modules=LINEAR))
+    assert caught.value is error
+    assert state_of(base) == before
+    assert torch.equal(bare(base), logits)
