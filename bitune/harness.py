@@ -25,6 +25,7 @@ from bitune.inference.engine import Engine
 from bitune.model.decoding import generate, read_variants
 from bitune.model.generation_config import before_end, end_tokens, eval_generation_config
 from bitune.model.identity import source_of
+from bitune.model.limits import batches_by_length
 
 try:
     from lm_eval.api.instance import Instance
@@ -190,10 +191,10 @@ class BituneLM(TemplateLM):
             settings = self._settings(requests[indices[0]].args[1])
             room, what = self.max_length - settings["max_new_tokens"], f"An answer of {settings['max_new_tokens']} tokens"
             encoded = [self.tok_encode(requests[index].args[0]) or [self.prefix_token_id] for index in indices]
-            rows = sorted(zip(encoded, indices, strict=True), key=lambda row: len(row[0]))
-            for start in range(0, len(rows), self.batch_size):
-                prompts, part = zip(*rows[start : start + self.batch_size], strict=True)
-                batches.append((part, [self._cut(prompt, room, what) for prompt in prompts], settings))
+            prompts = [self._cut(prompt, room, what) for prompt in encoded]
+            lengths, new = [len(prompt) for prompt in prompts], [settings["max_new_tokens"]] * len(prompts)
+            for rows in batches_by_length(self._manager.layout, lengths, new, self.batch_size):
+                batches.append(([indices[row] for row in rows], [prompts[row] for row in rows], settings))
         bar = tqdm(distributed.share(batches), desc="batches", disable=disable_tqdm or not distributed.is_main())
         answers = [pair for part, prompts, how in bar for pair in zip(part, self._answers(prompts, **how), strict=True)]
         return [text for _, text in sorted(distributed.gather(answers))]

@@ -120,6 +120,12 @@ def load_errors(weights: Weights, known: Sequence[Known]) -> Iterator[None]:
             raise BaseNotFoundError(_NOT_LOADED.format(path=path) + f"{failure.cause}; {failure.remedy}.") from error
         if weights.gguf is None and (damage := _damaged_json(weights.folder)):
             raise BaseNotFoundError(_NOT_LOADED.format(path=path) + damage + _AGAIN) from error
+        if weights.gguf is None and (refused := _refused_generation_config(weights.folder)) == reason(error):
+            raise BaseNotFoundError(
+                _NOT_LOADED.format(path=path)
+                + f"its generation_config.json holds a value that transformers refuses ({refused}); correct "
+                "it there, or remove the file."
+            ) from error
         if isinstance(error, KeyError) and weights.gguf is None and _is_value_in_config(str(error.args[0]), weights.folder):
             raise UnsupportedModelError(
                 f"The base at {path} names {error.args[0]!r} in its config.json, which transformers {transformers.__version__} does "
@@ -149,6 +155,17 @@ def _is_value_in_config(name: str, folder: Path) -> bool:
     """Whether config.json gives `name` as a value: transformers looks kinds of activations and of positions up by it."""
     config = folder / "config.json"
     return re.search(rf':\s*"{re.escape(name)}"', config.read_text("utf-8")) is not None
+
+
+def _refused_generation_config(folder: Path) -> str | None:
+    """What transformers says against generation_config.json alone; it compares values before it looks at their types."""
+    if not (folder / "generation_config.json").is_file():
+        return None
+    try:
+        transformers.GenerationConfig.from_pretrained(folder)
+    except (AttributeError, TypeError, ValueError) as error:
+        return reason(error)
+    return None
 
 
 def _damaged_json(folder: Path) -> str | None:

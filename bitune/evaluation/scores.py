@@ -14,9 +14,10 @@ from bitune import distributed
 from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import Example
 from bitune.data.tokens import continuation_ids
-from bitune.errors import DataError
+from bitune.errors import DataError, PromptError
 from bitune.model.decoding import Likelihood, PromptCache, generate, likelihoods, read_variants
 from bitune.model.generation_config import before_end, eval_generation_config
+from bitune.model.limits import batches_by_length, check_one_side
 from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")
@@ -64,11 +65,11 @@ def score(
         DataError: a question does not fit into the model's context.
     """
     rows = list(variants.values())
-    _check_context(manager, [len(q.prompt_ids) + max(map(len, q.choices)) - 1 for q in questions])
+    lengths, answers = [len(q.prompt_ids) for q in questions], [[len(choice) for choice in q.choices] for q in questions]
+    _check_lengths(manager, lengths, answers, at_once=True)
     return _in_batches(
         variants,
-        [q.prompt_ids for q in questions],
-        batch_size,
+        batches_by_length(manager.layout, lengths, [max(of_one) for of_one in answers], batch_size, at_once=True),
         lambda batch: _score_batch(manager, rows, [questions[i] for i in batch]),
         progress,
     )
@@ -99,42 +100,44 @@ def answer(
         {variant: [prompt][token]}.
     """
     rows = list(variants.values())
-    _check_context(manager, [len(prompt) + max_new_tokens for prompt in prompts])
+    lengths = [len(prompt) for prompt in prompts]
+    _check_lengths(manager, lengths, [[max_new_tokens]] * len(prompts), at_once=False)
     return _in_batches(
         variants,
-        prompts,
-        batch_size,
+        batches_by_length(manager.layout, lengths, [max_new_tokens] * len(prompts), batch_size),
         lambda batch: _answer_batch(manager, rows, [prompts[i] for i in batch], ends, max_new_tokens),
         progress,
     )
 
 
-def _check_context(manager: AdapterManager, lengths: Sequence[int]) -> None:
-    context = manager.layout.context
-    for number, length in enumerate(lengths, 1):
-        if length > context:
+def _check_lengths(manager: AdapterManager, prompts: Sequence[int], answers: Sequence[Sequence[int]], *, at_once: bool) -> None:
+    """DataError for an item, a prompt and its answers by their tokens, that this base cannot run. A given answer's last token is not read."""
+    for number, (prompt, of_one) in enumerate(zip(prompts, answers, strict=True), 1):
+        length = prompt + max(of_one) - at_once
+        if length > manager.layout.context:
             raise DataError(
-                f"Item {number} of those to measure needs {length:,} tokens and the model reads {context:,}; leave out long prompts "
-                "(--max-prompt-tokens), or allow fewer new tokens (--max-new-tokens)."
+                f"Item {number} of those to measure needs {length:,} tokens and the model reads {manager.layout.context:,}; leave out long "
+                "prompts (--max-prompt-tokens), or allow fewer new tokens (--max-new-tokens)."
             )
+        try:
+            check_one_side(manager.layout, [prompt] * len(of_one), of_one, at_once=at_once)
+        except PromptError as error:
+            raise DataError(f"Item {number} of those to measure cannot be run. {error}") from error
 
 
 def _in_batches(
     names: Sequence[str] | Mapping[str, Variant],
-    prompts: Sequence[Sequence[int]],
-    batch_size: int,
+    batches: Sequence[list[int]],
     work: Callable[[list[int]], list[list[Result]]],
     progress: Callable[[int], None],
 ) -> dict[str, list[Result]]:
     """{name: [prompt]} from `work(indices)`, which returns [name][index]; processes take turns in the batches."""
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # what does not fit into memory is seen at once
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     done = []
     for batch in distributed.share(batches):
         with torch.no_grad():
             done.append((batch, work(batch)))
         progress(len(batch) * distributed.count())
-    result: dict[str, list] = {name: [None] * len(prompts) for name in names}
+    result: dict[str, list] = {name: [None] * sum(map(len, batches)) for name in names}
     for batch, by_name in distributed.gather(done):
         for name, values in zip(names, by_name, strict=True):
             for index, value in zip(batch, values, strict=True):

@@ -225,8 +225,8 @@ class BituneModel(nn.Module):
         prompt_mask, answer_mask = _default_mask(prompt_ids, prompt_mask), _default_mask(answer_ids, answer_mask)
         check_batch(self.base, self.manager.layout, (prompt_ids, prompt_mask), (answer_ids, answer_mask))
         with self.manager.turn():
-            prompts = self._read(prompt_ids, prompt_mask)
-            ((_, logits),) = score(prompts, range(len(prompt_ids)), answer_ids, answer_mask, lambda _, logits: logits)
+            rows, read = range(len(prompt_ids)), self._read(prompt_ids, prompt_mask)
+            ((_, logits),) = score(read, rows, answer_ids, answer_mask, lambda _, logits: logits)
         labels = answer_ids.masked_fill(answer_mask == 0, IGNORED)
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         return BituneOutput(loss=loss, logits=logits)
@@ -236,8 +236,7 @@ class BituneModel(nn.Module):
         """Continue prompts with transformers' own `generate` on the mixed cache.
 
         Args:
-            prompt_ids: int64 [batch, P], padded on the left.
-            prompt_mask: Of the same shape, 1 on real tokens; default: all are real.
+            prompt_ids, prompt_mask: As in `forward`.
             arguments: Those of transformers' `generate`; bitune.model.generation_config says what the base's own settings add.
 
         Returns:
@@ -250,9 +249,8 @@ class BituneModel(nn.Module):
         with self.manager.eval_turn():
             asked = as_asked(self.base, prompt_ids, prompt_mask, arguments)
             check_batch(self.base, self.manager.layout, (prompt_ids, prompt_mask), most_tokens=asked.most_tokens)
-            how = {"defaults": asked.defaults, "copies": asked.copies, **arguments}
-            ((_, ids),) = generate(self._read(prompt_ids, prompt_mask), **how)
-        return ids
+            read = self._read(prompt_ids, prompt_mask)
+            return generate(read, defaults=asked.defaults, copies=asked.copies, **arguments)[0][1]
 
     def _read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> PromptCache:
         alphas = self.mixing() if self.mixing is not None else (None, None)

@@ -106,7 +106,8 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     """
     _check_tokens(model, ("eos_token_id",))
     trained = None if tokenizer is None else tokenizer.eos_token_id
-    return tuple(dict.fromkeys([*_as_list(model.generation_config.eos_token_id), *([] if trained is None else [trained])]))
+    is_token = trained is not None and trained < decoder_config(model).vocab_size  # a tokenizer may know more than its model
+    return tuple(dict.fromkeys([*_as_list(model.generation_config.eos_token_id), *([trained] if is_token else [])]))
 
 
 def before_end(tokens: list[int], ends: Sequence[int]) -> list[int]:

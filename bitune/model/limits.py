@@ -5,6 +5,7 @@ cannot be answered beyond it: transformers would drop the mixed cache and read t
 batch the longer one would choose the frequencies of both.
 """
 
+import itertools
 from collections.abc import Sequence
 from numbers import Integral
 
@@ -125,11 +126,15 @@ def check_one_side(layout: DecoderLayout, prompts: Sequence[int], answers: Seque
         )
 
 
-def by_side(layout: DecoderLayout, prompts: Sequence[int], answers: Sequence[int], *, at_once: bool = False) -> list[list[int]]:
-    """Indices of the rows that can share a batch, the longer ones first; arguments and errors as in `check_one_side`."""
+def batches_by_length(
+    layout: DecoderLayout, prompts: Sequence[int], answers: Sequence[int], size: int, *, at_once: bool = False
+) -> list[list[int]]:
+    """Indices of the rows of each batch, at most `size`, in order of length, the longest first: what does not fit into memory is seen
+    at once. All of a batch lie on one side of the switch; arguments and errors as in `check_one_side`."""
     beyond = [is_beyond_switch(layout, *lengths, at_once=at_once) for lengths in zip(prompts, answers, strict=True)]
-    groups = ([index for index, is_beyond in enumerate(beyond) if is_beyond is side] for side in (True, False))
-    return [group for group in groups if group]
+    order = sorted(range(len(prompts)), key=lambda row: (not beyond[row], -prompts[row]))
+    sides = [list(rows) for _, rows in itertools.groupby(order, key=lambda row: beyond[row])]
+    return [side[start : start + size] for side in sides for start in range(0, len(side), size)]
 
 
 def _sentence(prompt: int, answer: int, length: int, cause: str) -> str:

@@ -30,17 +30,11 @@ def test_arguments_that_pass_by_the_mixed_cache_are_refused(argument):
 
 
 @pytest.mark.parametrize("argument", ["cache_implementation", "prompt_lookup_num_tokens"])
-@pytest.mark.parametrize("where", ["argument", "base"])
-def test_settings_that_pass_by_the_mixed_cache_are_refused_in_a_generation_config_too(argument, where):
+def test_settings_that_pass_by_the_mixed_cache_are_refused_in_a_generation_config_too(argument):
     model, (prompt,) = bitune_on(tiny_model()), ids(9)
     config = GenerationConfig(**GREEDY, **{argument: PAST_THE_CACHE[argument]()})
-    arguments = {}
-    if where == "base":
-        model.base.generation_config = config
-    else:
-        arguments["generation_config"] = config
     with pytest.raises(ConfigError, match=f"^{argument} is "):
-        model.generate(prompt, **arguments)
+        model.generate(prompt, generation_config=config)
 
 
 def test_padding_on_the_wrong_side_is_refused():
