@@ -17,16 +17,15 @@ def module_of(base: Base | PreTrainedModel) -> PreTrainedModel:
 def describe(base: Base | PreTrainedModel, name: str | None = None) -> BaseReference:
     """What identifies a loaded base."""
     model = module_of(base)
-    text = model.config.get_text_config(decoder=True)
-    known = isinstance(base, Base)
+    manager, known = AdapterManager.of(model), isinstance(base, Base)
     return BaseReference(
         id=name or (base.id if known else model.config.name_or_path or "unnamed"),
         revision=base.revision if known else None,
         sha256=base.sha256 if known else None,
         model_type=model.config.model_type,
-        layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        fingerprint=AdapterManager.of(model).fingerprint,
+        layers=manager.layout.layers,
+        hidden_size=manager.layout.hidden_size,
+        fingerprint=manager.fingerprint,
     )
 
 

@@ -1,28 +1,28 @@
 """The attention of each row of a prompt batch: padding, sliding windows, causal / bidirectional / anticausal.
 
-Knows the layout of a model's layers from its config; knows no adapter and no cache content.
+Knows the layout of a model's layers; knows no config, no adapter and no cache content.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
 
 from bitune.schema.variants import Attention
 
 
 @dataclass(frozen=True)
 class DecoderLayout:
-    """The shape of a decoder, as far as its attention goes.
+    """The shape of a decoder, as far as bitune needs to know it.
 
     Attributes:
         layers: How many have a key/value cache.
         heads: Query heads a layer.
         context: The longest input in tokens, prompt and answer together.
         windows: Layer type -> sliding window in tokens, None for a type that sees everything.
+        vocabulary: Rows of the input embedding: token ids are 0 to vocabulary - 1.
+        hidden_size: Width of a layer's input.
         limit: The most tokens that can be run together at all: the end of a table of positions, or the length from which on every
             further token changes all keys (`dynamic` rotary scaling), so that nothing cached stays true. None where there is no such
             length: then a model runs beyond `context` too, for what that is worth.
@@ -34,19 +34,10 @@ class DecoderLayout:
     heads: int
     context: int
     windows: Mapping[str, int | None]
+    vocabulary: int
+    hidden_size: int
     limit: int | None = None
     rotary_switch: int | None = None
-
-    @classmethod
-    def of(cls, config: PreTrainedConfig) -> "DecoderLayout":
-        """Read the layout that transformers itself derives for this model's key/value cache."""
-        text = config.get_text_config(decoder=True)
-        layers = DynamicCache(config=text).layers
-        windows = [layer.sliding_window if layer.is_sliding else None for layer in layers]
-        # Older families have one window for all layers and no list of layer types.
-        types = getattr(text, "layer_types", None) or ["all"] * len(layers)
-        context = getattr(text, "max_position_embeddings", None) or sys.maxsize  # ALiBi has no table of positions, so no limit
-        return cls(len(layers), text.num_attention_heads, context, dict(zip(types, windows, strict=True)))
 
 
 def positions(token_mask: Tensor) -> Tensor:

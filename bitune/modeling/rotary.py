@@ -4,6 +4,7 @@ Some rotary embeddings take their frequencies from the longest position of a cal
 were cached by a shorter call are then no longer those that the model would compute. Knows no names of families.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def probe_lengths(model: PreTrainedModel, layout: DecoderLayout) -> Lengths:
     Two forwards for a model whose keys do not depend on the length, some forty for another.
     """
     if not position_input(model, torch.ones(1, _TOKENS), _TOKENS):
-        return Lengths(None, None)  # it counts by itself and has no rotary embedding: distances, or a table of its own
+        # It counts by itself and has no rotary embedding: distances, and if its config names a length, a table of them.
+        return Lengths(None if layout.context == sys.maxsize else layout.context, None)
     table = _end_of_table(model, layout)
     longest = min(table if table is not None else 2 * layout.context, _LONGEST)
     same = _Comparison(model, layout)
@@ -122,6 +124,8 @@ class _TableReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _note(self, table: object, index: object) -> None:
+        if isinstance(index, tuple) and index:  # table[positions, :]
+            index = index[0]
         if not isinstance(index, Tensor) or index.dtype not in (torch.int64, torch.int32) or index.numel() != _TOKENS:
             return
         offset = index.flatten() - torch.tensor(_MARKS, device=index.device)

@@ -1,123 +1,110 @@
 """Can this base run Bitune? Said once, when a base is taken, with the reason: never found out by a wrong answer later."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from bitune.errors import BituneError, UnsupportedModelError, is_out_of_memory, reason
-from bitune.modeling.interface import attention_implementation, cache_input, decoder_config, input_device, position_input
-from bitune.modeling.masks import DecoderLayout, pass_masks
-from bitune.modeling.rotary import probe_lengths
-from bitune.schema.variants import Attention
-
-_ORDINARY = (DynamicLayer, DynamicSlidingWindowLayer)
-_PROBE_TOKENS = 4
-_PROBED_WINDOW = 64  # up to here a prompt longer than the window costs next to nothing
+from bitune.errors import UnsupportedModelError, is_out_of_memory, reason
+from bitune.modeling.interface import attention_implementation
+from bitune.modeling.layout import read_layout
+from bitune.modeling.masks import DecoderLayout
+from bitune.modeling.probe import ANSWER, PROMPT, SHORTER, Probe
+from bitune.modeling.rotary import left_as_it_was, probe_lengths
 
 
 def check_supported(model: PreTrainedModel) -> DecoderLayout:
     """The layout of a base that can run Bitune; UnsupportedModelError says why another cannot.
 
-    Reads the config first, then proves with forwards over a few tokens that the model obeys the masks it is given.
+    Reads the config first, then proves with forwards over a few tokens that the model obeys the masks it is given, that a prompt in a
+    padded batch is read as alone, and up to which length its keys stay what they are. The model is left as it was.
     """
-    _check_architecture(model)
+    layout = read_layout(model)
     attention_implementation(model)
-    layout = DecoderLayout.of(model.config)
-    _probe(model, layout)
-    with _eval_mode(model):
+    if layout.context < PROMPT + ANSWER:
+        raise UnsupportedModelError(
+            f"The config of this {model.config.model_type!r} base allows {layout.context} tokens, prompt and answer together, which is too "
+            f"few for both; correct its config.json, or choose a base that reads at least {PROMPT + ANSWER}."
+        )
+    with left_as_it_was(model):
+        model.eval()
+        _probe(model, layout)
         lengths = probe_lengths(model, layout)
     context = layout.context if lengths.limit is None else min(layout.context, lengths.limit)
     return replace(layout, context=context, limit=lengths.limit, rotary_switch=lengths.rotary_switch)
 
 
-@contextmanager
-def _eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-def _check_architecture(model: PreTrainedModel) -> None:
-    kind = model.config.model_type
-    if model.config.is_encoder_decoder:
-        raise UnsupportedModelError(
-            f"{kind!r} is an encoder-decoder model: its encoder already reads both ways; Bitune is for decoder-only models."
-        )
-    try:
-        cache = DynamicCache(config=model.config)
-    except Exception as error:  # transformers raises what comes along for configs without ordinary attention layers
-        raise UnsupportedModelError(
-            f"{kind!r} has no ordinary key/value cache ({reason(error)}); Bitune mixes keys and values per layer."
-        ) from error
-    odd = sorted({type(layer).__name__ for layer in cache.layers if type(layer) not in _ORDINARY})
-    types = set(getattr(decoder_config(model), "layer_types", None) or ())
-    odd += sorted(types - {"full_attention", "sliding_attention"})
-    if odd or not cache.layers or model._is_stateful:
-        raise UnsupportedModelError(
-            f"{kind!r} has layers without an ordinary key/value cache ({', '.join(odd) or 'state-space layers'}); "
-            "Bitune mixes keys and values, so every layer needs full or sliding-window attention."
-        )
-
-
+@torch.no_grad()
 def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
     """Own causal masks and padding must change nothing, bidirectional ones must let the first token see the last."""
-    kind, was_training = model.config.model_type, model.training
-    model.eval()
-    try:
-        plain, causal, bidirectional, padded = _probe_logits(model, layout)
-    except Exception as error:  # models that cannot raise whatever comes along, so only what is known to be otherwise passes
-        if is_out_of_memory(error) or isinstance(error, BituneError):
-            raise
+    kind, probe, rounding = model.config.model_type, Probe(model, layout), _ROUNDING[model.dtype == torch.float32]
+    with _known(
+        f"{kind!r} does not run on a few tokens of text with a key/value cache, under transformers alone ({{}}); choose another base"
+    ):
+        stored, logits = probe.by_itself()
+    if len(stored) != 2 * layout.layers:
         raise UnsupportedModelError(
-            f"{kind!r} does not run with a 4-D attention mask and a key/value cache ({reason(error)}), "
-            "so it cannot read bidirectionally."
-        ) from error
-    finally:
-        model.train(was_training)
-    tolerance = (5e-2 if model.dtype != torch.float32 else 1e-3) * plain.abs().max().clamp(min=1e-6)
-    if not torch.allclose(plain, causal, atol=tolerance, rtol=0):
-        raise UnsupportedModelError(
-            f"{kind!r} gives other logits when its own causal mask and positions are passed in, so masks cannot be trusted."
+            f"{kind!r} fills a key/value cache of {len(stored) // 2} layers and its config names {layout.layers}; Bitune mixes keys and "
+            "values layer by layer, so choose a base that fills each layer once."
         )
-    if not torch.allclose(plain[-1], padded, atol=tolerance, rtol=0):
+    with _known(f"{kind!r} does not run with a 4-D attention mask and a key/value cache, so it cannot read bidirectionally"):
+        whole, shorter, (batch, by_token) = probe.alone(0), probe.alone(SHORTER), probe.in_a_batch()
+    as_plain = [(part[:1], own) for part, own in zip(whole.stored, stored, strict=True)]
+    if not _all_close([*as_plain, (whole.answered[:1], logits[:, -1 - ANSWER :])], rounding):
         raise UnsupportedModelError(
-            f"{kind!r} gives other logits when the prompt is padded on the left, so prompts of different lengths cannot share a batch."
+            f"{kind!r} gives other keys or logits when its own causal mask and positions are passed in, so masks cannot be trusted."
         )
-    if torch.equal(causal[0], bidirectional[0]):
+    if torch.equal(whole.first[0], whole.first[1]):
         raise UnsupportedModelError(f"{kind!r} ignores the attention mask it is given, so it cannot read bidirectionally.")
+    for rows, alone, answered in ((slice(0, 2), whole, 1 + ANSWER), (slice(2, 4), shorter, 1)):
+        pairs = [(part[rows], own) for part, own in zip(batch.stored, alone.stored, strict=True)]
+        pairs += [(logits[rows, :answered], alone.answered[:, :answered]) for logits in (batch.answered, by_token)]
+        if not _all_close(pairs, rounding):
+            raise UnsupportedModelError(
+                f"{kind!r} gives other keys or logits when the prompt is padded on the left, so prompts of different lengths cannot share "
+                "a batch."
+            )
 
 
-@torch.no_grad()
-def _probe_logits(model: PreTrainedModel, layout: DecoderLayout) -> tuple[torch.Tensor, ...]:
-    """Logits of a few tokens: as the model itself reads them, under a causal and under a bidirectional mask of ours, each
-    [tokens, vocabulary]; and of the last token behind a padded prefix, as prompts are read and answered [vocabulary]."""
-    small = [window for window in layout.windows.values() if window and window <= _PROBED_WINDOW]
-    tokens = max([_PROBE_TOKENS, *(window + 2 for window in small)])
-    device = input_device(model)
-    ids = (torch.arange(tokens, device=device) * 7 + 3)[None] % decoder_config(model).vocab_size
-    ones = torch.ones_like(ids)
+def _all_close(pairs: Iterable[tuple[Tensor, Tensor]], rounding: float) -> bool:
+    """Whether two tensors of each pair are the same to `rounding`, relative to their size; of keys and values [rows, heads, tokens, dim]
+    the last tokens are compared, which both have."""
+    for found, wanted in pairs:
+        tokens = min(found.shape[-2], wanted.shape[-2])
+        found, wanted = found[..., -tokens:, :].float(), wanted[..., -tokens:, :].float()
+        if not (found - wanted).norm() <= rounding * wanted.norm().clamp(min=1e-6):  # NaN is not the same
+            return False
+    return True
 
-    def run(ids: torch.Tensor, mask, real: torch.Tensor | None, cache: DynamicCache) -> torch.Tensor:
-        placed = {} if real is None else position_input(model, real, ids.shape[1])
-        output = model(input_ids=ids, attention_mask=mask, use_cache=True, **cache_input(cache), **placed)
-        return output.logits[0].float()
 
-    def masks(attention: Attention, real: torch.Tensor):
-        return pass_masks(layout, [attention], real, attention_implementation(model), model.dtype)
+_ROUNDING = {True: 1e-3, False: 0.1}
+"""Of float32 and of 16 bits, where two experts of the same weight may change places."""
 
-    # A cache of the run's own, of the model's kind: some families refuse to make one by themselves.
-    caches = [DynamicCache(config=model.config) for _ in range(4)]
-    plain = run(ids, None, None, caches[0])
-    causal = run(ids, masks("causal", ones), ones, caches[1])
-    bidirectional = run(ids, masks("bidirectional", ones), ones, caches[2])
-    padding = torch.zeros_like(ids[:, :2])
-    longer, real = torch.cat([padding, ids], dim=1), torch.cat([padding, ones], dim=1)
-    run(longer[:, :-1], masks("causal", real[:, :-1]), real[:, :-1], caches[3])
-    return plain, causal, bidirectional, run(longer[:, -1:], real, real, caches[3])[-1]
+# What transformers' models raise where they cannot run so. Whatever else they raise is a bug, theirs or ours, and keeps its name.
+_CANNOT: tuple[tuple[type[Exception], tuple[str, ...]], ...] = (
+    (ValueError, ("",)),
+    (IndexError, ("",)),
+    (AssertionError, ("",)),
+    (NotImplementedError, ("",)),
+    # torch's own class for tensors that do not fit together, and also for a device that fails
+    (RuntimeError, ("size", "shape", "dimension", "permute", "expand", "einsum")),
+    (TypeError, ("unexpected keyword argument",)),
+)
+
+
+@contextmanager
+def _known(sentence: str) -> Iterator[None]:
+    """Raise what a model raises that cannot run as in this block as UnsupportedModelError; anything else passes as it is.
+
+    `sentence` has {} where the reason belongs; where the same model did run before, the block itself is the reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = any(isinstance(error, kind) and any(sign in str(error) for sign in signs) for kind, signs in _CANNOT)
+        if not known or is_out_of_memory(error) or isinstance(error, UnsupportedModelError):
+            raise
+        raise UnsupportedModelError(sentence.format(reason(error)) + ".") from error

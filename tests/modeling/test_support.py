@@ -1,6 +1,7 @@
 """Which models can run Bitune: many families give the same numbers as transformers, others are refused with the reason."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from bitune.data.batches import pad_left
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.interface import cache_input, position_input
 from bitune.modeling.masks import pass_masks
+from bitune.modeling.support import check_supported
 from bitune.schema.variants import BASE
 from tests.closeness import assert_apart, assert_close
 from tests.greedy import greedy
@@ -221,6 +223,22 @@ REFUSED = {
         ),
         "padded on the left",
     ),
+    "no cache that is given": (
+        lambda: t.OpenAIGPTConfig(**SPECIAL, vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=64),
+        "fills a key/value cache of 0 layers and its config names 2",
+    ),
+    "layers that run several times": (
+        lambda: t.DoryConfig(**GROUPED, head_dim=8),
+        "fills a key/value cache of",
+    ),
+    "does not run by itself either": (
+        lambda: t.XmodConfig(**BERT, languages=["en_XX", "de_DE"]),
+        "under transformers alone (Input language unknown",
+    ),
+    "reads fewer tokens than a question has": (
+        lambda: t.LlamaConfig(**GROUPED | {"max_position_embeddings": 6}),
+        "allows 6 tokens",
+    ),
     "layers that share keys": (
         lambda: t.Gemma3nTextConfig(
             **GROUPED,
@@ -248,6 +266,78 @@ def test_a_model_that_cannot_serve_is_refused_with_the_reason(case):
     assert words in str(caught.value) and repr(model.config.model_type) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert model.training and [name for name, p in model.named_parameters() if p.requires_grad] == trainable
+
+
+@pytest.mark.parametrize("name", ["num_attention_heads", "num_hidden_layers"])
+def test_what_is_needed_of_a_config_is_asked_for_before_anything_runs(name):
+    """Configs of one's own: transformers runs a model whose layers were built, whatever its config has lost since."""
+    for value, words in ((None, f"has no {name}"), ([4, 4], rf"has {name} \[4, 4\]"), (0, f"has {name} 0")):
+        model = tiny_model()
+        vars(model.config)[name] = value
+        with pytest.raises(UnsupportedModelError, match=words):
+            BituneModel.create(model)
+
+
+def test_what_a_config_need_not_say_comes_from_the_modules():
+    """A checkpoint names the width of its base, and token ids are checked against its embedding."""
+    plain = check_supported(tiny_model())
+    model = tiny_model()
+    model.resize_token_embeddings(300)
+    model.config.vocab_size = 7
+    vars(model.config)["hidden_size"] = None
+    layout = check_supported(model)
+    assert (layout.vocabulary, layout.hidden_size) == (300, plain.hidden_size)
+    assert bitune_on(model).to_checkpoint().config.base.hidden_size == plain.hidden_size
+
+
+def test_a_model_without_a_longest_input_has_no_limit_and_one_of_distances_has_its_own():
+    model = tiny_model()
+    vars(model.config)["max_position_embeddings"] = None
+    assert (check_supported(model).context, check_supported(model).limit) == (sys.maxsize, None)
+    model = built(CONFIGS["mpt"]())
+    assert (check_supported(model).context, check_supported(model).limit) == (512, 512)
+    with pytest.raises(RuntimeError):  # transformers' own table of distances ends there
+        model(torch.ones(1, 513, dtype=torch.long))
+
+
+def test_a_layer_that_looks_at_the_whole_batch_is_refused():
+    """As experts of a fixed capacity do: one prompt alone shows nothing of it."""
+    model = tiny_model()
+    model.model.layers[1].mlp.register_forward_hook(lambda _, __, output: output - output.mean(0, keepdim=True))
+    with pytest.raises(UnsupportedModelError, match="cannot share a batch|causal mask"):
+        BituneModel.create(model)
+    model = tiny_model()
+    model.model.layers[1].mlp.register_forward_hook(lambda _, __, output: output * (1 + 0.1 * (len(output) > 2)))
+    with pytest.raises(UnsupportedModelError, match="cannot share a batch"):
+        BituneModel.create(model)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        TypeError("unsupported operand"),
+        AttributeError("'NoneType' object has no attribute 'x'"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB of size 1"),
+        KeyError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("call", [0, 2])
+def test_what_is_no_answer_to_the_question_keeps_its_name(error, call):
+    """A bug or a full memory says nothing about whether a model is supported: in the plain forwards or under our masks."""
+    model, calls = tiny_model(), []
+
+    def fail(*_):
+        calls.append(None)
+        if len(calls) > call:
+            raise error
+
+    model.model.layers[2].register_forward_pre_hook(fail)
+    with pytest.raises(type(error)) as caught:
+        BituneModel.create(model)
+    assert caught.value is error and model.training is False
 
 
 @pytest.mark.parametrize(
