@@ -228,7 +228,7 @@ REFUSED = {
         "fills a key/value cache of 0 layers and its config names 2",
     ),
     "layers that run several times": (
-        lambda: t.DoryConfig(**GROUPED, head_dim=8),
+        lambda: t.DoryConfig(**GROUPED, head_dim=8, n_input_layers=1, n_recurrent_layers=2, n_output_layers=1),
         "fills a key/value cache of",
     ),
     "does not run by itself either": (
