@@ -4,9 +4,9 @@ Importing this module registers the class in lm-eval's own registry. Releases of
 `lm_eval.models` of an installed bitune; 0.4.13 reads no entry points, so `python -m bitune.harness` is its command line with it.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,9 +17,9 @@ from bitune import distributed
 from bitune.base.default import EMBEDDED
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
-from bitune.data.batches import cut_left
-from bitune.data.tokens import continuation_ids
-from bitune.errors import BituneError, ConfigError, UnknownNameError
+from bitune.data.chat import render_chat
+from bitune.data.encoding import front_ids, prompt_ids, text_ids
+from bitune.errors import BituneError, ConfigError, DataError, PromptError, UnknownNameError, reason
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
 from bitune.model.decoding import generate, read_variants
@@ -39,9 +39,13 @@ except ImportError as missing:
     ) from missing
 
 ARGUMENTS = ("base", "batch_size", "device", "dtype", "max_length", "pretrained")
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # all mean the same to lm-eval
 SETTINGS = ("do_sample", "max_gen_toks", "min_p", "temperature", "top_k", "top_p", "until")
 _DEFAULT_DEVICE = "cuda:0"  # of lm-eval's command line without --device, also where there is no GPU, or one a process
+_NO_CHAT = "leave out --apply_chat_template, or give a base whose tokenizer has one that works"
 _MAX_CHOICES = 16  # scored after one pass over their context: a context that all documents share has thousands
+
+log = logging.getLogger(__name__)
 
 
 @register_model("bitune")
@@ -118,46 +122,65 @@ class BituneLM(TemplateLM):
         """Names lm-eval's cache of chat prompts."""
         return self.tokenizer.name_or_path.replace("/", "__")
 
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template that lm-eval records beside its results; ConfigError where there is none of that name."""
+        try:
+            return super().chat_template(chat_template)
+        except ValueError as error:
+            raise ConfigError(f"The base {self._name!r} has no such chat template: {reason(error)}; {_NO_CHAT}.") from error
+
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The base's chat template; without `add_generation_prompt` the last message is left open, to be continued."""
-        if not self.tokenizer.chat_template:
-            raise ConfigError(f"The base {self._name!r} has no chat template; leave out --apply_chat_template.")
-        ending = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
-        return self.tokenizer.apply_chat_template(chat_history, tokenize=False, **ending)
+        """The base's chat template; without `add_generation_prompt` the last message is left open, to be continued.
+
+        Without the system message where the template refuses it, as lm-eval's `hf` does.
+        """
+        try:
+            return render_chat(chat_history, self.tokenizer, _NO_CHAT, add_generation_prompt=add_generation_prompt)
+        except PromptError as error:
+            raise ConfigError(str(error)) from error
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: object) -> list[int]:
         """Token ids; by default with the special tokens in front, unless the text brings its BOS, as a chat template's does."""
-        special = not self._brings_bos(string) if add_special_tokens is None else add_special_tokens
-        return self.tokenizer(string, add_special_tokens=special).input_ids
-
-    def _brings_bos(self, text: str) -> bool:
-        return self.tokenizer.bos_token is not None and text.startswith(self.tokenizer.bos_token)
+        if add_special_tokens is None:
+            (ids,) = prompt_ids([string], self.tokenizer)
+        else:
+            (ids,) = text_ids([string], self.tokenizer)
+            ids = front_ids(self.tokenizer) + ids if add_special_tokens else ids
+        return ids
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of both. White space that ends the context goes to the continuation, as everywhere in lm-eval.
+        """Token ids of both, as lm-eval's `hf` has them.
 
-        Beyond that as in `bitune.data.tokens`: the continuation's tokens are those after the context's, and where one would cross the
-        border the continuation is read alone, while lm-eval's own models would lose or repeat a piece of it there.
+        White space that ends the context goes to the continuation. A context without a token, of white space alone, is the prefix token.
         """
-        stem = context.rstrip()
-        tokenizer = partial(self.tokenizer, add_special_tokens=False) if self._brings_bos(stem) else self.tokenizer
-        (answer,) = continuation_ids(stem, [context[len(stem) :] + continuation], tokenizer)
-        return self.tok_encode(stem) or [self.prefix_token_id], answer
+        context_ids, continuation_ids = super()._encode_pair(context, continuation)
+        return context_ids or [self.prefix_token_id], continuation_ids
 
-    def _cut(self, context: list[int], room: int, what: str) -> list[int]:
-        """The end of a context that is longer than `room`; unlike lm-eval's own models this keeps the BOS token."""
+    def _cut(self, contexts: Sequence[list[int]], room: int, what: str) -> list[list[int]]:
+        """The last `room` tokens of each context, as in lm-eval's `hf`: what is cut off is the beginning, BOS too."""
         if room < 1:
             raise ConfigError(f"{what} leaves no room for a context in {self.max_length} tokens; shorten it.")
-        return cut_left(context, room, self.tokenizer.bos_token_id)
+        if cut := sum(len(context) > room for context in contexts):
+            log.warning("%d contexts have over %d tokens and lose their beginning, as in lm-eval's hf.", cut, room)
+        return [context[-room:] for context in contexts]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood, greedy) of each request's continuation after its context; DataError where both are empty."""
+        if any(request.args == ("", "") for request in requests):
+            raise DataError("A request has neither context nor continuation, so there is nothing to score; remove the item.")
+        return super().loglikelihood(requests, disable_tqdm)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[object, list[int], list[int]]], disable_tqdm: bool = False, **kwargs: object
     ) -> list[tuple[float, bool]]:
         """(log-likelihood, greedy) of each (texts, context, continuation); continuations share the passes over their context."""
         by_context: dict[tuple[int, ...], list[int]] = {}
-        for index, (_, context, continuation) in enumerate(requests):
+        for index, (texts, context, continuation) in enumerate(requests):
+            if not continuation:
+                raise DataError(f"A continuation holds no token of its own: {texts!r}; remove the item.")
             room, what = self.max_length + 1 - len(continuation), f"A continuation of {len(continuation)} tokens"
-            by_context.setdefault(tuple(self._cut(context, room, what)), []).append(index)
+            (context,) = self._cut([context], room, what)
+            by_context.setdefault(tuple(context), []).append(index)
         groups = []
         for context, indices in by_context.items():
             size = _MAX_CHOICES if len(context) > 1 else 1  # one token is quickly read, and may be followed by a whole document
@@ -191,7 +214,7 @@ class BituneLM(TemplateLM):
             settings = self._settings(requests[indices[0]].args[1])
             room, what = self.max_length - settings["max_new_tokens"], f"An answer of {settings['max_new_tokens']} tokens"
             encoded = [self.tok_encode(requests[index].args[0]) or [self.prefix_token_id] for index in indices]
-            prompts = [self._cut(prompt, room, what) for prompt in encoded]
+            prompts = self._cut(encoded, room, what)
             lengths, new = [len(prompt) for prompt in prompts], [settings["max_new_tokens"]] * len(prompts)
             for rows in batches_by_length(self._manager.layout, lengths, new, self.batch_size):
                 batches.append(([indices[row] for row in rows], [prompts[row] for row in rows], settings))
@@ -201,15 +224,8 @@ class BituneLM(TemplateLM):
 
     def _settings(self, task_settings: dict) -> dict[str, object]:
         """A task's generation settings as arguments of `_answers`; UnknownNameError or ConfigError for what is not done here."""
-        if unknown := sorted(
-            task_settings.keys() - {*SETTINGS, "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams"}
-        ):
-            raise UnknownNameError("generation setting", unknown[0], SETTINGS)
-        if task_settings.get("num_beams", 1) != 1:
-            raise ConfigError(
-                f"num_beams is {task_settings['num_beams']!r}; answers are greedy or sampled here, so leave it out."
-            )
-        known = normalize_gen_kwargs(task_settings)
+        _check_settings(task_settings)
+        known = normalize_gen_kwargs({name: value for name, value in task_settings.items() if value is not None})
         if known["do_sample"] and known.get("temperature") == 0:
             raise ConfigError("temperature is 0 with do_sample; leave do_sample out for greedy answers, or give a temperature.")
         eos = None if self.eot_token_id is None else self.tokenizer.decode(self.eot_token_id)
@@ -227,7 +243,8 @@ class BituneLM(TemplateLM):
             stopping = [_Until(self.tokenizer, until, start)] if until else []
             config = eval_generation_config(ends, **settings)
             ((_, ids),) = generate(read, generation_config=config, stopping_criteria=stopping)
-        texts = (self.tokenizer.decode(before_end(tokens, ends)) for tokens in ids[:, start:].tolist())
+        answers = (before_end(tokens, ends) for tokens in ids[:, start:].tolist())
+        texts = (self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers)
         return [postprocess_generated_text(text, until, None) for text in texts]
 
 
@@ -242,6 +259,25 @@ class _Until(StoppingCriteria):
         """Done or not, bool [rows]."""
         recent = self._tokenizer.batch_decode(input_ids[:, max(self._start, input_ids.shape[1] - self._span) :])
         return torch.tensor([any(stop in text for stop in self._until) for text in recent], device=input_ids.device)
+
+
+def _check_settings(settings: dict) -> None:
+    """UnknownNameError or ConfigError for what is not done here, or lm-eval or transformers would stumble over; None is left out."""
+    if unknown := sorted(map(str, settings.keys() - {*SETTINGS, *_LENGTHS, "num_beams"})):
+        raise UnknownNameError("generation setting", unknown[0], SETTINGS)
+    until = settings.get("until") or []
+    if not all(isinstance(text, str) for text in ([until] if isinstance(until, str) else until)):
+        raise ConfigError(f"until is {until!r}; it must be a text or a list of texts.")
+    if settings.get("do_sample") not in (None, True, False):
+        raise ConfigError(f"do_sample is {settings['do_sample']!r}; it must be true or false.")
+    if settings.get("num_beams") not in (None, 1):
+        raise ConfigError(f"num_beams is {settings['num_beams']!r}; answers are greedy or sampled here, so leave it out.")
+    limits = dict.fromkeys(_LENGTHS, (1, sys.maxsize)) | dict.fromkeys(("top_p", "min_p"), (0, 1))
+    limits |= {"temperature": (0, 100), "top_k": (0, sys.maxsize)}
+    for name, (low, high) in limits.items():
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, int | float) and low <= value <= high):
+            raise ConfigError(f"{name} is {value!r}; it must be a number from {low} to {high}.")
 
 
 def _count(name: str, value: int | str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from bitune.data.encoding import prompt_ids
 from bitune.data.examples import load_examples
 from bitune.errors import DataError
 from bitune.evaluation.intervals import Interval
@@ -29,8 +30,8 @@ class Part:
 
 def prompt_lengths(setting: Setting, data: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Tokens of every prompt in the test files of the averaged tasks, by item id."""
-    prompts = {e.prompt for task in setting.averaged for e in load_examples(data / f"{task}.test.jsonl")}
-    return {item_id(prompt): len(tokenizer(prompt).input_ids) for prompt in prompts}
+    prompts = sorted({e.prompt for task in setting.averaged for e in load_examples(data / f"{task}.test.jsonl")})
+    return {item_id(prompt): len(ids) for prompt, ids in zip(prompts, prompt_ids(prompts, tokenizer), strict=True)}
 
 
 def by_length(setting: Setting, row: Row, against: Row, lengths: Mapping[str, int]) -> list[Part]:

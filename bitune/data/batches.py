@@ -60,9 +60,9 @@ def pad_right(answers: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Te
     return torch.flip(ids, [1]), torch.flip(mask, [1])
 
 
-def cut_left(ids: list[int], limit: int, bos: int | None) -> list[int]:
-    """The last `limit` ids; a BOS token (`bos`) at the beginning stays as the first of them."""
+def cut_left(ids: list[int], limit: int, head: Sequence[int]) -> list[int]:
+    """The last `limit` ids; `head`, the special tokens at the beginning of `ids`, stays in front of them."""
     if len(ids) <= limit:
         return ids
-    head = ids[:1] if ids[0] == bos else []
-    return head + ids[len(ids) - limit + len(head) :]
+    kept = ids[: len(head)][:limit]
+    return kept + ids[len(ids) - limit + len(kept) :]

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from bitune.data.chat import render_chat
+from bitune.data.encoding import prompt_ids, text_ids
 from bitune.errors import PromptError
 from bitune.schema.config import CHAT, PLACEHOLDER, check_template
 
@@ -23,27 +25,33 @@ class PromptTemplate:
         check_template(self.text)
 
     def render(self, prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The whole text that the model reads. PromptError if the base has no chat template."""
+        """The whole text that the model reads. PromptError if the base has no chat template, or one that fails."""
         if self.text is None:
             return prompt
         if self.text != CHAT:
             return self.text.replace(PLACEHOLDER, prompt)
-        if not tokenizer.chat_template:
-            raise PromptError("This base has no chat template; choose the checkpoint's own template, or none.")
-        return tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+        remedy = "choose the checkpoint's own template, or none"
+        return render_chat([{"role": "user", "content": prompt}], tokenizer, remedy)
 
     def encode(self, prompt: str, tokenizer: PreTrainedTokenizerBase, context: int) -> tuple[str, list[int]]:
-        """The rendered text and its token ids. PromptError if it is empty, not text, or leaves no room in `context` tokens."""
+        """The rendered text and its token ids: with the tokenizer's special tokens in front, but for a chat template, which writes
+        all of them itself, as in transformers.
+
+        PromptError if the prompt is empty, not text, or leaves no room in `context` tokens.
+        """
         check_text(prompt, context)
         text = self.render(prompt, tokenizer)
-        # A chat template writes the special tokens itself.
-        ids = tokenizer(text, add_special_tokens=self.text != CHAT).input_ids
+        if len(text) > context * _CHARACTERS_PER_TOKEN:
+            raise PromptError(
+                f"The template makes a text of {len(text):,} characters; the model reads {context:,} tokens, so choose another."
+            )
+        (ids,) = text_ids([text], tokenizer) if self.text == CHAT else prompt_ids([text], tokenizer)
         if len(ids) >= context:
             raise PromptError(
                 f"The prompt has {len(ids):,} tokens and the model reads {context:,}, the answer included; shorten it."
             )
         if not ids:
-            raise PromptError("The prompt holds no token; write something.")
+            raise PromptError("The prompt holds no token; write something, or choose another template.")
         return text, ids
 
 

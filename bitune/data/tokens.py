@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from bitune.data.batches import TokenPair, cut_left
+from bitune.data.encoding import begun, front_ids, head_of, prompt_ids, text_ids
 from bitune.data.examples import Example, content_of
 from bitune.errors import ConfigError, DataError
 
@@ -40,7 +41,7 @@ def tokenize_all(
     Args:
         examples: their order is kept.
         tokenizer: the base's, with an end token.
-        max_prompt_tokens: a longer prompt loses its beginning but keeps its BOS token, as the question stands at its end.
+        max_prompt_tokens: a longer prompt loses its beginning but keeps the special tokens in front, as the question stands at its end.
         max_answer_tokens: an example with a longer answer, end token included, is dropped, as a cut answer would teach the
             model to stop in the middle, or nowhere.
 
@@ -56,17 +57,19 @@ def tokenize_all(
         raise DataError(f"The tokenizer {tokenizer.name_or_path!r} has no end token, so no answer could end; set its eos_token.")
     if not examples:
         return Tokenized([], [], 0)
-    prompts = tokenizer([e.prompt for e in examples]).input_ids
-    answers = _answer_ids(examples, prompts, tokenizer)
+    texts = [example.prompt for example in examples]
+    plain = text_ids(texts, tokenizer)
+    answers = _answer_ids(examples, plain, tokenizer)
+    bos, front = tokenizer.bos_token_id, front_ids(tokenizer)
     kept, pairs = [], []
-    for example, prompt_ids, answer_ids in zip(examples, prompts, answers, strict=True):
+    for example, prompt, answer_ids in zip(examples, begun(texts, plain, tokenizer), answers, strict=True):
         answer_ids = [*answer_ids, tokenizer.eos_token_id]
-        if not prompt_ids:
+        if not prompt:
             raise DataError(f"A prompt of task {example.task!r} holds no token: {example.prompt!r}; remove the record.")
         if len(answer_ids) <= max_answer_tokens:
             kept.append(example)
-            short = cut_left(prompt_ids, max_prompt_tokens, tokenizer.bos_token_id)
-            pairs.append(TokenPair(short, answer_ids, prompt_cut=len(short) < len(prompt_ids)))
+            short = cut_left(prompt, max_prompt_tokens, head_of(prompt, front, bos))
+            pairs.append(TokenPair(short, answer_ids, prompt_cut=len(short) < len(prompt)))
     return Tokenized(kept, pairs, dropped=len(examples) - len(kept))
 
 
@@ -74,7 +77,7 @@ def fitting(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max
     """The examples whose prompts have at most so many tokens, in order; all of them for None."""
     if max_prompt_tokens is None or not examples:
         return list(examples)
-    lengths = map(len, tokenizer([example.prompt for example in examples]).input_ids)
+    lengths = map(len, prompt_ids([example.prompt for example in examples], tokenizer))
     return [example for example, length in zip(examples, lengths, strict=True) if length <= max_prompt_tokens]
 
 
@@ -105,16 +108,16 @@ def to_measure(
 def continuation_ids(prompt: str, answers: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Token ids of several answers to one prompt, as in training but without the end token: to score choices."""
     examples = [Example("", prompt, answer) for answer in answers]
-    return _answer_ids(examples, tokenizer([prompt] * len(examples)).input_ids, tokenizer)
+    return _answer_ids(examples, text_ids([prompt], tokenizer) * len(examples), tokenizer)
 
 
 def _answer_ids(examples: Sequence[Example], prompts: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The answers' tokens, without special tokens, as they come after their prompts' tokens.
+    """The answers' tokens, without special tokens, as they come after their prompts' tokens (`text_ids`).
 
     Read from prompt and answer tokenized together, because a SentencePiece tokenizer puts a space of its own before a text
     that stands alone. Where a token would cross the border, the answer is tokenized alone: the model reads the prompt alone too.
     """
-    whole = tokenizer([e.prompt + e.answer for e in examples]).input_ids
-    alone = tokenizer([e.answer for e in examples], add_special_tokens=False).input_ids
+    whole = text_ids([e.prompt + e.answer for e in examples], tokenizer)
+    alone = text_ids([e.answer for e in examples], tokenizer)
     rows = zip(prompts, whole, alone, strict=True)
     return [ids[len(prompt) :] if ids[: len(prompt)] == prompt else answer for prompt, ids, answer in rows]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from bitune.adapters.manager import AdapterManager
+from bitune.data.encoding import prompt_ids
 from bitune.data.examples import Example, have_choices
 from bitune.evaluation.answers import same_answer
 from bitune.evaluation.report import ACC, ACC_NORM, ANSWER, Item, Report, item_id
@@ -57,9 +58,12 @@ def _score_choices(manager, variants, examples, tokenizer, batch_size, progress)
 
 
 def _generate_answers(manager, variants, examples, tokenizer, batch_size, max_new_tokens, progress) -> Report:
-    prompts = [tokenizer(example.prompt).input_ids for example in examples]
+    prompts = prompt_ids([example.prompt for example in examples], tokenizer)
     ends = end_tokens(manager.model, tokenizer)
     answers = answer(manager, variants, prompts, max_new_tokens, batch_size, progress, ends=ends)
     items = tuple(Item(e.task, item_id(e.prompt), e.answer.strip()) for e in examples)
-    texts = {name: tuple(tokenizer.decode(ids).strip() for ids in by_prompt) for name, by_prompt in answers.items()}
+    texts = {
+        name: tuple(tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in by_prompt)
+        for name, by_prompt in answers.items()
+    }
     return Report.of(items, {ANSWER: texts}, lambda label, predicted: same_answer(predicted, label))

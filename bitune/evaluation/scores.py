@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bitune import distributed
 from bitune.adapters.manager import AdapterManager
+from bitune.data.encoding import prompt_ids
 from bitune.data.examples import Example
 from bitune.data.tokens import continuation_ids
 from bitune.errors import DataError, PromptError
@@ -34,9 +35,8 @@ class Question:
 
 def question(example: Example, tokenizer: PreTrainedTokenizerBase) -> Question:
     """A multiple-choice example as token ids, its choices as they stand in training, without the end token."""
-    return Question(
-        tokenizer(example.prompt).input_ids, continuation_ids(example.prompt, example.choices, tokenizer), example.label
-    )
+    (prompt,) = prompt_ids([example.prompt], tokenizer)
+    return Question(prompt, continuation_ids(example.prompt, example.choices, tokenizer), example.label)
 
 
 def score(

@@ -187,11 +187,12 @@ def test_long_prompts_lose_their_beginning_and_long_answers_their_example():
     assert tokenize_all([], tokenizer, 3, 3).pairs == []
 
 
-def test_cutting_keeps_bos_only_where_there_is_one():
-    assert cut_left([0, 1, 2, 3], 3, bos=0) == [0, 2, 3]
-    assert cut_left([4, 1, 2, 3], 3, bos=0) == [1, 2, 3]
-    assert cut_left([4, 1, 2, 3], 3, bos=None) == [1, 2, 3]
-    assert cut_left([0, 1], 2, bos=0) == [0, 1]
+def test_cutting_keeps_the_special_tokens_in_front():
+    assert cut_left([0, 1, 2, 3], 3, head=[0]) == [0, 2, 3]
+    assert cut_left([0, 1, 2, 3], 3, head=[0, 1]) == [0, 1, 3]
+    assert cut_left([4, 1, 2, 3], 3, head=[]) == [1, 2, 3]
+    assert cut_left([0, 1, 2, 3], 1, head=[0, 1]) == [0]
+    assert cut_left([0, 1], 2, head=[0]) == [0, 1]
 
 
 def test_limits_and_tokenizers_that_cannot_work():
