@@ -20,7 +20,7 @@ from bitune.training.settings import LR_SCHEDULER_TYPES, TrainingSettings
 
 EVALUATE = (
     "Accuracy of the base and checkpoints, each with its 95 %% bootstrap interval and paired differences. Of choices: acc, by "
-    "log-likelihood, and acc_norm, by log-likelihood per token (lm-eval's acc_norm is per byte). Of open answers: answer, by greedy "
+    "log-likelihood; acc_norm, per character, as lm-eval has it; acc_token, per token. Of open answers: answer, by greedy "
     "generation. Under `accelerate launch -m bitune evaluate` on several devices."
 )
 # Flags of train that had other names once.
@@ -131,7 +131,9 @@ def _add_train(commands) -> None:
     command.add_argument(
         "--save-dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the saved adapters"
     )
-    command.add_argument("--resume", action="store_true", help="go on from the last state in OUTPUT.state")
+    command.add_argument(
+        "--resume", action="store_true", help="go on from the last state in OUTPUT.state, with the very same settings"
+    )
     for flag in RENAMED:
         command.add_argument(flag, action=_Renamed, nargs="?", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
 

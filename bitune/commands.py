@@ -20,9 +20,11 @@ from bitune.evaluation.report import write_reports
 from bitune.inference.engine import Engine
 from bitune.model.bitune_model import BituneModel
 from bitune.model.mixing import MixingCoefficients
+from bitune.outputs import check_file, check_folder, full_path
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
 from bitune.training import trainer
+from bitune.training.card import new_card
 from bitune.training.settings import TrainingSettings
 
 
@@ -38,7 +40,11 @@ def generate(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train, save, and say where."""
-    check_target(options.output)  # now, not after hours
+    output = full_path(options.output)
+    state = output.with_name(f"{output.name}.state")
+    if distributed.is_main():  # now, not after hours
+        check_target(output)
+        check_folder(output)
     settings = TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
     torch.manual_seed(options.seed)
     base = load_base(options.base, device=options.device, dtype="bfloat16" if options.bf16 else options.dtype)
@@ -56,24 +62,23 @@ def train(options: argparse.Namespace) -> None:
     peft = new_peft_config(base.model, options.peft, options.rank, options.lora_alpha, options.targets, options.dropout)
     mixing = MixingSettings(options.parameterization, options.theta_init)
     model = BituneModel.create(base, options.method, peft, mixing, options.template, options.initial_mixing_alpha)
-    state = f"{options.output}.state"
-    figures = trainer.train(model, data.train.pairs, settings, state, data.validation.pairs, resume=options.resume)
+    start = {"initial_mixing_alpha": options.initial_mixing_alpha} if model.mixing is not None else {}
+    parts = data.train.pairs, data.validation.pairs
+    figures = trainer.train(model, parts[0], settings, state, parts[1], resume=options.resume, about=start)
     if distributed.is_main():
-        facts = trainer.training_facts(model, settings, figures, data.facts())
-        if model.mixing is not None:
-            facts["initial_mixing_alpha"] = options.initial_mixing_alpha
-        model.record_training(facts)
-        model.save_pretrained(options.output, dtype=getattr(torch, options.save_dtype))
-        print(f"saved {options.output}: {model.trainable_parameters():,} trained parameters, loss {figures['train_loss']:.4f}")
+        model.record_training(trainer.training_facts(model, settings, figures, data.facts()) | start)
+        model.card = new_card(model.bitune_config, output)
+        model.save_pretrained(output, dtype=getattr(torch, options.save_dtype))
+        losses = f"loss {figures['train_loss']:.4f}"
+        losses += f", on the held-out records {figures['eval_loss']:.4f}" if "eval_loss" in figures else ""
+        print(f"saved {options.output}: {model.trainable_parameters():,} trained parameters, {losses}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print accuracy and paired differences of every variant on every set; the report is written after each."""
-    output = Path(options.output) if options.output else None
-    if output and (output.is_dir() or not output.parent.is_dir()):  # now, not after hours
-        raise ConfigError(
-            f"{str(output)!r} cannot be a report: it is a folder, or lies in none; name a file in a folder there is."
-        )
+    output = full_path(options.output) if options.output else None
+    if output and distributed.is_main():  # now, not after hours
+        check_file(output)
     sets, trained_on = load_evaluation_sets(options.data, options.split), trained_prompts(options.leave_out)
     engine, reports = _engine(options), {}
     limits = {name: getattr(options, name) for name in ("max_prompt_tokens", "max_answer_tokens", "limit")}
@@ -105,9 +110,11 @@ def _evaluation_settings(options: argparse.Namespace, engine: Engine) -> dict[st
 
 def convert(options: argparse.Namespace) -> None:
     """Read the authors' folder on its base and save it in our format."""
-    check_target(options.output)
+    output = full_path(options.output)
+    check_target(output)
+    check_folder(output)
     base = load_base(options.base, device=options.device, dtype=options.dtype)
-    BituneModel.from_reference(options.reference, base=base).save_pretrained(options.output)
+    BituneModel.from_reference(options.reference, base=base).save_pretrained(output)
     print(f"saved {options.output}")
 
 

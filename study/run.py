@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base
+from bitune.checkpoints.folder import check_target
 from bitune.data.batches import TokenPair
 from bitune.data.examples import (
     Example,
@@ -28,9 +29,11 @@ from bitune.errors import BituneError
 from bitune.evaluation.report import write_json
 from bitune.evaluation.run import evaluate
 from bitune.model.bitune_model import BituneModel
+from bitune.outputs import check_folder, full_path
 from bitune.schema.variants import BASE, Variant
 from bitune.training.settings import TrainingSettings
-from bitune.training.trainer import last_checkpoint, train
+from bitune.training.state import last_checkpoint
+from bitune.training.trainer import train
 from study.full import WeightSets
 from study.plan import FULL, RESULTS, SETTINGS, Run, Setting
 
@@ -72,6 +75,8 @@ def checkpoint_of(run: Run, state: Path) -> Path:
 def carry_out(study: Study, runs: Sequence[Run]) -> list[str]:
     """Every run that has no result yet and that no other process is at. Returns what failed, a line each; the others go on."""
     failed = []
+    for folder in (study.state, study.results):  # now, not after hours
+        check_folder(full_path(folder))
     study.state.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if study.file(run).is_file():
@@ -89,6 +94,7 @@ def carry_out(study: Study, runs: Sequence[Run]) -> list[str]:
 
 def _carry_out(study: Study, run: Run) -> None:
     setting, started = study.settings[run.setting], time.monotonic()
+    check_target(full_path(study.checkpoint(run)))
     print(f"{time.strftime('%H:%M:%S')} {run.name}", flush=True)
     if run.method == "base":
         result = {"measured": measure(study, setting, BASE.with_mixing(None), AdapterManager.of(study.base.model))}

@@ -133,7 +133,7 @@ def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_pat
     data = ["--data", work / "choices.jsonl", "--limit", 5, "--output", tmp_path / "report.json"]
     counted, *lines = run(capsys, "evaluate", *options, *data).splitlines()
     assert counted == "choices.jsonl: 5 of 6 items"
-    shown = [("acc", "base"), ("acc", "qa"), ("acc_norm", "base"), ("acc_norm", "qa")]
+    shown = [(measure, name) for measure in ("acc", "acc_norm", "acc_token") for name in ("base", "qa")]
     assert [tuple(line.split()[:3]) for line in lines] == [("choices.jsonl", *pair) for pair in shown]
     written = json.loads((tmp_path / "report.json").read_text())
     assert written["settings"]["limit"] == 5 and written["settings"]["dtype"] == "float32"
@@ -257,7 +257,9 @@ def test_train_writes_a_checkpoint_that_moved_and_says_so(more, method, work, ca
 
 
 def test_train_in_16_bits_saves_small_and_resumes(work, capsys, tmp_path):
-    first = train(work, tmp_path / "trained", "--bf16", "--save-dtype", "bfloat16", "--save-steps", 2)
+    first = train(
+        work, tmp_path / "trained", "--bf16", "--save-dtype", "bfloat16", "--save-steps", 2, "--lr-scheduler-type", "constant"
+    )
     run(capsys, *first)
     weights = load_file(tmp_path / "trained" / "causal" / "adapter_model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from bitune.evaluation.intervals import Interval, bootstrap
 
-# The measures. lm-evaluation-harness has `acc` and `acc_norm` too, but its `acc_norm` divides by the bytes of a choice, ours by its tokens.
+# The measures; `acc` and `acc_norm` are those of lm-evaluation-harness.
 ACC = "acc"
 ACC_NORM = "acc_norm"
+ACC_TOKEN = "acc_token"
 ANSWER = "answer"
 
 
@@ -31,8 +32,8 @@ class Item:
 class Report:
     """Predictions on the items of one set, by measure and variant: `predictions[measure][variant][item]`, `hits` alike.
 
-    Measures: where the items have choices `acc` (a prediction is the index of the choice with the highest log-likelihood) and
-    `acc_norm` (with the highest log-likelihood per token; lm-eval's is per byte), where they have none `answer` (the generated text).
+    Measures: where the items have choices `acc` (a prediction is the index of the choice with the highest log-likelihood), `acc_norm`
+    (with the highest per character) and `acc_token` (per token), where they have none `answer` (the generated text).
     """
 
     items: tuple[Item, ...]

@@ -8,8 +8,8 @@ from bitune.adapters.manager import AdapterManager
 from bitune.data.encoding import prompt_ids
 from bitune.data.examples import Example, have_choices
 from bitune.evaluation.answers import same_answer
-from bitune.evaluation.report import ACC, ACC_NORM, ANSWER, Item, Report, item_id
-from bitune.evaluation.scores import acc_norm_prediction, acc_prediction, answer, question, score
+from bitune.evaluation.report import ACC, ACC_NORM, ACC_TOKEN, ANSWER, Item, Report, item_id
+from bitune.evaluation.scores import acc_norm_prediction, acc_prediction, acc_token_prediction, answer, question, score
 from bitune.model.generation_config import end_tokens
 from bitune.schema.variants import Variant
 
@@ -47,12 +47,17 @@ def _score_choices(manager, variants, examples, tokenizer, batch_size, progress)
     questions = [question(example, tokenizer) for example in examples]
     scores = score(manager, variants, questions, batch_size, progress)
     items = tuple(Item(e.task, item_id(e.prompt), e.label) for e in examples)
+    rules = {
+        ACC: lambda values, example, asked: acc_prediction(values),
+        ACC_NORM: lambda values, example, asked: acc_norm_prediction(values, example.choices),
+        ACC_TOKEN: lambda values, example, asked: acc_token_prediction(values, asked.choices),
+    }
     predictions = {
-        ACC: {name: tuple(map(acc_prediction, by_question)) for name, by_question in scores.items()},
-        ACC_NORM: {
-            name: tuple(acc_norm_prediction(values, q.choices) for values, q in zip(by_question, questions, strict=True))
+        measure: {
+            name: tuple(rule(*row) for row in zip(by_question, examples, questions, strict=True))
             for name, by_question in scores.items()
-        },
+        }
+        for measure, rule in rules.items()
     }
     return Report.of(items, predictions, lambda label, predicted: predicted == label)
 

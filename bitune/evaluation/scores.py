@@ -3,6 +3,7 @@
 Knows an engine's manager and token ids; knows no file and no page. Under `accelerate launch` the processes share the batches.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -187,10 +188,29 @@ def _answer_batch(
 
 
 def acc_prediction(scores: Sequence[Likelihood]) -> int:
-    """What `acc` counts: the index of the choice with the highest log-likelihood."""
-    return max(range(len(scores)), key=lambda i: scores[i].sum)
+    """What `acc` counts: the index of the choice with the highest log-likelihood, of equals the first, as in lm-eval."""
+    return _best([score.sum for score in scores])
 
 
-def acc_norm_prediction(scores: Sequence[Likelihood], choices: Sequence[Sequence[int]]) -> int:
-    """What `acc_norm` counts: the index of the choice with the highest log-likelihood per token (lm-eval divides by bytes)."""
-    return max(range(len(scores)), key=lambda i: scores[i].sum / len(choices[i]))
+def acc_norm_prediction(scores: Sequence[Likelihood], choices: Sequence[str]) -> int:
+    """What lm-eval's `acc_norm` counts: the choice with the highest log-likelihood per character of its text.
+
+    Args:
+        scores: of each choice.
+        choices: their texts as they follow the prompt; the space between is no part of a choice.
+    """
+    return _best([score.sum / len(text.removeprefix(" ")) for score, text in zip(scores, choices, strict=True)])
+
+
+def acc_token_prediction(scores: Sequence[Likelihood], choices: Sequence[Sequence[int]]) -> int:
+    """What `acc_token` counts: the index of the choice with the highest log-likelihood per token."""
+    return _best([score.sum / len(ids) for score, ids in zip(scores, choices, strict=True)])
+
+
+def _best(values: Sequence[float]) -> int:
+    if any(map(math.isnan, values)):
+        raise DataError(
+            "The log-likelihood of a choice is no number (nan), so nothing is the highest; take another --dtype if the base's numbers "
+            "overflow in this one, or another checkpoint if its training diverged."
+        )
+    return max(range(len(values)), key=values.__getitem__)

@@ -1,22 +1,25 @@
 """Train a BituneModel with transformers' Trainer on accelerate. Knows models and token pairs; knows no file of data and no page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from bitune.checkpoints.folder import read, write
 from bitune.data.batches import Collator, TokenPair
 from bitune.errors import ConfigError
 from bitune.model.bitune_model import BituneModel
+from bitune.outputs import check_folder, full_path
 from bitune.training.sampler import EpochSampler
 from bitune.training.settings import TrainingSettings
+from bitune.training.state import begin, identity, write_identity
 
 MODEL_FOLDER = "model"  # of our kind, inside each of the Trainer's checkpoint-N folders
 
@@ -29,6 +32,7 @@ def train(
     validation: Sequence[TokenPair] = (),
     *,
     resume: bool = False,
+    about: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Train `model` in place. Under `accelerate launch` every process calls this alike.
 
@@ -36,30 +40,41 @@ def train(
         model: its adapters and mixing coefficients are trained, and it keeps the log.
         pairs: token ids to train on.
         settings: how.
-        output: folder for states of the training, checkpoint-N every `settings.save_steps` updates.
+        output: folder for states of the training, checkpoint-N every `settings.save_steps` updates. Those of an earlier run that ended
+            are removed.
         validation: token ids whose mean loss is the figure `eval_loss`.
-        resume: go on from the last complete state (from the start where there is none); the weights end the same as without a break.
+        resume: go on from the last complete state of this very run (from the start where there is none); the weights end the same as
+            without a break. Base, data, method, adapters, settings and the number of processes must be what they were. Of the settings
+            the steps between saves, logs and losses may change, with a constant rate also the length.
+        about: JSON values that identify the run too.
 
     Returns:
         The Trainer's closing figures: `train_loss`, the mean over all updates, `train_runtime` in seconds, and others.
 
     Raises:
-        ConfigError: `eval_steps` without validation pairs.
+        ConfigError: `eval_steps` without validation pairs; `output` cannot be written, holds the state of another run, or that of one
+            that did not end and is not to be resumed.
+        CheckpointError: the state to resume from is damaged.
     """
-    output = Path(output)
+    output = full_path(output)
     if settings.eval_steps and not validation:
         raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
-    trainer = BituneTrainer(model, settings, arguments, pairs, validation)
+    run = identity(model, settings, pairs, validation, arguments.world_size, about)
+    trainer = BituneTrainer(model, settings, arguments, pairs, validation, run)
+    with trainer.accelerator.main_process_first():
+        if arguments.should_save:
+            check_folder(output)
+        last = begin(output, run, resume=resume)
     model.train()
     try:
-        figures = _run(trainer, settings, last_checkpoint(output) if resume else None)
+        figures = _run(trainer, settings, last)
+        figures["train_loss"] = trainer.mean_loss()  # the Trainer's own is of the steps since the last start
+        if validation:
+            figures |= trainer.last_validation()
     finally:
         model.eval()
     model.log = trainer.log_text()
-    figures["train_loss"] = trainer.mean_loss()  # the Trainer's own is of the steps since the last start
-    if validation:
-        figures |= trainer.evaluate()
     return figures
 
 
@@ -69,14 +84,9 @@ def _run(trainer: "BituneTrainer", settings: TrainingSettings, last: Path | None
         return trainer.train().metrics
     if _is_done(last, settings):  # the Trainer would take one more step before it looks
         trainer._load_from_checkpoint(str(last))
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
         return {}
     return trainer.train(resume_from_checkpoint=str(last)).metrics
-
-
-def last_checkpoint(output: Path) -> Path | None:
-    """The newest complete checkpoint-N of a run; the Trainer writes trainer_state.json last."""
-    done = [folder for folder in output.glob("checkpoint-*") if (folder / "trainer_state.json").is_file()]
-    return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
 def _is_done(checkpoint: Path, settings: TrainingSettings) -> bool:
@@ -113,8 +123,10 @@ def arguments_of(settings: TrainingSettings, output: Path, on_cpu: bool) -> Trai
 class BituneTrainer(Trainer):
     """The Trainer, saving our checkpoint folder in place of a state dict with the base in it, and logging alpha."""
 
-    def __init__(self, model, settings: TrainingSettings, arguments, pairs, validation):
-        self._settings = settings
+    def __init__(
+        self, model, settings: TrainingSettings, arguments, pairs, validation, run: Mapping[str, object] = MappingProxyType({})
+    ):
+        self._settings, self._run = settings, run
         self._lengths = [len(pair.prompt_ids) + len(pair.answer_ids) for pair in pairs]
         self._entries: list[dict] = [json.loads(line) for line in (model.log or "").splitlines()]
         super().__init__(
@@ -175,6 +187,13 @@ class BituneTrainer(Trainer):
         steps = [entry["step"] - before for entry, before in zip(entries, [0, *(e["step"] for e in entries)], strict=False)]
         return sum(entry["loss"] * count for entry, count in zip(entries, steps, strict=True)) / max(1, sum(steps))
 
+    def last_validation(self) -> dict[str, float]:
+        """`eval_loss` after the last update, logged once."""
+        losses = [
+            entry["eval_loss"] for entry in self._entries if "eval_loss" in entry and entry["step"] == self.state.global_step
+        ]
+        return {"eval_loss": losses[-1]} if losses else self.evaluate()
+
     def log_text(self) -> str:
         """training_log.jsonl so far."""
         return "".join(json.dumps(entry) + "\n" for entry in self._entries)
@@ -187,7 +206,9 @@ class BituneTrainer(Trainer):
             return
         model = self._bare_model()
         model.log = self.log_text()
-        write(model.to_checkpoint(state_dict), Path(output_dir or self.args.output_dir) / MODEL_FOLDER)
+        folder = Path(output_dir or self.args.output_dir)
+        write(model.to_checkpoint(state_dict), folder / MODEL_FOLDER)
+        write_identity(folder, dict(self._run))
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         saved = read(Path(resume_from_checkpoint) / MODEL_FOLDER)

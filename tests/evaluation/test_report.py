@@ -2,9 +2,12 @@
 
 import json
 import math
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import example_of
@@ -65,7 +68,18 @@ def test_bootstrap_of_groups_is_of_their_average():
         ("it is -4", -4.0),
         (".5", 0.5),
         ("2 + 2 = 4\n#### 4 pounds, 20 pence", 4.0),
-        ("#### 1\n#### -2", -2.0),
+        ("#### 1\n#### -2", 1.0),
+        ("####\n#### 5", 5.0),
+        ("\u22125 degrees", -5.0),
+        ("- 5 apples", 5.0),
+        ("-$5", -5.0),
+        ("$-5", -5.0),
+        ("1,2,3", 3.0),
+        ("1,00,000", 100_000.0),
+        ("1e-9", Fraction(1, 10**9)),
+        ("1 1/2", 1.5),
+        ("9*2 = 18/day", 18.0),
+        ("9" * 5000, Fraction(10) ** 5000 - 1),
         ("none", None),
         ("7 is not it ####", None),
     ],
@@ -78,7 +92,22 @@ def test_number_of(text, number):
     ("predicted", "right", "same"),
     [
         ("The answer is 12.", "12", True),
-        ("12.0004", "12", True),
+        ("12.0004", "12", False),
+        ("0", "0.0005", False),
+        ("0", "1e-9", False),
+        ("18.00", "18", True),
+        ("$18.", "#### 18", True),
+        ("50%", "50", True),
+        ("3", "#### 3/4", False),
+        ("0.75", "#### 3/4", True),
+        ("30", "#### 10:30", False),
+        ("#### 5\n\nQuestion: more?\nAnswer: #### 6", "so\n#### 5", True),
+        ("5.\n\nQuestion: 6?", "5", True),
+        ("#### Yes\n#### no", "so\n#### yes", True),
+        ("no\n#### yes", "so\n#### no", False),
+        ("Because", "B", False),
+        ("cafe\u0301", "Caf\u00e9", True),
+        ("", "0", False),
         ("12.1", "12", False),
         ("twelve", "12", False),
         ("1 + 1 = 2 #### 2", "so\n#### 2", True),
@@ -88,6 +117,47 @@ def test_number_of(text, number):
 )
 def test_same_answer(predicted, right, same):
     assert same_answer(predicted, right) is same
+
+
+@pytest.mark.parametrize(
+    ("predicted", "lm_eval_differs"),
+    [
+        ("She has 18 left.\n#### 18", None),
+        ("#### 18\n\nNext\n#### 19", None),
+        ("#### 19\n#### 18", None),
+        ("#### -18", None),
+        ("#### 1,8", "a comma that parts no thousands is no part of a number"),
+        ("#### 19\n\nQuestion: 9 + 9?\nAnswer: #### 18", None),
+        ("16 - 3 + 5 = 18", None),
+        ("18 eggs, that is 17 more", None),
+        ("$18", None),
+        ("It costs $18.", None),
+        ("none", None),
+        ("", None),
+        ("#### 18.", None),
+        ("#### 18.00", "the digits are others, the number is the same"),
+        ("18.0", "the digits are others, the number is the same"),
+        ("#### $18", "strict-match knows no $"),
+    ],
+)
+def test_numbers_are_judged_as_lm_evals_gsm8k_judges_them(predicted, lm_eval_differs):
+    """By strict-match where the answer has a ####, by flexible-extract where not; both read from lm-eval's own task file."""
+    lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.metrics import exact_match_fn
+    from lm_eval.filters import build_filter_ensemble
+
+    task = yaml.safe_load((Path(lm_eval.__file__).parent / "tasks" / "gsm8k" / "gsm8k.yaml").read_text())
+    name = "strict-match" if "####" in predicted else "flexible-extract"
+    (steps,) = (entry["filter"] for entry in task["filter_list"] if entry["name"] == name)
+    steps = [(step["function"], {key: value for key, value in step.items() if key != "function"}) for step in steps]
+    asked = Instance("generate_until", {}, (), 0, resps=[predicted.partition(task["generation_kwargs"]["until"][0])[0]])
+    build_filter_ensemble(name, steps).apply([asked])
+    (metric,) = task["metric_list"]
+    ways = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
+    correct = "So 9 + 9 = 18.\n#### 18"
+    theirs = exact_match_fn(predictions=[asked.filtered_resps[name]], references=[correct], **ways)["exact_match"]
+    assert same_answer(predicted, correct) == (bool(theirs) == (lm_eval_differs is None))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +188,7 @@ def test_report_counts_what_scores_say(two):
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["measures"]["acc"]["qa"]["predictions"] == list(report.predictions["acc"]["qa"])
     assert plain["measures"]["acc_norm"]["qa"]["minus"]["base"] == vars(report.difference("acc_norm", "qa", "base"))
-    assert set(plain["measures"]) == {"acc", "acc_norm"}
+    assert set(plain["measures"]) == {"acc", "acc_norm", "acc_token"}
 
 
 def test_open_answers_are_generated_and_compared(two):

@@ -5,7 +5,17 @@ import torch
 
 from bitune import Engine
 from bitune.data.examples import Example
-from bitune.evaluation.scores import Likelihood, Question, acc_norm_prediction, acc_prediction, answer, question, score
+from bitune.errors import DataError
+from bitune.evaluation.scores import (
+    Likelihood,
+    Question,
+    acc_norm_prediction,
+    acc_prediction,
+    acc_token_prediction,
+    answer,
+    question,
+    score,
+)
 from tests.closeness import assert_clear, assert_close
 from tests.greedy import greedy
 from tests.tiny import bitune_on, ids, tiny_base
@@ -100,11 +110,55 @@ def test_a_base_that_wants_no_cache_answers_from_the_mixed_one(setting, caplog):
     assert "deprecated" not in caplog.text
 
 
-def test_best_by_acc_and_by_acc_norm():
+def lm_evals(folder, likelihoods: list[Likelihood], choices: list[str]) -> dict[str, int]:
+    """The choice that lm-eval itself predicts, by measure: the one that is right when it is the target."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    from lm_eval.api.task import ConfigurableTask
+
+    predicted, file = {}, folder / "one.jsonl"
+    file.write_text('{"question": "x"}\n')
+    for target in range(len(choices)):
+        task = ConfigurableTask(
+            config={
+                "task": "t",
+                "dataset_path": "json",
+                "dataset_kwargs": {"data_files": {"test": str(file)}, "cache_dir": str(folder)},
+                "test_split": "test",
+                "output_type": "multiple_choice",
+                "doc_to_text": "x",
+                "doc_to_choice": choices,
+                "doc_to_target": target,
+                "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+            }
+        )
+        result = task.process_results({"question": "x"}, [tuple(likelihood) for likelihood in likelihoods])
+        predicted |= {measure: target for measure in ("acc", "acc_norm") if result[measure] == 1.0}
+    return predicted
+
+
+@pytest.mark.parametrize(
+    ("sums", "choices"),
+    [
+        ([-2.0, -4.0], ["a", "long one"]),
+        ([-3.0, -3.0, -3.0], ["ab", "ba", "cc"]),
+        ([-6.0, -4.0], ["äöüß", "abc"]),  # per byte the first would win
+        ([-float("inf"), -float("inf")], ["a", "b"]),
+        ([-1.0, -8.0, -2.5], ["x", "eight letters and more", "dog"]),
+    ],
+)
+def test_acc_and_acc_norm_are_lm_evals(sums, choices, tmp_path):
+    scores = [Likelihood(value, False) for value in sums]
+    texts = [f" {choice}" for choice in choices]  # as they follow a prompt
+    assert {"acc": acc_prediction(scores), "acc_norm": acc_norm_prediction(scores, texts)} == lm_evals(tmp_path, scores, choices)
+
+
+def test_best_per_token_and_no_number():
     # By the sum the short choice wins (-2 > -4), by the mean per token the long one (-1 > -2).
     scores = [Likelihood(-2.0, False), Likelihood(-4.0, True)]
-    assert acc_prediction(scores) == 0
-    assert acc_norm_prediction(scores, [[1], [1, 1, 1, 1]]) == 1
+    assert acc_token_prediction(scores, [[1], [1, 1, 1, 1]]) == 1
+    for best in (acc_prediction, lambda scores: acc_norm_prediction(scores, ["a", "b"])):
+        with pytest.raises(DataError, match="no number"):
+            best([Likelihood(-2.0, False), Likelihood(float("nan"), False)])
 
 
 def test_questions_hold_the_choices_as_trained(setting):

@@ -13,7 +13,8 @@ from bitune.adapters.kinds import new_peft_config
 from bitune.data.batches import Collator, TokenPair
 from bitune.training.sampler import EpochSampler
 from bitune.training.settings import TrainingSettings
-from bitune.training.trainer import BituneTrainer, arguments_of, last_checkpoint, train
+from bitune.training.state import last_checkpoint
+from bitune.training.trainer import BituneTrainer, arguments_of, train
 from tests.closeness import assert_close
 from tests.launch import launched
 from tests.tiny import saved_base, tiny_base

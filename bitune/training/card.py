@@ -1,0 +1,88 @@
+"""The model card of a checkpoint that was trained: what it is, on what and how it was trained, its figures, how to load it.
+
+Everything in it stands in the checkpoint's config too, so that a card which nobody has edited can be told from one that somebody wrote.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+
+from bitune.checkpoints.folder import CARD_FILE, CONFIG_FILE, read_json, read_text
+from bitune.errors import CheckpointError
+from bitune.schema.config import BituneConfig
+from bitune.schema.variants import name_of
+
+_CARD = """---
+{front}
+---
+
+# {title}
+
+{kind} for `{base}`, made with `python -m bitune train`.
+
+## Data
+
+{examples:,} examples of {sources} to train on, {validation:,} held out for validation.
+
+## Training
+
+{settings}
+
+## Figures
+
+| | |
+|---|---|
+{figures}
+
+`training_log.jsonl` has the course of the loss.
+
+## Use
+
+```python
+import bitune
+
+base = bitune.load_base({source!r})
+model = bitune.BituneModel.from_pretrained("THIS FOLDER OR ITS HUB ID", base=base)
+```
+
+or `python app.py --base {source} --checkpoint THIS`. Its adapters are ordinary PEFT folders.
+"""
+_FIGURES = {
+    "train_loss": "mean loss over the training",
+    "eval_loss": "loss on the held-out examples at the end",
+    "trainable_parameters": "trained numbers",
+    "initial_mixing_alpha": "share of the second reading before the first update",
+}
+
+
+def new_card(config: BituneConfig, folder: Path) -> str | None:
+    """The card of a checkpoint that is to be written to `folder`; None where an older README.md there is somebody's own, and stays."""
+    older = read_text(folder / CARD_FILE)
+    if older is not None:
+        with contextlib.suppress(CheckpointError, KeyError):
+            if older == card(BituneConfig.from_dict(read_json(folder / CONFIG_FILE))):
+                return card(config)
+        return None
+    return card(config)
+
+
+def card(config: BituneConfig) -> str:
+    """README.md of a checkpoint whose config holds `trainer.training_facts`."""
+    base, facts = config.base, config.training
+    data, method = facts["data"], name_of(config.method) or "custom"
+    source = f"{base.id}@{base.revision}" if base.revision else base.id
+    known = ModelCardData(base_model=base.id if "/" in base.id else None, library_name="peft", tags=["bitune", "peft"])
+    return _CARD.format(
+        front=known.to_yaml(),
+        title=f"{method} on {base.id}",
+        kind=f"{len(config.adapters)} adapter{'s' if len(config.adapters) > 1 else ''} of the method `{method}`",
+        base=source,
+        source=source,
+        examples=data["examples"],
+        validation=data["validation"],
+        sources=", ".join(f"`{name}`" for name in data["sources"]),
+        settings=", ".join(f"`{name}` {json.dumps(value)}" for name, value in facts["settings"].items()),
+        figures="\n".join(f"| {text} | {facts[name]:,} |" for name, text in _FIGURES.items() if name in facts),
+    )
