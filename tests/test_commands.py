@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from bitune import BituneModel, load_base
 from bitune.cli import main
+from bitune.training import trainer
 from tests.authors import write_reference
 from tests.closeness import assert_close
 from tests.tiny import bitune_on, saved_base, tiny_model
@@ -281,6 +283,14 @@ def test_train_says_what_is_wrong_before_it_trains(work, capsys, tmp_path):
         (train(work, new, "--rank", 0), "rank is 0"),
         (train(work, new, "--theta-init", 0), "theta_init is 0"),
         (train(work, new, "--learning-rate", 0), "learning_rate is 0"),
+        (train(work, new, "--learning-rate", "inf"), "learning_rate is inf"),
+        (train(work, new, "--num-train-epochs", "inf"), "num_train_epochs is inf"),
+        (train(work, new, "--seed", -1), "seed is -1"),
+        (train(work, new, "--seed", 10**30), "seed is 1000000000000000000000000000000"),
+        (train(work, new, "--dropout", 1.5), "dropout is 1.5"),
+        (train(work, new, "--lora-alpha", "nan"), "alpha is nan"),
+        (train(work, new, "--validation", "inf"), "validation part of inf"),
+        (train(work, new, "--validation", 2.5), "validation part of 2.5"),
         (train(work, new, "--data", work / "nothing.jsonl"), "There is no file"),
     ]:
         assert main([str(argument) for argument in arguments]) == 1
@@ -288,3 +298,114 @@ def test_train_says_what_is_wrong_before_it_trains(work, capsys, tmp_path):
         assert captured.err.startswith("bitune: ") and captured.err.count("\n") == 1, captured.err
         assert words in captured.err and "saved" not in captured.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_train_saves_where_it_says_however_the_folder_is_written(work, capsys, tmp_path, monkeypatch):
+    """A slash at its end, its own name as `.`, `~`, a link: all are the folder, and its state lies beside it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("here", "target"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    monkeypatch.chdir(tmp_path / "here")
+    for output, folder in {
+        f"{tmp_path}/slash/": "slash",
+        ".": "here",
+        "~/home": "home",
+        "../up/./x/..": "up",
+        f"{tmp_path / 'link'}": "target",
+        f"{tmp_path}/deep/er": "deep/er",
+        f"{tmp_path}/space ": "space ",
+    }.items():
+        out = run(capsys, *train(work, output))
+        assert f"saved {output}: " in out
+        assert (tmp_path / folder / "bitune_config.json").is_file(), output
+        assert (tmp_path / f"{folder}.state" / "checkpoint-3").is_dir(), output
+        assert not list((tmp_path / folder).glob("*.state")) and not (tmp_path / folder / ".state").exists()
+
+
+def test_a_relative_output_is_meant_from_where_the_command_started(work, capsys, tmp_path, monkeypatch):
+    (tmp_path / "start").mkdir()
+    monkeypatch.chdir(tmp_path / "start")
+    train_it = trainer.train
+
+    def elsewhere(*arguments, **named):
+        monkeypatch.chdir(tmp_path)
+        return train_it(*arguments, **named)
+
+    monkeypatch.setattr(trainer, "train", elsewhere)
+    run(capsys, *train(work, "mine"))
+    assert (tmp_path / "start" / "mine" / "bitune_config.json").is_file()
+
+
+def test_nothing_is_trained_that_cannot_be_saved(work, capsys, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("a base was loaded")
+
+    monkeypatch.setattr("bitune.commands.load_base", never)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    outputs = [
+        tmp_path / "file",
+        tmp_path / "file" / "below",
+        f"{tmp_path}/file/",
+        ".",
+        "..",
+        "/",
+        "/proc/new",
+        tmp_path / ("x" * 252),
+    ]
+    outputs += ["a\0b", "~nobody-of-this-name/x"]
+    for output in outputs:
+        before = sorted(tmp_path.rglob("*"))
+        refused(capsys, *train(work, output))
+        refused(capsys, "convert", "--base", work / "base", work / "reference", output)
+        refused(
+            capsys, "evaluate", "--base", work / "base", "--data", work / "choices.jsonl", "--output", f"{output}/report.json"
+        )
+        assert sorted(tmp_path.rglob("*")) == before, output
+
+
+def test_resume_takes_no_other_runs_weights(work, capsys, tmp_path):
+    command = train(work, tmp_path / "trained")
+    run(capsys, *command)
+    first = (tmp_path / "trained" / "bitune_config.json").read_text()
+    out = refused_with_output(capsys, *command, "--learning-rate", 0.5, "--resume")
+    assert "settings.learning_rate is 0.001 there and 0.5 here" in out
+    (tmp_path / "other.jsonl").write_text((work / "choices.jsonl").read_text().replace("none", "nothing"))
+    other = [tmp_path / "other.jsonl" if argument == work / "choices.jsonl" else argument for argument in command]
+    assert "data.content is" in refused_with_output(capsys, *other, "--resume")
+    assert "initial_mixing_alpha is 0.5 there and 0.2" in refused_with_output(
+        capsys, *command, "--initial-mixing-alpha", 0.2, "--resume"
+    )
+    assert (tmp_path / "trained" / "bitune_config.json").read_text() == first
+    run(capsys, *command, "--resume")
+
+
+def refused_with_output(capsys, *arguments: object) -> str:
+    """The one sentence of a command that fails after it has said what it read."""
+    assert main([str(argument) for argument in arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("bitune: ") and captured.err.count("\n") == 1 and "saved" not in captured.out
+    return captured.err
+
+
+def test_train_writes_a_model_card_and_keeps_one_that_somebody_wrote(work, capsys, tmp_path):
+    command = train(work, tmp_path / "trained", "--validation", 2)
+    out = run(capsys, *command)
+    card = ModelCard.load(tmp_path / "trained" / "README.md")
+    assert card.data.library_name == "bitune" and "bitune" in card.data.tags
+    config = json.loads((tmp_path / "trained" / "bitune_config.json").read_text())
+    facts = config["training"]
+    assert f"on the held-out records {facts['eval_loss']:.4f}" in out
+    log = [json.loads(line) for line in (tmp_path / "trained" / "training_log.jsonl").read_text().splitlines()]
+    assert round(log[-1]["eval_loss"], 6) == facts["eval_loss"]
+    for part in ("# bitune on base", "`choices.jsonl`", "4 examples", f"| {facts['eval_loss']} |", "`learning_rate` 0.001"):
+        assert part in card.text
+    run(capsys, *command, "--learning-rate", 0.5)
+    again = (tmp_path / "trained" / "README.md").read_text()
+    assert "`learning_rate` 0.5" in again and "`learning_rate` 0.001" not in again, "nobody had edited the older one"
+    (tmp_path / "trained" / "README.md").write_text("# mine\n")
+    run(capsys, *command)
+    assert (tmp_path / "trained" / "README.md").read_text() == "# mine\n"

@@ -1,5 +1,6 @@
 """The PEFT kinds one can train and load: LoRA, DoRA, IA3, as configs for a given base. Knows no training and no checkpoint."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -48,6 +49,10 @@ def new_peft_config(
         raise UnknownNameError("PEFT kind", kind, PEFT_KINDS)
     if rank < 1:
         raise ConfigError(f"The rank is {rank}; it must be at least 1.")
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"The dropout is {dropout}; it must be a share from 0 to below 1.")
+    if alpha is not None and not math.isfinite(alpha):
+        raise ConfigError(f"LoRA's alpha is {alpha}; it must be a number with an end.")
     linears = linear_layers(model)
     default = linears if not is_mixture_of_experts(model) else _attention_only(model)
     targets = sorted(set(targets or default))

@@ -48,6 +48,10 @@ def load_training_data(
     examples = [example for source in sources for example in load_examples(source)]
     if limit:
         examples, _ = split_validation(examples, max(0, len(examples) - limit), seed)
+    if validation >= 1 and validation % 1:
+        raise ConfigError(
+            f"A validation part of {validation} is no share below 1 and no whole number of examples; give one of them."
+        )
     parts = split_validation(examples, validation if validation < 1 else int(validation), seed)
     train, held_out = (tokenize_all(part, tokenizer, max_prompt_tokens, max_answer_tokens) for part in parts)
     return TrainingData(tuple(Path(source).name for source in sources), train, held_out)

@@ -73,7 +73,7 @@ def card(config: BituneConfig) -> str:
     base, facts = config.base, config.training
     data, method = facts["data"], name_of(config.method) or "custom"
     source = f"{base.id}@{base.revision}" if base.revision else base.id
-    known = ModelCardData(base_model=base.id if "/" in base.id else None, library_name="peft", tags=["bitune", "peft"])
+    known = ModelCardData(base_model=base.id if "/" in base.id else None, library_name="bitune", tags=["bitune", "peft"])
     return _CARD.format(
         front=known.to_yaml(),
         title=f"{method} on {base.id}",

@@ -1,5 +1,6 @@
 """How to train, as plain values under the names of transformers' TrainingArguments. Imports no torch: the command line shows it."""
 
+import math
 from dataclasses import dataclass, field, fields
 
 from bitune.errors import ConfigError
@@ -41,10 +42,14 @@ class TrainingSettings:
     def __post_init__(self):
         for setting in fields(self):
             value, minimum = getattr(self, setting.name), setting.metadata["minimum"]
+            if isinstance(value, float) and math.isinf(value) and setting.name != "max_grad_norm":
+                raise ConfigError(f"{setting.name} is {value}; it must be a number with an end.")
             if setting.metadata["above_zero"] and not value > 0:
                 raise ConfigError(f"{setting.name} is {value}; it must be above 0.")
             if None not in (value, minimum) and not value >= minimum:
                 raise ConfigError(f"{setting.name} is {value}; it must be {minimum} or more.")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; numpy, which is seeded too, takes 0 to {2**32 - 1}.")
         if self.lr_scheduler_type not in LR_SCHEDULER_TYPES:
             raise ConfigError(f"lr_scheduler_type is {self.lr_scheduler_type!r}; choose {', '.join(LR_SCHEDULER_TYPES)}.")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:

@@ -5,6 +5,7 @@ Knows folders and what makes a run; knows no Trainer.
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from bitune.model.bitune_model import BituneModel
 from bitune.training.settings import TrainingSettings
 
 RUN_FILE = "run.json"  # in each of the Trainer's checkpoint-N folders
+_STATE = re.compile(r"checkpoint-(\d{1,18})")
 _WRITTEN_LAST = "trainer_state.json"
 _PARTS = ("optimizer*", "scheduler.pt", "rng_state*.pth")  # without one of them the Trainer goes on as if it had not been
 # Of these a resumed run may have others: no weight depends on them.
@@ -62,8 +64,13 @@ def _digest(*values: object) -> str:
 
 def last_checkpoint(output: Path) -> Path | None:
     """The newest complete checkpoint-N of a run; the Trainer writes trainer_state.json last."""
-    done = [folder for folder in output.glob("checkpoint-*") if (folder / _WRITTEN_LAST).is_file()]
-    return max(done, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    return next((state for state in reversed(_states(output)) if (state / _WRITTEN_LAST).is_file()), None)
+
+
+def _states(output: Path) -> list[Path]:
+    """Every checkpoint-N, the newest last."""
+    numbered = [(int(found[1]), state) for state in output.glob("checkpoint-*") if (found := _STATE.fullmatch(state.name))]
+    return [state for _, state in sorted(numbered)]
 
 
 def begin(output: Path, run: Mapping[str, object], *, resume: bool) -> Path | None:
@@ -91,7 +98,7 @@ def begin(output: Path, run: Mapping[str, object], *, resume: bool) -> Path | No
             f"{str(last)!r} is the state of a run that did not end; go on with it by --resume (resume=True), or remove "
             f"{str(output)!r} to begin anew."
         )
-    for old in output.glob("checkpoint-*"):  # of a run that ended and gave its result, or that came to no state
+    for old in _states(output):  # of a run that ended and gave its result, or that came to no state
         shutil.rmtree(old)
     return None
 
@@ -148,5 +155,5 @@ def _broken(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() is not None
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):  # what zipfile says of a header that is none
         return True
