@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 # `accelerate launch --cpu` starts one process whatever the number; over several it launches as for GPUs, and accelerate,
-# told to use the CPU, talks over gloo.
-_LAUNCH = "accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no --num_processes"
+# told to use the CPU, talks over gloo. Port 0 is any that is free: others may run tests on this machine.
+_LAUNCH = "accelerate.commands.launch --multi_gpu --num_machines 1 --main_process_port 0 --mixed_precision no --dynamo_backend no --num_processes"
 
 
 def launched(folder: Path, arguments: list[object], processes: int = 1) -> subprocess.CompletedProcess:
