@@ -75,6 +75,11 @@ MODEL_FAILURES = (
         _NOT_LOADED + "its weights have other shapes than its config.json says" + _AGAIN,
         signs=("ignore_mismatched_sizes",),
     ),
+    Known(
+        AssertionError,  # torch's, when it makes the embedding
+        _NOT_LOADED + "its config.json has a pad_token_id that its vocabulary does not have; correct it there.",
+        signs=("Padding_idx must be within",),
+    ),
     Known(KeyError, _NOT_LOADED + "its model.safetensors.index.json lacks 'metadata'" + _AGAIN, signs=("'metadata'",)),
     # transformers' own, without a number of the system, is about a file that is missing or that it cannot parse.
     Known(OSError, _NOT_LOADED + "{reason}" + _AGAIN),

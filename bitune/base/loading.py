@@ -18,6 +18,7 @@ from bitune.base.default import EMBEDDED
 from bitune.base.dequantized import dequantized_default
 from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.failures import GGUF_FAILURES, MODEL_FAILURES, TOKENIZER_FAILURES, load_errors, move_errors
+from bitune.base.judging import check_files, check_gguf_layers
 from bitune.base.sources import Weights, resolve_base
 from bitune.errors import BaseNotFoundError, ConfigError, UnsupportedModelError
 from bitune.modeling.interface import takes_masks
@@ -71,8 +72,11 @@ def load_base(
     weights = resolve_base(source)
     with _quiet():
         weights = _dequantized(weights)
+        if weights.gguf is None:
+            check_files(weights.folder)
         model = _load_model(weights, dtype, device_map)
         tokenizer = _load_tokenizer(weights)
+    _pad_inside(model, tokenizer)
     if device_map is None:
         with move_errors(weights, device, dtype):
             model.to(device)
@@ -109,6 +113,7 @@ def _read_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | N
             "choose a decoder-only model."
         )
     if weights.gguf is not None:
+        check_gguf_layers(weights.folder / weights.gguf, config.get_text_config(decoder=True).num_hidden_layers)
         # Packed GGUF weights are not trainable and hide the linears from adapters: unpack them into plain nn.Linear.
         gguf["quantization_config"] = GgufConfig(dequantize=True)
     model, loaded = AutoModelForCausalLM.from_pretrained(
@@ -137,9 +142,24 @@ def _load_tokenizer(weights: Weights) -> PreTrainedTokenizerBase | None:
     with load_errors(weights, TOKENIZER_FAILURES):
         tokenizer = AutoTokenizer.from_pretrained(weights.folder, trust_remote_code=False, **gguf)
     tokenizer.padding_side = "left"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _pad_inside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Make tokenizer and model pad with a token that the embedding has: whatever stands there is looked up, though nobody sees it.
+
+    Many bases have none, or -1, or a token that was added to the tokenizer alone.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+
+    def is_inside(token: int | None) -> bool:
+        return token is not None and 0 <= token < rows
+
+    if not is_inside(model.generation_config.pad_token_id):
+        model.generation_config.pad_token_id = None  # then `generate` takes the end token
+    if tokenizer is not None and not is_inside(tokenizer.pad_token_id):
+        others = [tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, 0]
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(next(filter(is_inside, others)))
 
 
 @contextlib.contextmanager

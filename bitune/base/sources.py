@@ -3,19 +3,23 @@
 Finds, downloads and checks files; never reads a weight and knows no torch, so that it can be tested without a model.
 """
 
-import json
 import os
 import re
+import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from bitune.base.default import EMBEDDED, embedded_file, sha256_of
-from bitune.errors import BaseNotFoundError, reason
+from bitune.errors import BaseNotFoundError
+from bitune.files import read_bytes, read_object
 from bitune.hub import cached_snapshot, download_snapshot, hub_errors, probe_hub
 
 MAX_HASHED_BYTES = 4 * 1024**3
 """A single weights file up to this many bytes is hashed (some seconds); a larger one is known by its name only."""
+
+MAX_INDEX_BYTES = 64 * 1024**2
+"""Of model.safetensors.index.json; one of 100,000 tensors has 10 MB."""
 
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 """What a Hub repository holds besides weights: config, tokenizer, chat template."""
@@ -114,7 +118,7 @@ def folder_weights(folder: Path) -> Weights:
     for marker, kind in _NOT_A_BASE.items():
         if (folder / marker).is_file():
             raise BaseNotFoundError(f"{folder} is {kind} (it has {marker}), not a base model; pass it as a checkpoint instead.")
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").exists():
         inside = sorted(path.name for path in folder.glob("*.gguf"))
         remedy = f"name the file, {folder / inside[0]}" if inside else "a base is a folder that `save_pretrained` wrote"
         raise BaseNotFoundError(f"{folder} has no config.json, so it is not a base model; {remedy}.")
@@ -138,20 +142,27 @@ def weight_files(folder: Path) -> list[str]:
         return ["model.safetensors"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        try:
-            return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BaseNotFoundError(f"{index} is damaged ({reason(error)}); copy or download it again.") from error
+        shards = read_object(index, BaseNotFoundError, MAX_INDEX_BYTES).get("weight_map")
+        names = set(shards.values()) if isinstance(shards, dict) and all(map(_is_name, shards.values())) else None
+        if names is None:
+            raise BaseNotFoundError(f"{index} is damaged (its weight_map names no files beside it); copy or download it again.")
+        return sorted(names)
     return []
+
+
+def _is_name(value: object) -> bool:
+    """Whether it can name a file in the same folder."""
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & {"/", "\\", "\0"}
 
 
 def gguf_weights(path: Path) -> Weights:
     """One local .gguf file."""
-    if not path.is_file():
-        raise BaseNotFoundError(f"There is no file {path}; check the path.")
-    with open(path, "rb") as file:
-        if file.read(4) != b"GGUF":
-            raise BaseNotFoundError(f"{path} is not a GGUF file (it does not begin with 'GGUF'); name a .gguf file or a folder.")
+    try:
+        beginning = read_bytes(path, sys.maxsize, BaseNotFoundError, at_most=4)
+    except FileNotFoundError:
+        raise BaseNotFoundError(f"There is no file {path}; check the path.") from None
+    if beginning != b"GGUF":
+        raise BaseNotFoundError(f"{path} is not a GGUF file (it does not begin with 'GGUF'); name a .gguf file or a folder.")
     return Weights(path.name, path.parent, gguf=path.name, sha256=_hash_of_one(path.parent, [path.name]))
 
 

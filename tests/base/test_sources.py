@@ -247,7 +247,7 @@ def write(folder: Path, **files: bytes) -> Path:
         ({"x__gguf": b""}, r"no config.json.*name the file, .*x\.gguf"),
         ({"config__json": b"{}"}, "no model.safetensors"),
         ({"config__json": b"{}", "pytorch_model__bin": b""}, r"only pickled weights \(pytorch_model.bin\)"),
-        ({"config__json": b"{}", "model__safetensors__index__json": b"{"}, "index.json is damaged"),
+        ({"config__json": b"{}", "model__safetensors__index__json": b"{"}, "index.json is not readable JSON"),
         ({"config__json": b"{}", "model__safetensors__index__json": b'{"weight_map": {"a": "b"}}'}, "lacks b"),
         ({"config__json": b"{}", "adapter_config__json": b"{}"}, "a PEFT adapter"),
         ({"bitune_config__json": b"{}"}, "a Bitune checkpoint"),

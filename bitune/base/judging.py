@@ -1,0 +1,127 @@
+"""A base's files, judged before transformers reads them: their kind and size, how deep their JSON goes, and how many layers they promise.
+
+transformers follows a config wherever it leads: it makes a list of a billion layers before it looks at the weights.
+"""
+
+import json
+import re
+import reprlib
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bitune.base.sources import weight_files
+from bitune.errors import BaseNotFoundError, reason
+from bitune.files import JSON_BYTES, JSON_DEPTH, check_file, read_bytes, read_header, read_text
+
+_MIB = 1024**2
+TEMPLATE_BYTES = _MIB
+"""Of a chat template; long ones, with tools, have some ten thousand."""
+VOCABULARY_BYTES = 256 * _MIB
+"""Of a file that lists a vocabulary; one of 260,000 tokens has 33 MB as JSON."""
+
+_LIMITS = {
+    "config.json": JSON_BYTES,
+    "generation_config.json": JSON_BYTES,
+    "special_tokens_map.json": JSON_BYTES,
+    "processor_config.json": JSON_BYTES,
+    "preprocessor_config.json": JSON_BYTES,
+    "tokenizer_config.json": 2 * JSON_BYTES,
+    "added_tokens.json": 2 * JSON_BYTES,
+    "chat_template.json": TEMPLATE_BYTES,
+    "chat_template.jinja": TEMPLATE_BYTES,
+    "tokenizer.json": VOCABULARY_BYTES,
+    "vocab.json": VOCABULARY_BYTES,
+    "vocab.txt": VOCABULARY_BYTES,
+    "merges.txt": VOCABULARY_BYTES,
+    "tokenizer.model": VOCABULARY_BYTES,
+    "spiece.model": VOCABULARY_BYTES,
+    "sentencepiece.bpe.model": VOCABULARY_BYTES,
+}
+"""Files that transformers reads by these names -> the most bytes that are read of each."""
+_OBJECTS = ("config.json", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json", "added_tokens.json")
+
+# Settings that transformers counts up to while it makes a config or a model, by the ends of their names in all families.
+_COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
+_NOT_COUNTED = re.compile(r"position|ctx|embd|embed|vocab|words|tokens")
+MOST_COUNTED = 100_000
+_GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
+_LAYERS = re.compile(r"(^|_)layers?$")
+
+
+def check_files(folder: Path) -> None:
+    """BaseNotFoundError unless the files of a folder in transformers' layout can be given to transformers."""
+    for file, limit in _limited(folder):
+        check_file(file, limit, BaseNotFoundError)
+    objects = {name: _read_object(folder / name) for name in _OBJECTS if (folder / name).exists()}
+    template = objects.get("tokenizer_config.json", {}).get("chat_template")
+    if (size := len(str(template))) > TEMPLATE_BYTES:
+        raise BaseNotFoundError(
+            f"{folder / 'tokenizer_config.json'} has a chat_template of {size:,} characters and at most {TEMPLATE_BYTES:,} are read; it is "
+            "not what its name says: replace it."
+        )
+    tensors = sum(len(read_header(folder / name, sys.maxsize, BaseNotFoundError).tensors) for name in weight_files(folder))
+    for name, value in _numbers(objects["config.json"]):
+        most = min(MOST_COUNTED, tensors) if _LAYERS.search(name) else MOST_COUNTED
+        if _COUNTED.search(name) and not _NOT_COUNTED.search(name) and abs(value) > most:
+            raise BaseNotFoundError(
+                f"{folder / 'config.json'} has {name} {reprlib.repr(value)}, and its weights are {tensors:,} tensors; download or copy both "
+                "again."
+            )
+
+
+def check_gguf_layers(file: Path, layers: int) -> None:
+    """BaseNotFoundError for a GGUF file that promises more layers than it has tensors."""
+    counts = read_bytes(file, sys.maxsize, BaseNotFoundError, at_most=_GGUF_COUNTS.size)
+    _, _, tensors, _ = _GGUF_COUNTS.unpack(counts.ljust(_GGUF_COUNTS.size, b"\0"))
+    if layers > tensors:
+        raise BaseNotFoundError(
+            f"{file} promises {reprlib.repr(layers)} layers and has {tensors:,} tensors; it is damaged: download or copy it again."
+        )
+
+
+def _limited(folder: Path) -> Iterator[tuple[Path, int]]:
+    """The files that are there and that transformers may read, and the most bytes of each."""
+    for name, limit in _LIMITS.items():
+        if (folder / name).exists() or (folder / name).is_symlink():
+            yield folder / name, limit
+    for template in (folder / "additional_chat_templates").glob("*.jinja"):
+        yield template, TEMPLATE_BYTES
+
+
+def _read_object(file: Path) -> dict:
+    """The JSON object in a file. A key that stands twice is read as transformers does: the last one counts."""
+    text = read_text(file, _LIMITS[file.name], BaseNotFoundError)
+    try:
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__} in place of a JSON object")
+        if _is_deep(value):
+            raise ValueError(f"it is nested deeper than {JSON_DEPTH} lists and objects")
+    except (ValueError, RecursionError) as error:
+        raise BaseNotFoundError(
+            f"The base at {file.parent} could not be loaded: {file.name} is not readable JSON ({reason(error)}); copy or download it again."
+        ) from error
+    return value
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(JSON_DEPTH + 1):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(level)
+
+
+def _numbers(settings: dict) -> Iterator[tuple[str, int]]:
+    """Every whole number of a config with its name, those of its parts too."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _numbers(value)
+        elif type(value) is int:
+            yield str(name), value

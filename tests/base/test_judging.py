@@ -1,0 +1,123 @@
+"""A base folder that is damaged or meant to hurt ends in one sentence, soon, before transformers follows it."""
+
+import json
+import os
+import struct
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config
+
+from bitune import BaseNotFoundError, load_base
+from tests.tiny import GROUPED, saved_base, tiny_model
+
+HUGE = 10**9
+
+
+@pytest.fixture
+def folder(tmp_path):
+    saved_base(tmp_path)
+    return tmp_path
+
+
+def refused(source, words: str) -> None:
+    with pytest.raises(BaseNotFoundError, match=words) as caught:
+        load_base(source, "cpu", "float32")
+    assert "\n" not in str(caught.value)
+
+
+def edited(folder, name: str, **settings) -> None:
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(content | settings))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_what_is_no_file_is_not_opened(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refused(folder, rf"{name} is a pipe, not a file")
+    (folder / name).unlink()
+    (folder / name).symlink_to(os.devnull)
+    refused(folder, rf"{name} is a device, not a file")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_file_of_a_hundred_megabytes_is_not_read(folder, name):
+    os.truncate(folder / name, 10**8) if (folder / name).exists() else (folder / name).write_bytes(b" " * 10**8)
+    refused(folder, rf"{name} has 100,000,000 bytes and at most")
+
+
+def test_a_chat_template_of_megabytes_is_not_read_inside_a_config_either(folder):
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    edited(folder, "tokenizer_config.json", chat_template=[{"name": "default", "template": "x" * 2 * 10**6}])
+    refused(folder, "chat_template of 2,000,0.* characters and at most 1,048,576")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_json_that_is_nested_too_deeply_is_not_followed(folder, name):
+    for depth in (100, 100_000):
+        (folder / name).write_text('{"a": ' + "[" * depth + "]" * depth + "}")
+        refused(folder, rf"{name} is not readable JSON")
+    (folder / name).write_text('{"a": ' + "1" * 10_000 + "}")
+    refused(folder, rf"{name} is not readable JSON")
+
+
+def test_a_header_of_many_tensors_is_refused_by_their_number(folder):
+    entry = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(entry % number for number in range(200_000)) + "}").encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(folder, "model.safetensors holds 200,000 tensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_hidden_layers", HUGE), ("num_hidden_layers", 10**400), ("num_labels", HUGE), ("num_hidden_layers", 5_000)],
+)
+def test_a_config_that_promises_more_than_the_weights_hold_is_not_built(folder, name, value):
+    edited(folder, "config.json", **{name: value})
+    refused(folder, rf"config.json has {name} \d+.*, and its weights are \d+ tensors")
+
+
+def test_an_index_that_leaves_its_folder_is_refused(folder):
+    (folder / "model.safetensors").rename(folder / "x.safetensors")
+    for value in ("../x.safetensors", "/x.safetensors", "", 5, ["x.safetensors"]):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": value}}))
+        refused(folder, "index.json is damaged")
+
+
+def test_a_gguf_file_that_is_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "x.gguf")
+    refused(tmp_path / "x.gguf", "is a pipe, not a file")
+
+
+@pytest.mark.parametrize("pad", [-1, 4_000, None])
+def test_a_base_pads_with_a_token_that_it_has(folder, pad):
+    """Its generation_config.json and its tokenizer may both name one that was never added to the embedding."""
+    edited(folder, "generation_config.json", pad_token_id=pad)
+    saved = saved_base(folder / "larger")
+    saved.tokenizer.add_special_tokens({"pad_token": "<new pad>"} if pad else {"pad_token": "<pad>"})
+    saved.tokenizer.add_tokens([f"<{number}>" for number in range(5)])
+    saved.tokenizer.save_pretrained(folder)
+    base = load_base(folder, "cpu", "float32")
+    batch = base.tokenizer(["a", "a longer one"], padding=True, return_tensors="pt")
+    assert batch["input_ids"].max() < base.model.get_input_embeddings().num_embeddings
+    base.model.generate(**batch, max_new_tokens=3)
+
+
+def test_a_pad_token_that_no_embedding_can_have_is_named(tmp_path):
+    torch.manual_seed(0)
+    saved_base(tmp_path)
+    edited(tmp_path, "config.json", pad_token_id=5_000)
+    refused(tmp_path, "pad_token_id that its vocabulary does not have|padding_idx")
+
+
+def test_an_ordinary_base_of_many_settings_is_read(tmp_path):
+    """What is counted is not a length in tokens, a width or a vocabulary."""
+    config = GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=1, eos_token_id=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    edited(tmp_path, "config.json", n_ctx=HUGE, num_embeddings=HUGE, max_window_layers=12)
+    assert load_base(tmp_path, "cpu", "float32").model.config.n_embd == 32
+    long = tiny_model()
+    long.config.max_position_embeddings = HUGE
+    long.save_pretrained(tmp_path / "long")
+    assert load_base(tmp_path / "long", "cpu", "float32").model.config.num_hidden_layers == GROUPED["num_hidden_layers"]
