@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitune.errors import BituneError, disk_failure, reason
+from bitune.errors import BituneError, DataError, disk_failure, reason
 
 JSON_BYTES = 8 * 1024**2
 """Of a config. One that names each of 40,000 modules has 3 MB."""
@@ -135,6 +135,20 @@ def parse_json(text: str) -> object:
             inner = [*item, *item.values()] if isinstance(item, dict) else item
             waiting.extend((value, depth + 1) for value in inner)
     return value
+
+
+def parse_lines(text: str, what: str) -> list[object]:
+    """The values of a text with one JSON value a line; DataError calls the text `what` and names the line."""
+    values = []
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at characters that JSON allows inside a text
+        if line.strip():
+            try:
+                values.append(parse_json(line))
+            except ValueError as error:
+                raise DataError(
+                    f"Line {number} of {what} is not JSON ({reason(error)}); copy the file again, or remove it."
+                ) from error
+    return values
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

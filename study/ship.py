@@ -35,6 +35,7 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
     }
     config = replace(checkpoint.config, prompt_template=setting.template, training=training)
     checkpoint = replace(checkpoint, config=config)
+    (Path(output) / CARD_FILE).unlink(missing_ok=True)  # the study's own, also one from before a checkpoint knew its card
     write(replace(checkpoint, card=card(run, result, rows_of(setting, all_results), checkpoint)), output)
 
 

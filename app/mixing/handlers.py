@@ -108,13 +108,12 @@ class MixingHandlers:
     def training_log(self, name: str) -> TrainingLog:
         """The log of a checkpoint; DataError where it cannot be read."""
         mixing = self.mixing.get(name)
+        lines = self.engine.training_log(name)
         try:
-            lines = self.engine.training_log(name)
             return read_log(lines, mixing.layers if mixing else self.engine.base_facts.layers)
-        except (ValueError, RecursionError, DataError) as error:  # ValueError: a line that is no JSON
-            cause = str(error) if isinstance(error, DataError) else "a line is not JSON"
+        except DataError as error:
             raise DataError(
-                f"The training log of {name} cannot be read: {cause}. Copy its training_log.jsonl again, or remove it."
+                f"The training log of {name} cannot be read: {error}. Copy its training_log.jsonl again, or remove it."
             ) from error
 
     def moved(self, prompt: object, name: str, template: object) -> tuple[list[float | None], list[float | None]]:

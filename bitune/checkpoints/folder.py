@@ -4,11 +4,10 @@ Reads our own folder (bitune_config.json, causal/, bidirectional/, mixing.safete
 safetensors and JSON are read. Knows files, not models; `reference.py` reads the authors' folders into the same value.
 """
 
-import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,27 +16,28 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bitune.adapters.kinds import check_switchable, read_peft_config
+from bitune.checkpoints.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CARD_BYTES,
+    CARD_FILE,
+    CONFIG_FILE,
+    LOG_BYTES,
+    LOG_FILE,
+    MIXING_FILE,
+    REFERENCE_FILE,
+    read_json,
+    read_optional_text,
+)
+from bitune.checkpoints.older import CARD_HASH, check_target, hash_of, may_write_card, older_files
 from bitune.checkpoints.replacing import replace_files
 from bitune.checkpoints.weights import read_adapter_weights, read_theta
 from bitune.errors import CheckpointError, disk_failure, reason, shown
-from bitune.files import read_object, read_text
 from bitune.hub import download_snapshot, hub_errors
 from bitune.schema.config import BaseReference, BituneConfig
-from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, METHODS
+from bitune.schema.variants import CAUSAL, METHODS
 
-CONFIG_FILE = "bitune_config.json"
-MIXING_FILE = "mixing.safetensors"
-LOG_FILE = "training_log.jsonl"
-CARD_FILE = "README.md"
-REFERENCE_FILE = "config.json"  # of the authors' code; see reference.py
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
-
-LOG_BYTES = 64 * 1024**2
-"""A step of 80 layers has 4 KB: 16,000 steps."""
-CARD_BYTES = 8 * 1024**2
-"""Pictures inside it count."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def read(folder: str | os.PathLike) -> Checkpoint:
     if not os.path.lexists(folder / CONFIG_FILE) and os.path.lexists(folder / ADAPTER_CONFIG):
         return _read_peft(folder)
     config = BituneConfig.from_dict(read_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
-    log, card = _optional_text(folder / LOG_FILE, LOG_BYTES), _optional_text(folder / CARD_FILE, CARD_BYTES)
+    log, card = read_optional_text(folder / LOG_FILE, LOG_BYTES), read_optional_text(folder / CARD_FILE, CARD_BYTES)
     theta = read_theta(folder / MIXING_FILE) if config.mixing else None
     adapters = {slot: read_adapter(folder / name) for slot, name in config.adapters.items()}
     return Checkpoint(config, adapters, theta, log, card)
@@ -121,7 +121,7 @@ def _read_peft(folder: Path) -> Checkpoint:
     method = METHODS["lora"]
     base = BaseReference(adapter.config.base_model_name_or_path or "unknown", adapter.config.revision)
     config = BituneConfig(base, method.passes, method.answer_adapter, adapters={CAUSAL: CAUSAL})
-    return Checkpoint(config, {CAUSAL: adapter}, card=_optional_text(folder / CARD_FILE, CARD_BYTES))
+    return Checkpoint(config, {CAUSAL: adapter}, card=read_optional_text(folder / CARD_FILE, CARD_BYTES))
 
 
 def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
@@ -144,27 +144,11 @@ def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
     return Adapter(config, read_adapter_weights(weights, config, file))
 
 
-def read_json(file: Path) -> dict:
-    """The JSON object in a file of a checkpoint. CheckpointError names the file."""
-    try:
-        return read_object(file, CheckpointError)
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{file} is missing, so {str(file.parent)!r} is no complete checkpoint folder; download or save it again."
-        ) from error
-
-
-def _optional_text(file: Path, limit: int) -> str | None:
-    try:
-        return read_text(file, limit, CheckpointError)
-    except FileNotFoundError:
-        return None
-
-
 def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Path:
     """Write a checkpoint folder, in place of an older checkpoint if there is one; whole, or nothing is changed.
 
-    What is not a file of the older checkpoint stays: .git, notes, and a README.md if this checkpoint has no card.
+    What is not a file of the older checkpoint stays: .git, notes, other files in causal/, and a README.md that is not the card
+    that was written with it; then the card of this one is left out.
 
     Args:
         checkpoint: what is written.
@@ -178,27 +162,17 @@ def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype 
         CheckpointError: the folder holds other things, the disk refuses, or a text or fact cannot be written as JSON.
     """
     folder = Path(folder).resolve()  # a link, or ".", has a name and a parent too
-    check_target(folder)
+    if not may_write_card(folder):
+        checkpoint = replace(checkpoint, card=None)
     files = _serialized(checkpoint, folder, dtype)
+    check_target(folder, files)
     try:
         # A process that is killed on the way leaves a folder without config, which is refused, never a mixture.
-        replace_files(folder, files, _older_files(folder), essential=CONFIG_FILE)
+        replace_files(folder, files, older_files(folder), essential=CONFIG_FILE)
     except OSError as error:
         failure = disk_failure(error)
         raise CheckpointError(f"{str(folder)!r} could not be written: {failure.cause}; {failure.remedy}.") from error
     return folder
-
-
-def check_target(folder: str | os.PathLike) -> None:
-    """CheckpointError unless a checkpoint may be written to `folder`: new, empty, or an older checkpoint."""
-    folder = Path(folder)
-    try:
-        usable = not folder.exists() or (folder / CONFIG_FILE).is_file() or (folder.is_dir() and not any(folder.iterdir()))
-    except OSError as error:
-        failure = disk_failure(error)
-        raise CheckpointError(f"{str(folder)!r} cannot be written to: {failure.cause}; {failure.remedy}.") from error
-    if not usable:
-        raise CheckpointError(f"{str(folder)!r} is no checkpoint and not empty; choose an empty or new folder.")
 
 
 def _serialized(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None) -> dict[str, bytes]:
@@ -212,12 +186,15 @@ def _serialized(checkpoint: Checkpoint, folder: Path, dtype: torch.dtype | None)
             f"{str(folder)!r} could not be written: its texts or facts are no JSON ({reason(error)}); leave out what is not text, "
             "number, list or object."
         ) from error
+    metadata = {"format": "pt"}
+    if checkpoint.card is not None:
+        metadata[CARD_HASH] = hash_of(checkpoint.card)
     for slot, name in checkpoint.config.adapters.items():
         adapter = checkpoint.adapters[slot]
         weights = {key: value if dtype is None else value.to(dtype) for key, value in adapter.weights.items()}
         files[f"{name}/{ADAPTER_CONFIG}"] = _peft_json(adapter.config, checkpoint.config.base.id).encode()
         # `save` and not `save_file`: safetensors 0.8 makes files that only their owner may read.
-        files[f"{name}/{ADAPTER_WEIGHTS}"] = save(weights, metadata={"format": "pt"})
+        files[f"{name}/{ADAPTER_WEIGHTS}"] = _with_sorted_metadata(save(weights, metadata=metadata))
     if checkpoint.theta is not None:
         theta_k, theta_v = checkpoint.theta
         files[MIXING_FILE] = save({"theta_k": theta_k.contiguous(), "theta_v": theta_v.contiguous()})
@@ -230,10 +207,10 @@ def _peft_json(config: PeftConfig, base: str) -> str:
     return json.dumps(values | {"base_model_name_or_path": base}, indent=2, sort_keys=True) + "\n"
 
 
-def _older_files(folder: Path) -> Iterable[str]:
-    """What the older checkpoint in `folder` consists of besides its card, there or not."""
-    adapters = {CAUSAL, BIDIRECTIONAL}
-    with contextlib.suppress(CheckpointError):  # none, or damaged: the usual names
-        adapters |= set(BituneConfig.from_dict(read_json(folder / CONFIG_FILE)).adapters.values())
-    files = [f"{name}/{file}" for name in sorted(adapters) for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
-    return [CONFIG_FILE, MIXING_FILE, LOG_FILE, *files]
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same safetensors file; `save` puts the metadata in another order each time, and equal checkpoints shall be equal files."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + text.ljust(start - 8) + content[start:]

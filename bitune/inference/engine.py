@@ -1,6 +1,5 @@
 """One base, every checkpoint loaded on it, and the variants they make: text in, plain values out."""
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
 from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, UnknownNameError
+from bitune.files import parse_lines
 from bitune.inference.answer import Answer
 from bitune.inference.generate import generate
 from bitune.inference.request import BASE_NAME, NO_WHAT_IFS, Request, prepare, ratios_of
@@ -154,11 +154,11 @@ class Engine:
         return ratios_of(name, self.variants)
 
     def training_log(self, name: str) -> list[dict]:
-        """The entries of a checkpoint's training_log.jsonl; empty if it came without one."""
+        """The entries of a checkpoint's training_log.jsonl, empty if it came without one; DataError for a line that is not JSON."""
         entry = self._entries.get(name)  # looked up once: another thread may remove it
         if entry is None or entry.model is None:
             raise UnknownNameError("checkpoint", name, self.checkpoints)
-        return [json.loads(line) for line in (entry.model.log or "").splitlines()]
+        return parse_lines(entry.model.log or "", f"the training log of {name!r}")
 
     def stream(
         self,

@@ -170,8 +170,47 @@ def test_saving_leaves_files_of_other_people_alone(folder, tmp_path):
     assert folder.stat().st_ino == inode, "a shell that stands in the folder still does"
     model.card = "# The card of this one\n"
     model.save_pretrained(folder)
-    assert (folder / "README.md").read_text() == model.card
+    assert (folder / "README.md").read_bytes() == b"my card", "somebody wrote it, so it stays"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_card_of_ours_is_replaced_and_one_that_somebody_changed_stays(folder):
+    model = bitune_on(tiny_base(), "lora")
+    for card in ("# First\n", "# Second\n"):
+        model.card = card
+        model.save_pretrained(folder)
+        assert (folder / "README.md").read_text() == card
+    (folder / "README.md").write_text("# Second, with notes\n")
+    again = BituneModel.from_pretrained(folder, base=tiny_base())
+    again.save_pretrained(folder)  # word for word what is there; still not ours
+    model.card = "# Third\n"
+    model.save_pretrained(folder)
+    assert (folder / "README.md").read_text() == "# Second, with notes\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["bidirectional/adapter_config.json", "bidirectional/adapter_model.safetensors", "mixing.safetensors"]
+)
+def test_files_of_other_people_under_our_names_are_not_replaced(name, folder):
+    bitune_on(tiny_base(), "lora").save_pretrained(folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"mine")
+    before, model = contents(folder), bitune_on(tiny_base())
+    with refused(model.base, name, "move it away"):
+        model.save_pretrained(folder)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["training_log.jsonl", "mixing.safetensors", "causal/adapter_config.json"])
+def test_a_folder_under_one_of_our_names_is_not_replaced(name, folder):
+    if (folder / name).exists():
+        (folder / name).unlink()
+    (folder / name).mkdir()
+    (folder / name / "notes.txt").write_text("mine")
+    before, model = contents(folder), bitune_on(tiny_base())
+    with refused(model.base, name, "move it away"):
+        model.save_pretrained(folder)
+    assert contents(folder) == before
 
 
 def test_an_older_config_cannot_name_files_outside_its_folder(folder, tmp_path):

@@ -17,6 +17,7 @@ from app.ui.plots import COLOURS, drawn
 from app.ui.variants import VariantView
 from bitune import Engine
 from bitune.errors import BituneError, ConfigError, DataError, PromptError, UnknownNameError
+from bitune.files import parse_lines
 from bitune.inference.sweep import sweep as swept
 from bitune.schema.results import Completion, SweepPoint
 from bitune.schema.variants import MixingRatios
@@ -239,7 +240,7 @@ def test_a_training_or_words(handlers, engine, monkeypatch):
     damaged = handlers.training(["bitune"])
     assert "cannot be read" in damaged.notes and "training_log.jsonl" in damaged.notes
     assert (damaged.heat_maps, damaged.losses) == ({}, None)
-    monkeypatch.setattr(engine, "training_log", lambda name: json.loads("no json"))
+    monkeypatch.setattr(engine, "training_log", lambda name: parse_lines("no json", "the log"))
     assert "not JSON" in handlers.training(["bitune"]).notes
     monkeypatch.setattr(engine, "training_log", lambda name: [{"step": 1, "alpha_k": [0.5] * 4, "alpha_v": [0.5] * 4}])
     assert "wrote down no loss" in handlers.training(["bitune"]).notes
