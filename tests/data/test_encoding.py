@@ -90,7 +90,7 @@ def test_a_bos_that_takes_the_space_before_it_is_still_the_texts_own():
 
 def test_a_tokenizer_without_ordinary_text_is_named():
     tokenizer = around()
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?s)."), "removed")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?m)."), "removed")
     with pytest.raises(ConfigError, match="no token for ordinary text"):
         prompt_ids(["on"], tokenizer)
 
