@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import peft
 from peft import IA3Config, LoraConfig, PeftConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -54,11 +55,17 @@ def new_peft_config(
     if alpha is not None and not math.isfinite(alpha):
         raise ConfigError(f"LoRA's alpha is {alpha}; it must be a number with an end.")
     linears = linear_layers(model)
-    default = linears if not is_mixture_of_experts(model) else _attention_only(model)
-    targets = sorted(set(targets or default))
+    default = set(linears) if not is_mixture_of_experts(model) else _attention_only(model)
+    taken = set() if kind == "ia3" else {name for name in linears if _is_taken_for_experts(name, model)}
+    wanted, targets = targets, sorted(set(targets or default - taken))
     missing = [name for name in targets if name not in linears]
     if missing:
         raise UnknownNameError("linear layer of this base", missing[0], linears)
+    if wanted and taken & set(wanted):
+        raise ConfigError(
+            f"On a {model.config.model_type} PEFT takes the target {min(taken & set(wanted))!r} for the experts, which are fused; choose among "
+            f"{', '.join(sorted(linears.keys() - taken))}."
+        )
     shared = {
         "task_type": "CAUSAL_LM",
         "target_modules": targets,
@@ -79,6 +86,20 @@ def linear_layers(model: PreTrainedModel) -> dict[str, bool]:
     """
     paths = _linear_paths(model, _decoder(model))
     return {_last_part(path): "mlp" in path or "feed_forward" in path for path in paths}
+
+
+def _is_taken_for_experts(name: str, model: PreTrainedModel) -> bool:
+    """Whether PEFT reads this target as experts of transformers 4, which transformers 5 has fused into parameters.
+
+    It does so by the last part of the name and the family, also where an attention has a layer that is called alike (afmoe's `gate_proj`);
+    of two that were fused together it then asks for both.
+    """
+    config = LoraConfig(target_modules=[name])
+    try:
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError:  # the other one of the two is missing
+        return True
+    return bool(config.target_parameters)
 
 
 def is_mixture_of_experts(model: PreTrainedModel) -> bool:

@@ -61,10 +61,10 @@ def train(
         raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
     run = identity(model, settings, pairs, validation, arguments.world_size, about)
+    if arguments.should_save:
+        check_folder(output)
     trainer = BituneTrainer(model, settings, arguments, pairs, validation, run)
     with trainer.accelerator.main_process_first():
-        if arguments.should_save:
-            check_folder(output)
         last = begin(output, run, resume=resume)
     model.train()
     try:

@@ -140,7 +140,8 @@ def test_with_a_constant_rate_a_longer_run_goes_on_as_if_it_had_been_asked_for(t
 def test_a_damaged_state_is_a_sentence(name, how, left):
     file = left / "checkpoint-4" / name
     content = file.read_bytes()
-    middle = len(content) // 2
+    # In torch's zip files there is padding, where a change is none.
+    middle = content.index(b"\x80\x02") + 5 if file.suffix.startswith(".pt") else len(content) // 2
     changed = content[:middle] + bytes([content[middle] ^ 1, *b"\x00]"]) + content[middle + 3 :]
     file.write_bytes(content[:middle] if how == "half" else changed)
     if how == "gone":
