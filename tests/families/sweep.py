@@ -1,6 +1,5 @@
 """One family: accepted or refused, and if accepted, what of it equals the libraries."""
 
-import re
 from dataclasses import dataclass
 
 from bitune import UnsupportedModelError
@@ -53,6 +52,5 @@ def sweep(family: str) -> Row:
 
 
 def _short(error: UnsupportedModelError, family: str) -> str:
-    """The sentence without its subject, its remedy and what other libraries said."""
-    sentence = re.sub(r" \([^()]*(\([^()]*\))*[^()]*\)", "", " ".join(str(error).split()))
-    return sentence.removeprefix(f"'{family}' ").split(";")[0].rstrip(".")
+    """The sentence without its subject and its remedy."""
+    return str(error).removeprefix(f"{family!r} ").split(";")[0].rstrip(".")

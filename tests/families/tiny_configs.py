@@ -11,53 +11,40 @@ LAYERS = 4
 WINDOW = 6
 INITIALIZER_RANGE = 0.1
 HEADS = 4
-# What families call their sizes -> a small one. Taken where the family's own is a number above it; 0 and None stay what they are.
-_SIZES = {
-    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "unpadded_vocab_size", "decoder_vocab_size"), 260),
-    **dict.fromkeys(
-        ("hidden_size", "n_embd", "d_model", "emb_dim", "embedding_dim", "embedding_size", "word_embed_proj_dim"), 32
+# What families call their sizes, by the small one they get where their own is a number above it; 0 and None stay what they are.
+_NAMES = {
+    260: "vocab_size vocab_size_per_layer_input unpadded_vocab_size decoder_vocab_size",
+    32: (
+        "hidden_size n_embd d_model emb_dim embedding_dim embedding_size word_embed_proj_dim backbone_hidden_size "
+        "input_embedding_size output_embedding_size attention_hidden_size"
     ),
-    **dict.fromkeys(("backbone_hidden_size", "input_embedding_size", "output_embedding_size", "attention_hidden_size"), 32),
-    **dict.fromkeys(
-        ("intermediate_size", "ffn_dim", "ffn_hidden_size", "decoder_ffn_dim", "encoder_ffn_dim", "dim_ff", "dff"), 48
+    48: (
+        "intermediate_size ffn_dim ffn_hidden_size decoder_ffn_dim encoder_ffn_dim dim_ff dff intermediate_size_mlp "
+        "feed_forward_size d_inner dense_intermediate_size n_inner"
     ),
-    **dict.fromkeys(("intermediate_size_mlp", "feed_forward_size", "d_inner", "dense_intermediate_size", "n_inner"), 48),
-    **dict.fromkeys(("moe_intermediate_size", "expert_ffn_hidden_size", "shared_expert_intermediate_size"), 24),
-    **dict.fromkeys(("shared_experts_intermediate_size", "moe_shared_expert_intermediate_size", "shared_intermediate_size"), 24),
-    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers"), LAYERS),
-    **dict.fromkeys(("encoder_layers", "num_encoder_layers"), LAYERS),
-    **dict.fromkeys(
-        ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "decoder_attention_heads"), HEADS
+    24: (
+        "moe_intermediate_size expert_ffn_hidden_size shared_expert_intermediate_size shared_experts_intermediate_size "
+        "moe_shared_expert_intermediate_size shared_intermediate_size"
     ),
-    **dict.fromkeys(("encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads"), HEADS),
-    **dict.fromkeys(("head_dim", "d_head", "dim_head", "attention_head_size", "qk_rope_head_dim", "qk_nope_head_dim"), 8),
-    **dict.fromkeys(("index_head_dim", "kv_channels", "swa_head_dim"), 8),
-    **dict.fromkeys(
-        ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "context_length", "model_max_length"), 512
+    16: "kv_lora_rank q_lora_rank hidden_size_per_layer_input",
+    12: "v_head_dim",
+    8: (
+        "head_dim d_head dim_head attention_head_size qk_rope_head_dim qk_nope_head_dim index_head_dim kv_channels "
+        "swa_head_dim linear_key_head_dim linear_value_head_dim linear_head_dim global_head_dim"
     ),
-    **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
-    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k"), 2),
-    **dict.fromkeys(
-        ("n_group", "topk_group", "num_expert_group", "first_k_dense_replace", "num_dense_layers", "num_mem_blocks"), 1
+    512: "max_position_embeddings n_positions max_seq_len n_ctx context_length model_max_length",
+    2: "num_experts_per_tok num_experts_per_token moe_topk moe_k",
+    1: "n_group topk_group num_expert_group first_k_dense_replace num_dense_layers num_mem_blocks",
+    WINDOW: "sliding_window local_attention sliding_window_size attention_window_size window_size attention_chunk_size",
+    4: (
+        "num_hidden_layers n_layer n_layers num_layers decoder_layers num_decoder_layers encoder_layers "
+        "num_encoder_layers num_attention_heads n_head n_heads num_heads attention_heads decoder_attention_heads "
+        "encoder_attention_heads num_encoder_attention_heads num_decoder_attention_heads num_experts n_routed_experts "
+        "num_local_experts moe_num_experts linear_num_key_heads linear_num_value_heads linear_num_heads index_n_heads "
+        "rotary_dim index_topk"
     ),
-    **dict.fromkeys(
-        (
-            "sliding_window",
-            "local_attention",
-            "sliding_window_size",
-            "attention_window_size",
-            "window_size",
-            "attention_chunk_size",
-        ),
-        WINDOW,
-    ),
-    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "hidden_size_per_layer_input"), 16),
-    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim", "linear_head_dim", "global_head_dim"), 8),
-    **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads", "linear_num_heads", "index_n_heads"), HEADS),
-    "v_head_dim": 12,
-    "rotary_dim": 4,
-    "index_topk": 4,
 }
+_SIZES = {name: size for size, names in _NAMES.items() for name in names.split()}
 NOT_TINY = {
     "gemma3n": "a part of it needs the library timm",
     "gemma4_assistant": "it drafts for another model, and its default config is invalid",
