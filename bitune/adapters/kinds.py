@@ -109,7 +109,10 @@ def is_mixture_of_experts(model: PreTrainedModel) -> bool:
 
 
 def _attention_only(model: PreTrainedModel) -> set[str]:
-    return {_last_part(path) for path in _linear_paths(model, _decoder(model)) if "attn" in path or "attention" in path}
+    """Names that only layers of the attention have: PEFT takes one that experts have too for all of them, fused as they are."""
+    paths = _linear_paths(model, _decoder(model))
+    attention = {path for path in paths if "attn" in path or "attention" in path}
+    return {_last_part(path) for path in attention} - {_last_part(path) for path in set(paths) - attention}
 
 
 def _last_part(path: str) -> str:
@@ -136,6 +139,8 @@ def _linear_paths(model: PreTrainedModel, part: nn.Module) -> list[str]:
 def _outside_decoder(model: PreTrainedModel) -> str | None:
     """A regular expression for modules outside the decoder, which may be called alike, or None: only text is read here."""
     decoder = _decoder(model)
+    if decoder is model:
+        return None
     prefix = next(path for path, module in model.named_modules() if module is decoder)
     outside = any(not path.startswith(f"{prefix}.") for path in _linear_paths(model, model))
     return rf"(?!{re.escape(prefix)}\.).*" if outside else None
