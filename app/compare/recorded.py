@@ -15,7 +15,8 @@ from app.ui.examples import EXAMPLES, Example
 from app.ui.paths import ASSETS
 from app.ui.validation import first_problem
 from app.ui.variants import VariantView, views_of
-from bitune.errors import BituneError, DataError
+from bitune.errors import ConfigError, DataError
+from bitune.files import JSON_BYTES, read_bytes
 from bitune.schema.results import Update
 
 FOLDER = ASSETS / "recorded"
@@ -53,14 +54,12 @@ def to_json(recording: Recording) -> str:
 
 
 def read(path: Path) -> Recording:
-    """The recording in a file; DataError, which names the file, where it is not one of this format."""
+    """The recording in a file; DataError, which names it, where it is not one of this format."""
     try:
-        return FILE.validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
-    except (ValidationError, BituneError) as error:
+        return FILE.validate_json(read_bytes(path, JSON_BYTES, DataError))
+    except (ValidationError, ConfigError) as error:  # ConfigError: a request that the page would refuse
         cause = first_problem(error) if isinstance(error, ValidationError) else str(error).rstrip(".")
-        raise DataError(f"{path.name} is not a recording: {cause}. Make it again with python -m app.record.") from error
+        raise DataError(f"{path} is not a recording: {cause}. Make it again with python -m app.record.") from error
 
 
 def path_of(example: Example, folder: Path = FOLDER) -> Path:

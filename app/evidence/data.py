@@ -15,11 +15,13 @@ from pydantic.dataclasses import dataclass
 from app.ui.paths import ASSETS
 from app.ui.validation import first_problem
 from bitune.errors import DataError
+from bitune.files import read_bytes
 
 FOLDER = ASSETS / "evidence"
 AVERAGE = "average"
 OPEN_ANSWER = "answer"  # the measure of tasks without choices
 REMEDY = "Make it again with python -m study table."
+MAX_BYTES = 64 * 1024**2  # the largest of ours, with 60,000 predictions, has less than one
 STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="ignore")
 
 
@@ -166,8 +168,8 @@ def read(path: Path) -> Evidence:
         DataError: It is not what `study table` writes; one sentence that names the file.
     """
     try:
-        return FILE.validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path.name} cannot be read: {error.strerror}.") from error
+        return FILE.validate_json(read_bytes(path, MAX_BYTES, DataError))
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), path.name)) from error  # a page shows no path of its machine
     except ValidationError as error:
         raise DataError(f"{path.name} is not a file of the study: {first_problem(error)}. {REMEDY}") from error
