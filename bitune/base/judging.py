@@ -47,6 +47,10 @@ _COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
 _NOT_COUNTED = re.compile(r"position|ctx|embd|embed|vocab|words|tokens")
 MOST_COUNTED = 100_000
 _GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
+MOST_NUMBER = 2**31
+"""No width, count, length or token id of a model is larger; torch's own numbers end at 2**63."""
+_TEXTS = ("model_type", "dtype", "torch_dtype")
+_ROPE_NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor")
 _LAYERS = re.compile(r"(^|_)layers?$")
 
 
@@ -61,6 +65,7 @@ def check_files(folder: Path) -> None:
             f"{folder / 'tokenizer_config.json'} has a chat_template of {size:,} characters and at most {TEMPLATE_BYTES:,} are read; it is "
             "not what its name says: replace it."
         )
+    _check_kinds(folder / "config.json", objects["config.json"])
     tensors = sum(len(read_header(folder / name, sys.maxsize, BaseNotFoundError).tensors) for name in weight_files(folder))
     for name, value in _numbers(objects["config.json"]):
         most = min(MOST_COUNTED, tensors) if _LAYERS.search(name) else MOST_COUNTED
@@ -69,6 +74,22 @@ def check_files(folder: Path) -> None:
                 f"{folder / 'config.json'} has {name} {reprlib.repr(value)}, and its weights are {tensors:,} tensors; download or copy both "
                 "again."
             )
+
+
+def _check_kinds(file: Path, config: dict) -> None:
+    """BaseNotFoundError for a value that transformers takes for text or for a number without a look at it."""
+    wrong = [(name, value) for name, value in _numbers(config) if abs(value) > MOST_NUMBER]
+    wrong += [(name, config[name]) for name in _TEXTS if not isinstance(config.get(name), str | None)]
+    for part in filter(lambda part: isinstance(part, dict), (config.get("rope_parameters"), config.get("rope_scaling"))):
+        for rope in (
+            part,
+            *(inner for inner in part.values() if isinstance(inner, dict)),
+        ):  # some have one for each type of layer
+            wrong += [(name, rope[name]) for name in ("rope_type", "type") if name in rope and not isinstance(rope[name], str)]
+            wrong += [(name, rope[name]) for name in _ROPE_NUMBERS if not isinstance(rope.get(name), int | float | None)]
+    if wrong:
+        name, value = wrong[0]
+        raise BaseNotFoundError(f"{file} has {name} {reprlib.repr(value)}, which makes no sense; copy or download it again.")
 
 
 def check_gguf_layers(file: Path, layers: int) -> None:
