@@ -139,7 +139,8 @@ def score(
 
     def run(indices: list[int]) -> Result:
         prompt_ids, prompt_mask, cache = prompts.take([rows[index] for index in indices])
-        answers, answer_mask = ids[indices], mask[indices]
+        answer_mask = mask[indices]
+        answers = ids[indices].masked_fill(answer_mask == 0, 0)  # as in prefill: nobody reads padding
         inputs = torch.cat([prompt_ids[:, -1:], answers[:, :-1]], dim=1)
         whole = torch.cat([prompt_mask, answer_mask[:, :-1]], dim=1)
         placed = position_input(manager.model, whole, inputs.shape[1])

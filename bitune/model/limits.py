@@ -73,16 +73,16 @@ def check_batch(
         most_tokens: Of prompt and answer, padding included, where the answers are to be written.
 
     Raises:
-        ConfigError: Padding is on the other side, or an id is no token of the base.
+        ConfigError: Padding is on the other side, or an id that is no padding is no token of the base.
         PromptError: As in `check_one_side`.
     """
     if not prompts[1][:, -1].all():
         raise ConfigError("A row of prompt_mask ends with 0; prompts are padded on the left and have at least one token.")
-    check_ids(model, "prompt_ids", prompts[0])
+    check_ids(model, "prompt_ids", prompts[0][prompts[1].bool()])
     if answers is not None:
         if not answers[1][:, 0].all():
             raise ConfigError("A row of answer_mask begins with 0; answers are padded on the right and have at least one token.")
-        check_ids(model, "answer_ids", answers[0])
+        check_ids(model, "answer_ids", answers[0][answers[1].bool()])
     if layout.limit is None and layout.rotary_switch is None:
         return
     prompt_tokens = prompts[1].sum(1).tolist()

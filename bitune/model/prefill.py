@@ -48,7 +48,8 @@ def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, ro
 
     With one-token prompts the cache is empty: there is nothing to read twice.
     """
-    ids, mask = prompt_ids[:, :-1], prompt_mask[:, :-1]
+    # Padding is read by nobody, so it may hold an id that is no token of the base.
+    ids, mask = prompt_ids.masked_fill(prompt_mask == 0, 0)[:, :-1], prompt_mask[:, :-1]
     if ids.shape[1] == 0:
         return DynamicCache(config=manager.model.config)
     wanted = list(dict.fromkeys((one, row.prompt) for row in rows for one in row.passes))

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, Phi3Config
 
 from bitune.errors import BituneError
 from bitune.harness import BituneLM
+from tests.closeness import assert_close
 from tests.harness.tasks import ask
 from tests.tiny import GROUPED, tiny_tokenizer
 
@@ -68,7 +69,7 @@ def test_prompts_on_either_side_of_a_switch_answer_as_alone_and_as_hf(longrope):
     assert together == [generate(lm, [context])[0] for context in CONTEXTS] == generate(hf, CONTEXTS)
     pairs = [(context, " yes") for context in CONTEXTS]
     likelihoods = [[value for value, _ in one.loglikelihood(ask("loglikelihood", *pairs), disable_tqdm=True)] for one in (lm, hf)]
-    assert likelihoods[0] == pytest.approx(likelihoods[1], rel=1e-4)
+    assert_close(*likelihoods)
 
 
 def test_a_prompt_that_would_cross_is_refused_and_a_shorter_max_length_runs_it(longrope):
