@@ -101,9 +101,9 @@ def test_a_chat_is_what_transformers_gives(name, bos):
     """A template writes the special tokens itself, BOS too or not."""
     tokenizer = KINDS[name].make()
     tokenizer.chat_template = (
-        bos + "{% for m in messages %}Q: {{ m['content'] }}{% endfor %}{% if add_generation_prompt %}\nA:{% endif %}"
+        bos + "{% for m in messages %}Q: {{ m['content'] }}{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
     )
     chat = [{"role": "user", "content": "on <s> ab"}]
     expected = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     text, ids = PromptTemplate("chat").encode("on <s> ab", tokenizer, 512)
-    assert ids == expected and text.endswith("Q: on <s> ab\nA:")
+    assert ids == expected and text.endswith("Q: on <s> abA:")
