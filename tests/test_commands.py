@@ -346,7 +346,8 @@ def test_nothing_is_trained_that_cannot_be_saved(work, capsys, tmp_path, monkeyp
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path / "mine")
-    outputs = [
+    before = sorted(tmp_path.rglob("*"))
+    folders = [
         tmp_path / "file",
         tmp_path / "file" / "below",
         f"{tmp_path}/file/",
@@ -356,15 +357,13 @@ def test_nothing_is_trained_that_cannot_be_saved(work, capsys, tmp_path, monkeyp
         "/proc/new",
         tmp_path / ("x" * 252),
     ]
-    outputs += ["a\0b", "~nobody-of-this-name/x"]
-    for output in outputs:
-        before = sorted(tmp_path.rglob("*"))
+    for output in [*folders, "a\0b", "~nobody-of-this-name/x"]:
         refused(capsys, *train(work, output))
         refused(capsys, "convert", "--base", work / "base", work / "reference", output)
-        refused(
-            capsys, "evaluate", "--base", work / "base", "--data", work / "choices.jsonl", "--output", f"{output}/report.json"
-        )
-        assert sorted(tmp_path.rglob("*")) == before, output
+    files = [tmp_path / "file" / "report.json", tmp_path / "mine", ".", "/proc/report.json", tmp_path / ("x" * 252), "a\0b"]
+    for output in files:
+        refused(capsys, "evaluate", "--base", work / "base", "--data", work / "choices.jsonl", "--output", output)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_resume_takes_no_other_runs_weights(work, capsys, tmp_path):

@@ -4,11 +4,10 @@ A record is a dict with `task` and either `question`, `choices` (list of texts),
 `prompt`, `answer`. A column that is null is as good as none. Knows no file.
 """
 
-import reprlib
 import string
 from collections.abc import Iterable, Mapping, Sequence
 
-from bitune.errors import DataError
+from bitune.errors import DataError, shown
 
 _LABELS = ("label", "answerKey", "answer")  # columns that name the right choice; the first that a row has is read
 # Columns that hold a part of the question, which would be left out of the prompt without a word.
@@ -97,8 +96,8 @@ def _text(row: Mapping[str, object], field: str) -> str:
     """A field that must hold text with something in it, fit for a tokenizer."""
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
-        fields = ", ".join(field if field.isidentifier() else _shown(field) for field in list(row)[:20]) or "no field"
-        raise DataError(f"field {field!r} is {_shown(value)}, it needs a text; the row has {fields}.")
+        fields = ", ".join(field if field.isidentifier() else shown(field) for field in list(row)[:20]) or "no field"
+        raise DataError(f"field {field!r} is {shown(value)}, it needs a text; the row has {fields}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -114,12 +113,12 @@ def _choices(choices: object) -> tuple[list[str], list[str] | None]:
     if isinstance(choices, dict):
         texts, names = choices.get("text"), choices.get("label")
     if not isinstance(texts, list) or len(texts) < 2:
-        raise DataError(f"choices are {_shown(choices)}; a list of two or more texts is needed.")
+        raise DataError(f"choices are {shown(choices)}; a list of two or more texts is needed.")
     texts = [_text({"choices": text}, "choices") for text in texts]
     if isinstance(choices, dict) and (
         not isinstance(names, list) or len(names) != len(texts) or len(set(map(str, names))) < len(names)
     ):
-        raise DataError(f"choices have the labels {_shown(names)}; each of the {len(texts)} texts needs one of its own.")
+        raise DataError(f"choices have the labels {shown(names)}; each of the {len(texts)} texts needs one of its own.")
     return texts, names
 
 
@@ -130,17 +129,17 @@ def _label(row: Mapping[str, object], texts: Sequence[str], names: Sequence[str]
         raise DataError(f"label is None; an index from 0 to {len(texts) - 1} is needed.")
     readings = {column: sorted(_readings(row[column], texts, names, first)) for column in columns}
     column, *others = columns
-    found, given = readings[column], f"{column} is {_shown(row[column])}"
+    found, given = readings[column], f"{column} is {shown(row[column])}"
     if not found:
         raise DataError(
             f"{given}, no label of its choices; an index from 0 to {len(texts) - 1} is needed, or a choice's letter or text."
         )
     if len(found) > 1:
-        ways = " or ".join(_shown(texts[index]) for index in found[:2])
+        ways = " or ".join(shown(texts[index]) for index in found[:2])
         raise DataError(f"{given}, which may mean {ways}; write it as an index from 0 to {len(texts) - 1}, without quotes.")
     for other in others:
         if len(readings[other]) == 1 and texts[readings[other][0]] != texts[found[0]]:
-            raise DataError(f"{given} and {other} is {_shown(row[other])}, which are two choices; leave the wrong one out.")
+            raise DataError(f"{given} and {other} is {shown(row[other])}, which are two choices; leave the wrong one out.")
     return found[0]
 
 
@@ -167,10 +166,3 @@ def _readings(value: object, texts: Sequence[str], names: Sequence[str] | None, 
 
 def _in_range(indices: Iterable[int], texts: Sequence[str]) -> set[int]:
     return {texts.index(texts[index]) for index in indices if 0 <= index < len(texts)}
-
-
-def _shown(value: object) -> str:
-    """A value in an error: short, on one line."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 60
-    return short.repr(value)
