@@ -24,7 +24,7 @@ from bitune.outputs import check_file, check_folder, full_path
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
 from bitune.training import trainer
-from bitune.training.card import new_card
+from bitune.training.card import card
 from bitune.training.settings import TrainingSettings
 
 
@@ -67,7 +67,7 @@ def train(options: argparse.Namespace) -> None:
     figures = trainer.train(model, parts[0], settings, state, parts[1], resume=options.resume, about=start)
     if distributed.is_main():
         model.record_training(trainer.training_facts(model, settings, figures, data.facts()) | start)
-        model.card = new_card(model.bitune_config, output)
+        model.card = card(model.bitune_config)
         model.save_pretrained(output, dtype=getattr(torch, options.save_dtype))
         losses = f"loss {figures['train_loss']:.4f}"
         losses += f", on the held-out records {figures['eval_loss']:.4f}" if "eval_loss" in figures else ""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from bitune.modeling.support import cache_input
+from bitune.modeling.interface import cache_input
 
 RANK = 4
 FT_TYPES = {"lora": 4, "dora": 14, "ia3": 24}

@@ -1,16 +1,12 @@
 """The model card of a checkpoint that was trained: what it is, on what and how it was trained, its figures, how to load it.
 
-Everything in it stands in the checkpoint's config too, so that a card which nobody has edited can be told from one that somebody wrote.
+Everything in it stands in the checkpoint's config too. Knows no file.
 """
 
-import contextlib
 import json
-from pathlib import Path
 
 from huggingface_hub import ModelCardData
 
-from bitune.checkpoints.folder import CARD_FILE, CONFIG_FILE, read_json, read_text
-from bitune.errors import CheckpointError
 from bitune.schema.config import BituneConfig
 from bitune.schema.variants import name_of
 
@@ -55,17 +51,6 @@ _FIGURES = {
     "trainable_parameters": "trained numbers",
     "initial_mixing_alpha": "share of the second reading before the first update",
 }
-
-
-def new_card(config: BituneConfig, folder: Path) -> str | None:
-    """The card of a checkpoint that is to be written to `folder`; None where an older README.md there is somebody's own, and stays."""
-    older = read_text(folder / CARD_FILE)
-    if older is not None:
-        with contextlib.suppress(CheckpointError, KeyError):
-            if older == card(BituneConfig.from_dict(read_json(folder / CONFIG_FILE))):
-                return card(config)
-        return None
-    return card(config)
 
 
 def card(config: BituneConfig) -> str:

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bitune.checkpoints.folder import read_json
 from bitune.data.batches import TokenPair
 from bitune.errors import CheckpointError, ConfigError
+from bitune.files import read_object
 from bitune.model.bitune_model import BituneModel
 from bitune.training.settings import TrainingSettings
 
 RUN_FILE = "run.json"  # in each of the Trainer's checkpoint-N folders
 _STATE = re.compile(r"checkpoint-(\d{1,18})")
 _WRITTEN_LAST = "trainer_state.json"
+_STATE_BYTES = 512 * 1024**2  # it has a line for every one of the log
 _PARTS = ("optimizer*", "scheduler.pt", "rng_state*.pth")  # without one of them the Trainer goes on as if it had not been
 # Of these a resumed run may have others: no weight depends on them.
 _FREE = ("settings.save_steps", "settings.logging_steps", "settings.eval_steps")
@@ -109,7 +110,7 @@ def write_identity(state: Path, run: Mapping[str, object]) -> None:
 
 
 def _has_ended(state: Path) -> bool:
-    trainer_state = read_json(state / _WRITTEN_LAST)
+    trainer_state = read_object(state / _WRITTEN_LAST, CheckpointError, _STATE_BYTES)
     return trainer_state.get("global_step", 0) >= trainer_state.get("max_steps", 1)
 
 
@@ -118,7 +119,7 @@ def _check_same(state: Path, run: Mapping[str, object]) -> None:
         raise ConfigError(
             f"{str(state)!r} does not say of which run it is, as it has no {RUN_FILE}; remove {str(state.parent)!r} to begin anew."
         )
-    before, now = dict(_flat(read_json(state / RUN_FILE))), dict(_flat(run))
+    before, now = dict(_flat(read_object(state / RUN_FILE, CheckpointError))), dict(_flat(run))
     free = _FREE + (_LENGTH if now.get("settings.lr_scheduler_type") == "constant" else ())
     for name in [*now, *before]:
         if name not in free and before.get(name) != now.get(name):
@@ -138,7 +139,7 @@ def _flat(values: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 def _check_whole(state: Path) -> None:
     """CheckpointError unless the Trainer's files are there and as they were written. Those of torch are zip files with checksums."""
-    read_json(state / _WRITTEN_LAST)
+    read_object(state / _WRITTEN_LAST, CheckpointError, _STATE_BYTES)
     for pattern in _PARTS:
         files = list(state.glob(pattern))
         cause = None if files else "missing"
