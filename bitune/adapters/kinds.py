@@ -109,10 +109,7 @@ def is_mixture_of_experts(model: PreTrainedModel) -> bool:
 
 
 def _attention_only(model: PreTrainedModel) -> set[str]:
-    """Names that only layers of the attention have: PEFT takes one that experts have too for all of them, fused as they are."""
-    paths = _linear_paths(model, _decoder(model))
-    attention = {path for path in paths if "attn" in path or "attention" in path}
-    return {_last_part(path) for path in attention} - {_last_part(path) for path in set(paths) - attention}
+    return {_last_part(path) for path in _linear_paths(model, _decoder(model)) if "attn" in path or "attention" in path}
 
 
 def _last_part(path: str) -> str:
