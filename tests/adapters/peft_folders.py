@@ -11,6 +11,7 @@ from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 
+from tests.greedy import greedy
 from tests.tiny import SHAPE, ids, tiny_model
 
 PROMPT, ANSWER = ids(9, 4)
@@ -141,4 +142,4 @@ def peft_scores(model: PreTrainedModel | PeftModel) -> Tensor:
 
 
 def peft_answer(model: PreTrainedModel | PeftModel) -> Tensor:
-    return model.generate(input_ids=PROMPT, attention_mask=torch.ones_like(PROMPT), **GREEDY)
+    return greedy(model, input_ids=PROMPT, attention_mask=torch.ones_like(PROMPT), **GREEDY)

@@ -20,12 +20,8 @@ from tests.adapters.peft_folders import (
     read_peft,
     write_peft,
 )
+from tests.closeness import assert_apart, assert_close
 from tests.unharmed import bare, change_tensors, refused, state_of
-
-
-def near(found: torch.Tensor, expected: torch.Tensor) -> None:
-    """To float32's rounding of the size of what is compared, through a few layers."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 @torch.no_grad()
@@ -41,15 +37,15 @@ def test_a_folder_of_peft_gives_what_peft_gives(name, tmp_path):
     theirs = read_peft(folder, base)
     expected = peft_scores(theirs)
     before = bare(base)
-    assert (expected - peft_scores(base)).abs().max() > 0.02 * expected.abs().max(), "the adapter does something"
+    assert_apart(expected, peft_scores(base), "the adapter does nothing")
     model = BituneModel.from_pretrained(folder, base=base)
-    near(scores(model), expected)
+    assert_close(scores(model), expected)
     assert torch.equal(model.generate(PROMPT, **GREEDY), peft_answer(theirs))
     model.save_pretrained(tmp_path / "ours")
     model.release()
     assert torch.equal(bare(base), before)
-    near(peft_scores(read_peft(tmp_path / "ours" / "causal", base)), expected)
-    near(scores(BituneModel.from_pretrained(tmp_path / "ours", base=base)), expected)
+    assert_close(peft_scores(read_peft(tmp_path / "ours" / "causal", base)), expected)
+    assert_close(scores(BituneModel.from_pretrained(tmp_path / "ours", base=base)), expected)
 
 
 @pytest.mark.parametrize("save_embedding_layers", [True, False, "auto"])
@@ -62,7 +58,7 @@ def test_layers_of_the_base_in_an_adapters_file_are_the_bases_own(name, save_emb
     assert bool(beside) == (save_embedding_layers is True or (save_embedding_layers == "auto" and name != "lora"))
     expected = peft_scores(read_peft(folder, base))
     model = BituneModel.from_pretrained(folder, base=base)
-    near(scores(model), expected)
+    assert_close(scores(model), expected)
     model.save_pretrained(tmp_path / "ours")
     assert not [key for key in load_file(tmp_path / "ours/causal/adapter_model.safetensors") if key in beside]
 
@@ -80,7 +76,7 @@ def test_a_layer_of_the_base_may_be_rounded_to_16_bits(dtype, of, tmp_path):
     expected = peft_scores(read_peft(folder, base)).float()
     found = scores(BituneModel.from_pretrained(folder, base=base)).float()
     # PEFT puts the rounded layers of a file of 16 bits into the base; here the base keeps its own.
-    assert (found - expected).abs().max() < (0.02 if dtype is torch.float16 else 0.1) * expected.abs().max()
+    assert_close(found, expected, allowed=(0.02 if dtype is torch.float16 else 0.1) * float(expected.abs().max()))
 
 
 def reread(name: str, tmp_path, change, base=None):
@@ -107,11 +103,11 @@ def test_a_vocabulary_of_another_size_is_named(family, kind, targets, save_embed
     resized.resize_token_embeddings(264)
     folder = write_peft(tmp_path / "peft", resized, kind(target_modules=targets), save_embedding_layers=save_embedding_layers)
     expected = peft_scores(read_peft(folder, resized))
-    near(scores(BituneModel.from_pretrained(folder, base=resized)), expected)
+    assert_close(scores(BituneModel.from_pretrained(folder, base=resized)), expected)
     base = base_of(family)
     if targets == ["q_proj"] and not save_embedding_layers:
         expected = peft_scores(read_peft(folder, base))
-        near(scores(BituneModel.from_pretrained(folder, base=base)), expected)
+        assert_close(scores(BituneModel.from_pretrained(folder, base=base)), expected)
         return
     with refused(base, "vocabulary of 264 tokens", "this base has 260", "resized"):
         BituneModel.from_pretrained(folder, base=base)
@@ -135,7 +131,7 @@ def test_tensors_of_other_adapters_in_the_file_are_left_out(tmp_path):
                 tensors | {k.replace(own, new): v + 1 for k, v in tensors.items() if k.endswith(own) for new in added}
             ),
         )
-        near(scores(BituneModel.from_pretrained(folder, base=base_of(family))), expected)
+        assert_close(scores(BituneModel.from_pretrained(folder, base=base_of(family))), expected)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from bitune.modeling.interface import cache_input
 from bitune.modeling.support import check_supported
+from tests.closeness import assert_apart, assert_close
 from tests.tiny import FAMILIES, GROUPED, SHAPE, tiny_model
 
 CONTEXT, SWITCH = 128, 24
@@ -74,8 +75,9 @@ def test_the_switch_is_where_transformers_changes_the_keys(case):
     switch = check_supported(model).rotary_switch
     text = (torch.arange(CONTEXT) * 7 % 250)[None]
     four, at_switch, beyond, longest = (first_keys(model, text[:, :length]) for length in (4, switch, switch + 1, CONTEXT))
-    assert (four - at_switch).abs().max() < 1e-4 < 1e-2 < (four - beyond).abs().max()
-    assert (beyond - longest).abs().max() < 1e-4
+    assert_close(four, at_switch)
+    assert_close(beyond, longest)
+    assert_apart(four, beyond)
 
 
 @torch.no_grad()
