@@ -14,6 +14,9 @@ from bitune.model.generation_config import _WISHES, end_tokens, eval_generation_
 from tests.closeness import assert_clear, assert_close
 from tests.tiny import END, bitune_on, ids, saved_base
 
+# What transformers says where nobody says how long an answer is.
+pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
+
 NEW = 8
 # As plain transformers takes them.
 OBEYED = {
@@ -119,7 +122,6 @@ def drawn(call):
     return call()
 
 
-@pytest.mark.filterwarnings("ignore:Using the model-agnostic default")  # of transformers, where nobody says how long an answer is
 @pytest.mark.parametrize("arguments", [{}, {"max_new_tokens": NEW}, {"generation_config": GenerationConfig(max_new_tokens=NEW)}])
 @pytest.mark.parametrize("name", OBEYED)
 def test_generate_answers_as_transformers_does_on_the_same_base(base_with, name, arguments):
@@ -169,7 +171,6 @@ def test_nothing_but_token_ids_reaches_a_measurement(base_with, name):
     assert measured(base_with(**CHANGES_MEASURES[name])) == measured(base_with())
 
 
-@pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -180,7 +181,7 @@ def test_nothing_but_token_ids_reaches_a_measurement(base_with, name):
         ({"pad_token_id": -1}, "pad_token_id -1, which is no token"),
         ({"temperature": "hot", "do_sample": True}, "temperature 'hot', which transformers cannot use"),
         ({"num_beams": True}, "num_beams True, which"),
-        ({"top_p": 7.0, "do_sample": True}, "transformers' generate refuses these settings .*top_p"),
+        ({"top_p": -1.0, "do_sample": True}, "transformers' generate refuses these settings .*top_p"),
         ({"max_length": 4}, "transformers' generate refuses these settings .*max_length"),
     ],
 )
