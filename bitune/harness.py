@@ -179,8 +179,7 @@ class BituneLM(TemplateLM):
             if not continuation:
                 raise DataError(f"A continuation holds no token of its own: {texts!r}; remove the item.")
             room, what = self.max_length + 1 - len(continuation), f"A continuation of {len(continuation)} tokens"
-            (context,) = self._cut([context], room, what)
-            by_context.setdefault(tuple(context), []).append(index)
+            by_context.setdefault(tuple(self._cut([context], room, what)[0]), []).append(index)
         groups = []
         for context, indices in by_context.items():
             size = _MAX_CHOICES if len(context) > 1 else 1  # one token is quickly read, and may be followed by a whole document
@@ -212,11 +211,11 @@ class BituneLM(TemplateLM):
         batches = []
         for indices in by_settings.values():
             settings = self._settings(requests[indices[0]].args[1])
-            room, what = self.max_length - settings["max_new_tokens"], f"An answer of {settings['max_new_tokens']} tokens"
+            new = settings["max_new_tokens"]
             encoded = [self.tok_encode(requests[index].args[0]) or [self.prefix_token_id] for index in indices]
-            prompts = self._cut(encoded, room, what)
-            lengths, new = [len(prompt) for prompt in prompts], [settings["max_new_tokens"]] * len(prompts)
-            for rows in batches_by_length(self._manager.layout, lengths, new, self.batch_size):
+            prompts = self._cut(encoded, self.max_length - new, f"An answer of {new} tokens")
+            lengths, most = [len(prompt) for prompt in prompts], [new] * len(prompts)
+            for rows in batches_by_length(self._manager.layout, lengths, most, self.batch_size):
                 batches.append(([indices[row] for row in rows], [prompts[row] for row in rows], settings))
         bar = tqdm(distributed.share(batches), desc="batches", disable=disable_tqdm or not distributed.is_main())
         answers = [pair for part, prompts, how in bar for pair in zip(part, self._answers(prompts, **how), strict=True)]
