@@ -41,7 +41,7 @@ def generate(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train, save, and say where."""
     output = full_path(options.output)
-    state = output.with_name(f"{output.name}.state")
+    state = Path(f"{output}.state")
     if distributed.is_main():  # now, not after hours
         check_target(output)
         check_folder(output)
