@@ -123,7 +123,7 @@ HANGS = {
     "layers_pattern": {"layers_pattern": r"(\w+\.?)+:", "layers_to_transform": [0]},
     "rank_pattern": {"rank_pattern": {BOMB: 4}},
     "alpha_pattern": {"alpha_pattern": {BOMB: 4}},
-    "alternatives": {"target_modules": r"(?:\w|[a-z.]|\.)*:"},
+    "alternatives": {"target_modules": r"(?:\w\w|\w|\.)*:"},
     "many stars": {"exclude_modules": ".*" * 30 + ":"},
 }
 
