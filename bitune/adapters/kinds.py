@@ -136,8 +136,6 @@ def _linear_paths(model: PreTrainedModel, part: nn.Module) -> list[str]:
 def _outside_decoder(model: PreTrainedModel) -> str | None:
     """A regular expression for modules outside the decoder, which may be called alike, or None: only text is read here."""
     decoder = _decoder(model)
-    if decoder is model:
-        return None
     prefix = next(path for path, module in model.named_modules() if module is decoder)
     outside = any(not path.startswith(f"{prefix}.") for path in _linear_paths(model, model))
     return rf"(?!{re.escape(prefix)}\.).*" if outside else None

@@ -1,5 +1,6 @@
 """One family: accepted or refused, and if accepted, what of it equals the libraries."""
 
+import re
 from dataclasses import dataclass
 
 from bitune import UnsupportedModelError
@@ -38,7 +39,7 @@ def sweep(family: str) -> Row:
     try:
         subject = Subject.of(tiny_model(family))
     except UnsupportedModelError as error:
-        return Row(family, "refused", _short(error, family), {})
+        return Row(family, "refused", _short(error), {})
     equal = {}
     for name, compare in COMPARISONS.items():
         try:
@@ -51,6 +52,6 @@ def sweep(family: str) -> Row:
     return Row(family, "accepted", "", equal)
 
 
-def _short(error: UnsupportedModelError, family: str) -> str:
+def _short(error: UnsupportedModelError) -> str:
     """The sentence without its subject and its remedy."""
-    return str(error).removeprefix(f"{family!r} ").split(";")[0].rstrip(".")
+    return re.sub(r"^'[\w-]+' ", "", str(error)).split(";")[0].rstrip(".")

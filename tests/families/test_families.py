@@ -5,7 +5,6 @@ import re
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 
-from bitune import BituneModel
 from tests.families.page import MADE_WITH, PAGE
 from tests.families.subjects import tiny_model
 from tests.families.sweep import sweep
@@ -26,19 +25,6 @@ def test_a_family_gives_what_the_libraries_give_or_is_refused(family):
     if MADE_WITH in PAGE.read_text(encoding="utf-8"):
         (published,) = (line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{family}` |"))
         assert published == row.line, "the page is out of date: python -m tests.families"
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")
-@pytest.mark.parametrize(
-    ("family", "adapted"),
-    [
-        ("afmoe", {"q_proj", "k_proj", "v_proj", "o_proj"}),  # its experts have a gate_proj too, fused with another
-        ("mllama", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),  # it is its own decoder
-    ],
-)
-def test_the_default_targets_are_layers_that_peft_can_adapt(family, adapted):
-    model = BituneModel.create(tiny_model(family))
-    assert model.manager.config(model.names["causal"]).target_modules == adapted
 
 
 @long
