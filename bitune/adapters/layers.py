@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from peft import LoraConfig, PeftConfig
 from peft.tuners.ia3 import IA3Layer
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.tuners.lora.variants import DoraEmbeddingVariant, DoraLinearVariant
@@ -83,6 +84,24 @@ def check_layers(model: PreTrainedModel, adapter: str, name: str) -> None:
         raise CheckpointError(
             f"{name} makes {', '.join(sorted(others))} of the base's layers, and bitune runs LoRA, DoRA and IA3 layers; train the "
             "adapter without the setting that asks for it."
+        )
+
+
+def check_tying(model: PreTrainedModel, config: PeftConfig, name: str) -> None:
+    """Refuse an adapter whose tied embeddings PEFT would not tie: it does not see that layers which carry adapters are tied.
+
+    Args:
+        config: Of an adapter that is not on `model` yet.
+        name: What the error calls it.
+
+    Raises:
+        CheckpointError: It sets `ensure_weight_tying`, and an embedding of `model` carries another adapter.
+    """
+    tied = isinstance(config, LoraConfig) and config.ensure_weight_tying
+    if tied and any(isinstance(layer, BaseTunerLayer) for layer in (model.get_input_embeddings(), model.get_output_embeddings())):
+        raise CheckpointError(
+            f"{name} ties what it adds to the embeddings (ensure_weight_tying), and PEFT cannot do that where another adapter is on "
+            "them already; load it first, or load the base a second time for it."
         )
 
 

@@ -22,6 +22,7 @@ from bitune.adapters.layers import (
     BaseWeights,
     adapter_layers,
     check_layers,
+    check_tying,
     is_plain_lora,
     rows_of_adapters,
     switch,
@@ -237,6 +238,7 @@ class AdapterManager(SharedModel):
             raise UnsupportedModelError(
                 f"PEFT put {len(foreign)} layers of somebody else's adapter on this base meanwhile; take them off (PeftModel.unload())."
             )
+        check_tying(self.model, config, f"Adapter {name!r}")
         active = self._active
         self._configs[name] = config
         try:

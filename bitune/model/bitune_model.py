@@ -151,6 +151,8 @@ class BituneModel(nn.Module):
         try:
             model.log, model.card = checkpoint.log, checkpoint.card
             model._set_theta(checkpoint)
+            if not trainable and not any(parameter.requires_grad for parameter in model.base.parameters()):
+                model.eval()  # as PeftModel.from_pretrained, unless somebody trains on this base
         except BaseException:
             model.release()
             raise
