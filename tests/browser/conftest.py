@@ -4,9 +4,12 @@ import os
 import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.browser.visitor import FLAGS
+
+# Playwright waits 5 s; a page takes longer to come up where tests of other files run at the same time.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="package")

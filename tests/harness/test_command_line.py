@@ -33,12 +33,13 @@ def test_the_command_line_gives_the_same_over_two_processes(work, known, tmp_pat
         samples = [json.loads(line) for line in file.read_text().splitlines()]
         for sample, wanted in zip(samples, expected["samples"][name], strict=True):
             # lm-eval writes numbers as text
-            responses = [value if name == "open" else [float(value[0]), value[1] == "True"] for (value,) in sample["resps"]]
-            expected = [value for (value,) in wanted["resps"]]
+            responses, wanted_responses = [value for (value,) in sample["resps"]], [value for (value,) in wanted["resps"]]
             if name == "choices":
-                assert_close([value for value, _ in responses], [value for value, _ in expected])
-                responses, expected = ([greedy for _, greedy in pairs] for pairs in (responses, expected))
-            assert responses == expected
+                assert_close([float(value) for value, _ in responses], [value for value, _ in wanted_responses])
+                responses, wanted_responses = (
+                    [str(is_greedy) for _, is_greedy in each] for each in (responses, wanted_responses)
+                )
+            assert responses == wanted_responses
 
 
 def test_the_command_line_says_what_is_wrong_in_one_sentence(work, tmp_path):

@@ -133,7 +133,8 @@ def test_one_seed_alone_is_a_bootstrap_of_items():
     hits = [np.array([[1.0] * 60 + [0.0] * 140]), np.array([[1.0, 0.0] * 100])]
     interval, expected = resampled(hits), bootstrap(*(h[0] for h in hits))
     assert_close(interval.mean, expected.mean)
-    assert_close((interval.low, interval.high), (expected.low, expected.high), allowed=3.1 / 400)  # the grid of quantiles is 1 / 400, and draws may end a step apart
+    # Quantiles lie on a grid of 1 / 400, and other draws may end a step apart.
+    assert_close((interval.low, interval.high), (expected.low, expected.high), allowed=3.1 / 400)
     same = resampled(hits, hits)
     assert (same.mean, same.low, same.high) == (0.0, 0.0, 0.0)
 
