@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitune.errors import BituneError, DataError, disk_failure, reason
+from bitune.errors import BituneError, DataError, disk_failure, reason, shown
 
 JSON_BYTES = 8 * 1024**2
 """Of a config. One that names each of 40,000 modules has 3 MB."""
@@ -52,6 +52,16 @@ class Header:
 
     tensors: Mapping[str, TensorHeader]
     metadata: Mapping[str, str]
+
+
+def local_path(name: str | os.PathLike, error_class: type[BituneError]) -> Path:
+    """The path that a person wrote, `~` replaced; `error_class` where nothing on this machine can have this name."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # it is too long, or the home of somebody who is not there
+        raise error_class(f"{shown(str(name))} is no path here ({reason(error)}); give another.") from error
+    return path
 
 
 def check_file(file: Path, limit: int, error_class: type[BituneError]) -> int:

@@ -44,11 +44,13 @@ _OBJECTS = ("config.json", "generation_config.json", "special_tokens_map.json", 
 
 # Settings that transformers counts up to while it makes a config or a model, by the ends of their names in all families.
 _COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
-_NOT_COUNTED = re.compile(r"position|ctx|embd|embed|vocab|words|tokens")
+_NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens")  # max_window_layers of Qwen2 is a bound
 MOST_COUNTED = 100_000
 _GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
 MOST_NUMBER = 2**31
-"""No width, count, length or token id of a model is larger; torch's own numbers end at 2**63."""
+"""No width, count, length or token id of a model is larger."""
+_MOST_OF_TORCH = 2**63 - 1
+"""The largest integer of torch; the base of a rotary embedding (rope_theta) passes MOST_NUMBER where a context was extended."""
 _TEXTS = ("model_type", "dtype", "torch_dtype")
 _ROPE_NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor")
 _LAYERS = re.compile(r"(^|_)layers?$")
@@ -78,7 +80,8 @@ def check_files(folder: Path) -> None:
 
 def _check_kinds(file: Path, config: dict) -> None:
     """BaseNotFoundError for a value that transformers takes for text or for a number without a look at it."""
-    wrong = [(name, value) for name, value in _numbers(config) if abs(value) > MOST_NUMBER]
+    most = dict.fromkeys(_ROPE_NUMBERS, _MOST_OF_TORCH)
+    wrong = [(name, value) for name, value in _numbers(config) if abs(value) > most.get(name, MOST_NUMBER)]
     wrong += [(name, config[name]) for name in _TEXTS if not isinstance(config.get(name), str | None)]
     for part in filter(lambda part: isinstance(part, dict), (config.get("rope_parameters"), config.get("rope_scaling"))):
         for rope in (

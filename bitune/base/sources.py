@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bitune.base.default import EMBEDDED, embedded_file, sha256_of
 from bitune.errors import BaseNotFoundError
-from bitune.files import read_bytes, read_object
+from bitune.files import local_path, read_bytes, read_object
 from bitune.hub import cached_snapshot, download_snapshot, hub_errors, probe_hub
 
 MAX_HASHED_BYTES = 4 * 1024**3
@@ -62,7 +62,7 @@ def resolve_base(source: str | os.PathLike) -> Weights:
     if text == EMBEDDED.name:
         file = embedded_file()
         return Weights(EMBEDDED.name, file.parent, gguf=file.name, sha256=EMBEDDED.sha256)
-    path = Path(text).expanduser()
+    path = local_path(text, BaseNotFoundError)
     if path.is_dir():
         return folder_weights(path)
     if path.is_file() or path.suffix == ".gguf":

@@ -33,6 +33,7 @@ from bitune.checkpoints.older import CARD_HASH, check_target, hash_of, may_write
 from bitune.checkpoints.replacing import replace_files
 from bitune.checkpoints.weights import read_adapter_weights, read_theta
 from bitune.errors import CheckpointError, disk_failure, reason, shown
+from bitune.files import local_path
 from bitune.hub import download_snapshot, hub_errors
 from bitune.schema.config import BaseReference, BituneConfig
 from bitune.schema.variants import CAUSAL, METHODS
@@ -81,12 +82,9 @@ def resolve_checkpoint(source: str | os.PathLike) -> Path:
     Raises:
         CheckpointError: there is neither, or the download failed.
     """
-    try:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return path
-    except (OSError, RuntimeError) as error:  # a name that is too long, the home of somebody who is not there
-        raise CheckpointError(f"There is no checkpoint folder {shown(str(source))} ({reason(error)}); give another.") from error
+    path = local_path(source, CheckpointError)
+    if path.is_dir():
+        return path
     repository, _, revision = str(source).partition("@")
     if len(repository.split("/")) != 2 or path.is_absolute() or repository.startswith("."):
         raise CheckpointError(f"There is no checkpoint folder {shown(str(source))}; give a folder, or a Hub id like 'user/name'.")

@@ -96,17 +96,19 @@ def read_theta(file: Path) -> tuple[Tensor, Tensor]:
     return tensors["theta_k"], tensors["theta_v"]
 
 
-def check_coefficients(theta: tuple[Tensor, Tensor], mixing: MixingSettings, layers: int) -> None:
+def check_coefficients(theta: tuple[Tensor, Tensor] | None, mixing: MixingSettings | None, layers: int) -> None:
     """Refuse mixing coefficients that give no ratio for each layer of a base.
 
     Args:
-        theta: theta_k and theta_v, float32 [layers of the checkpoint].
+        theta: theta_k and theta_v, float32 [layers of the checkpoint]; None for a method that mixes nothing, and then `mixing` too.
         mixing: how they become ratios.
         layers: of the base.
 
     Raises:
         CheckpointError: there are more or fewer, or theta + theta_init leaves the numbers of float32 in one of them.
     """
+    if theta is None:
+        return
     both = torch.stack(theta)
     if both.shape[1] != layers:
         raise CheckpointError(

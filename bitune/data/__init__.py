@@ -2,5 +2,5 @@
 
 For use from outside: `load_examples`, `tokenize_all`, `to_measure`, `split_validation`, `Collator`, `pad_left`, `PromptTemplate`,
 `prompt_ids`, `render_chat`.
-Nothing here knows a model; it imports `bitune.errors` and `bitune.schema` alone.
+Nothing here knows a model; it imports `bitune.errors`, `bitune.files` and `bitune.schema` alone.
 """

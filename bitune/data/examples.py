@@ -8,10 +8,10 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bitune.data.records import load_records
 from bitune.errors import ConfigError, DataError
+from bitune.files import local_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def load_examples(source: str | os.PathLike, split: str | None = None) -> list[E
 
 def split_of(source: str | os.PathLike, hub_split: str) -> str | None:
     """The `split` to give to `load_examples`: None for a file, which holds one split alone, and `hub_split` for a Hub data set."""
-    return None if Path(source).expanduser().is_file() else hub_split
+    return None if local_path(source, DataError).is_file() else hub_split
 
 
 def example_of(record: dict) -> Example:

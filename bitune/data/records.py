@@ -3,13 +3,13 @@
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 
 from bitune.data.lines import read_rows
 from bitune.data.rows import first_number, normalized
 from bitune.errors import DataError
+from bitune.files import local_path
 
 
 def load_records(source: str | os.PathLike, split: str | None = None) -> list[dict]:
@@ -25,7 +25,7 @@ def load_records(source: str | os.PathLike, split: str | None = None) -> list[di
     Raises:
         DataError: with the file and line, or the data set and record, what is wrong with it and what to do.
     """
-    path = Path(source).expanduser()
+    path = local_path(source, DataError)
     if path.is_file():
         if split is not None:
             raise DataError(f"{path} is one file, so it has no split {split!r}; name the file that holds that split.")

@@ -145,8 +145,7 @@ class BituneModel(nn.Module):
         manager = AdapterManager.of(module_of(base))  # kept here, so that all below meets the same one
         if not allow_other_base:
             check_base(checkpoint.config.base, describe(base))
-        if checkpoint.theta is not None:
-            check_coefficients(checkpoint.theta, checkpoint.config.mixing, manager.layout.layers)
+        check_coefficients(checkpoint.theta, checkpoint.config.mixing, manager.layout.layers)
         model = cls(base, checkpoint.config, dict(checkpoint.adapters), trainable=trainable)
         try:
             model.log, model.card = checkpoint.log, checkpoint.card
@@ -164,6 +163,7 @@ class BituneModel(nn.Module):
             raise CheckpointError(
                 "The checkpoint was made by another method than this model runs; give the settings it was made with."
             )
+        check_coefficients(checkpoint.theta, checkpoint.config.mixing, self.manager.layout.layers)
         with self.manager.turn():
             for slot, name in self.names.items():
                 self.manager.check_fit(name, checkpoint.adapters[slot].weights)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import ProgressCallback, Trainer, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from bitune.checkpoints.folder import read, write
@@ -135,7 +135,7 @@ class BituneTrainer(Trainer):
             train_dataset=list(pairs),
             eval_dataset=list(validation) or None,
             data_collator=Collator(_pad_id(model)),
-            callbacks=[_Progress],
+            callbacks=[_LogLastUpdate, _Progress],
         )
         self.remove_callback(PrinterCallback)
 
@@ -182,7 +182,7 @@ class BituneTrainer(Trainer):
         super().log(logs, start_time)
 
     def mean_loss(self) -> float:
-        """Mean training loss over all updates that were logged, resumed ones included; each entry stands for those since the last."""
+        """Mean training loss over all updates, resumed ones included; each entry of the log stands for those since the last."""
         entries = [entry for entry in self._entries if "loss" in entry]
         steps = [entry["step"] - before for entry, before in zip(entries, [0, *(e["step"] for e in entries)], strict=False)]
         return sum(entry["loss"] * count for entry, count in zip(entries, steps, strict=True)) / max(1, sum(steps))
@@ -225,6 +225,13 @@ def _attention_kernels(prompt_ids: torch.Tensor):
     if prompt_ids.device.type == "cpu" and prompt_ids.shape[1] <= _SHORT_PROMPT:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
+
+
+class _LogLastUpdate(TrainerCallback):
+    """Logs the last update whatever `logging_steps` is: `mean_loss` is over the losses that were logged."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log |= state.global_step >= state.max_steps
 
 
 class _Progress(ProgressCallback):

@@ -136,5 +136,7 @@ def test_an_ordinary_base_of_many_settings_is_read(tmp_path):
     assert load_base(tmp_path, "cpu", "float32").model.config.n_embd == 32
     long = tiny_model()
     long.config.max_position_embeddings = HUGE
+    long.config.rope_parameters["rope_theta"] = 3_580_165_449  # as bases have whose context was extended to a million tokens
+    long.config.max_window_layers = 1_000  # a bound of Qwen2, which small models leave as it is
     long.save_pretrained(tmp_path / "long")
     assert load_base(tmp_path / "long", "cpu", "float32").model.config.num_hidden_layers == GROUPED["num_hidden_layers"]

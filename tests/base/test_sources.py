@@ -14,7 +14,8 @@ from huggingface_hub import constants
 from bitune.base import default as embedded
 from bitune.base.default import EMBEDDED, cache_folder, embedded_file, sha256_of
 from bitune.base.sources import resolve_base
-from bitune.errors import BaseNotFoundError
+from bitune.data.examples import load_examples, split_of
+from bitune.errors import BaseNotFoundError, DataError
 from tests.hub import COMMIT, Hub, running_hub
 
 BYTES = b"GGUF" + bytes(range(256)) * 40
@@ -271,3 +272,12 @@ def test_a_folder_is_known_by_its_name_and_hash(tmp_path):
     folder = write(tmp_path / "mine", config__json=b"{}", model__safetensors=b"weights")
     found = resolve_base(folder)
     assert (found.id, found.revision, found.sha256) == ("mine", None, sha256_of(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "~nobody-has-this-name/base"])
+def test_a_name_that_no_path_can_have_is_a_sentence(name):
+    with pytest.raises(BaseNotFoundError, match="is no path here"):
+        resolve_base(name)
+    for read in (load_examples, split_of):
+        with pytest.raises(DataError, match="is no path here"):
+            read(f"{name}.jsonl", None)

@@ -201,6 +201,12 @@ def test_a_finished_run_resumes_without_one_more_update(length, tmp_path):
     assert_close(figures["train_loss"], sum(losses) / 4)
 
 
+def test_the_mean_loss_is_over_updates_between_lines_of_the_log_too(tmp_path):
+    every, seldom = (TrainingSettings(**FAST | {"logging_steps": steps}) for steps in (1, 4))
+    exact = train(fresh(), pairs(16), every, tmp_path / "every")["train_loss"]
+    assert_close(train(fresh(), pairs(16), seldom, tmp_path / "seldom")["train_loss"], exact)
+
+
 def test_a_rate_of_zero_freezes_the_ratios(tmp_path):
     model = fresh()
     train(model, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 0.0}), tmp_path)
