@@ -11,7 +11,8 @@ from tqdm import tqdm
 from bitune import distributed
 from bitune.adapters.kinds import new_peft_config
 from bitune.base.loading import load_base
-from bitune.checkpoints.folder import check_target, read, resolve_checkpoint
+from bitune.checkpoints.folder import read, resolve_checkpoint
+from bitune.checkpoints.older import check_target
 from bitune.data.sets import load_evaluation_sets, load_training_data, select_items, trained_prompts
 from bitune.errors import ConfigError
 from bitune.evaluation import run

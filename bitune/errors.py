@@ -16,7 +16,7 @@ def shown(value: object) -> str:
     """A value that somebody else wrote, as it stands in a sentence: on one line, cut to 200 characters."""
     if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
         return f"a number of {value.bit_length():,} bits"
-    text = _SHORT.repr(value)
+    text = _SHORT.repr(value).replace("\n", " ")
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 

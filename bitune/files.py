@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,20 +132,33 @@ def parse_json(text: str) -> object:
             text in it holds half of a surrogate pair, which can neither be shown nor saved.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=unique_keys)
+        check_nesting(value)
+        json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    waiting = [(value, 1)]
-    while waiting:
-        item, depth = waiting.pop()
-        if isinstance(item, str) and not item.isascii():
-            _check_characters(item)
-        if isinstance(item, dict | list):
-            if depth > JSON_DEPTH:
-                raise ValueError(f"it is nested deeper than {JSON_DEPTH} lists and objects")
-            inner = [*item, *item.values()] if isinstance(item, dict) else item
-            waiting.extend((value, depth + 1) for value in inner)
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise ValueError(f"it holds half of a surrogate pair (U+{half:04X}), which is no character") from None
     return value
+
+
+def check_nesting(value: object) -> None:
+    """ValueError for a JSON value with lists and objects nested deeper than JSON_DEPTH."""
+    level = [value]
+    for _ in range(JSON_DEPTH):
+        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in inside for item in items]
+    if any(isinstance(item, dict | list) for item in level):
+        raise ValueError(f"it is nested deeper than {JSON_DEPTH} lists and objects")
+
+
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of these keys and values, as a hook of `json.loads`; ValueError for a key that stands twice."""
+    if len(found := dict(pairs)) < len(pairs):
+        [(repeated, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {repeated[:100]!r} stands twice in one object")
+    return found
 
 
 def parse_lines(text: str, what: str) -> list[object]:
@@ -159,22 +173,6 @@ def parse_lines(text: str, what: str) -> list[object]:
                     f"Line {number} of {what} is not JSON ({reason(error)}); copy the file again, or remove it."
                 ) from error
     return values
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key[:100]!r} stands twice in one object")
-        found[key] = value
-    return found
-
-
-def _check_characters(text: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"it holds half of a surrogate pair (U+{ord(text[error.start]):04X}), which is no character") from None
 
 
 def read_header(file: Path, limit: int, error_class: type[BituneError]) -> Header:

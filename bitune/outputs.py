@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bitune.errors import ConfigError, disk_failure
@@ -35,7 +35,8 @@ def check_folder(folder: Path) -> None:
                     (Path(beside) / "file").write_bytes(b"x")
         finally:
             for place in reversed(made):
-                place.rmdir()
+                with suppress(OSError):  # another run has put something into it meanwhile
+                    place.rmdir()
 
 
 def check_file(file: Path) -> None:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base
-from bitune.checkpoints.folder import check_target
+from bitune.checkpoints.older import check_target
 from bitune.data.batches import TokenPair
 from bitune.data.examples import (
     Example,

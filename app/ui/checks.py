@@ -13,7 +13,7 @@ shown = _short.repr  # a value as it may stand in a sentence
 
 
 def whole(value: object) -> object:
-    """A whole number that JSON made a float (64.0) as int; anything else as it is, for the engine to judge."""
+    """A whole number that JSON made a float (64.0) as int; anything else as it is, for the engine to check."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -31,7 +31,7 @@ def text(value: object, info: ValidationInfo) -> str:
     return value
 
 
-# Types of fields. What the engine judges itself stays Any: its sentence is the better one.
+# Types of fields. What the engine checks itself stays Any: its sentence is the better one.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value, info: names(value, info.field_name))]
 Text = Annotated[str, BeforeValidator(text)]
 Whole = Annotated[Any, AfterValidator(whole)]

@@ -17,7 +17,7 @@ from bitune.errors import CheckpointError, ConfigError, UnknownNameError, reason
 from bitune.schema.peft_kinds import PEFT_KINDS, RANK
 
 _CONFIGS: dict[str, type[PeftConfig]] = {"LORA": LoraConfig, "IA3": IA3Config}
-# What replaces modules of the base or needs inputs that only PeftModel.forward hands in. Everything else is judged by the layers
+# What replaces modules of the base or needs inputs that only PeftModel.forward hands in. Everything else is decided by the layers
 # that PEFT makes of a config (adapters.layers), not by the names of its settings: those grow with every release.
 _BEYOND_LAYERS = (
     "alora_invocation_tokens",

@@ -174,8 +174,11 @@ def _refused_generation_config(folder: Path) -> str | None:
 
 
 def _damaged_json(folder: Path) -> str | None:
-    """The first file that transformers reads as a JSON object and that holds none, with what is wrong; None if all are well."""
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"):
+    """The first of the tokenizer's files that holds no JSON object, with what is wrong; None if all are well.
+
+    Of the configs `check_files` has made sure before.
+    """
+    for name in ("tokenizer.json", "vocab.json"):
         if not (folder / name).is_file():
             continue
         try:

@@ -14,14 +14,14 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from bitune.base.checks import check_files, check_gguf_layers
 from bitune.base.default import EMBEDDED
 from bitune.base.dequantized import dequantized_default
 from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.failures import GGUF_FAILURES, MODEL_FAILURES, TOKENIZER_FAILURES, load_errors, move_errors
-from bitune.base.judging import check_files, check_gguf_layers
 from bitune.base.sources import Weights, resolve_base
 from bitune.errors import BaseNotFoundError, ConfigError, UnsupportedModelError
-from bitune.modeling.interface import takes_masks
+from bitune.modeling.interface import takes_masks, vocabulary_size
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 """A local folder with none of these has no tokenizer."""
@@ -150,7 +150,7 @@ def _pad_inside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
 
     Many bases have none, or -1, or a token that was added to the tokenizer alone.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = vocabulary_size(model)
 
     def is_inside(token: int | None) -> bool:
         return token is not None and 0 <= token < rows

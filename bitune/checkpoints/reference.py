@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bitune.checkpoints.folder import Adapter, Checkpoint, read_adapter, read_json
+from bitune.checkpoints.files import ADAPTER_WEIGHTS, REFERENCE_FILE, read_json
+from bitune.checkpoints.folder import Adapter, Checkpoint, read_adapter
 from bitune.errors import CheckpointError, ConfigError
 from bitune.schema.config import BaseReference, BituneConfig, MixingSettings
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, METHODS, Method
@@ -33,7 +34,7 @@ _MUST_BE_ZERO = ("skip_bidir", "think_tokens", "think_type", "n_pass")
 def read_reference(folder: str | os.PathLike) -> Checkpoint:
     """The checkpoint in one of the authors' folders; CheckpointError names what cannot be read or is not supported."""
     folder = Path(folder)
-    settings = read_json(folder / "config.json")
+    settings = read_json(folder / REFERENCE_FILE)
     method = _method(settings, folder)
     default = read_adapter(folder, beside=_COEFFICIENTS)
     adapters = {CAUSAL: default}
@@ -63,17 +64,17 @@ def _method(settings: dict, folder: Path) -> Method:
     one_pass = pass_type == 1
     if type(pass_type) is not int or not (one_pass or pass_type in _PARAMETERIZATION):
         raise CheckpointError(
-            f"{folder / 'config.json'} has pass_type {pass_type!r}; known: 1 (one bidirectional pass), 607 (mixing by abs), "
+            f"{folder / REFERENCE_FILE} has pass_type {pass_type!r}; known: 1 (one bidirectional pass), 607 (mixing by abs), "
             "801 (mixing by relu). Other values are experiments of the research code that were not published."
         )
     if type(ablation) is not int or (one_pass, ablation) not in _METHODS:
         raise CheckpointError(
-            f"{folder / 'config.json'} has ablation {ablation!r} with pass_type {pass_type}; known: 0, 1, 2 and, for 607 and 801, 420."
+            f"{folder / REFERENCE_FILE} has ablation {ablation!r} with pass_type {pass_type}; known: 0, 1, 2 and, for 607 and 801, 420."
         )
     for option in _MUST_BE_ZERO:
         if settings.get(option, 0):
             raise CheckpointError(
-                f"{folder / 'config.json'} has {option} {settings[option]!r}; only 0, as in the paper, is supported."
+                f"{folder / REFERENCE_FILE} has {option} {settings[option]!r}; only 0, as in the paper, is supported."
             )
     return METHODS[_METHODS[one_pass, ablation]]
 
@@ -82,11 +83,11 @@ def _mixing(settings: dict, folder: Path) -> MixingSettings:
     try:
         return MixingSettings(_PARAMETERIZATION[settings["pass_type"]], settings.get("s_init", 0.01))
     except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: s_init, here called theta_init: {error}") from error
+        raise CheckpointError(f"{folder / REFERENCE_FILE}: s_init, here called theta_init: {error}") from error
 
 
 def _coefficients(adapter: Adapter, folder: Path) -> tuple[Tensor, Tensor]:
-    file, keys = folder / "adapter_model.safetensors", [f"base_model.model.{_COEFFICIENTS}{kind}.weight" for kind in "kv"]
+    file, keys = folder / ADAPTER_WEIGHTS, [f"base_model.model.{_COEFFICIENTS}{kind}.weight" for kind in "kv"]
     for key in keys:
         if key not in adapter.weights:
             raise CheckpointError(f"{file} lacks {key!r}, the mixing coefficients of pass_type 607 and 801; copy it again.")

@@ -1,4 +1,4 @@
-"""Tensors of checkpoint folders, judged by the headers of their files before one of them is made. Knows no model."""
+"""Tensors of checkpoint folders, checked by the headers of their files before one of them is made. Knows no model."""
 
 from pathlib import Path
 

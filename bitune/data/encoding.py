@@ -51,7 +51,8 @@ def front_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         ConfigError: The tokenizer reads no ordinary text.
     """
     special = set(tokenizer.all_special_ids)
-    for text in (tokenizer.decode([token]) for token in range(len(tokenizer))):
+    for token in filter(lambda token: token not in special, range(len(tokenizer))):
+        text = tokenizer.decode([token])
         plain = tokenizer(text, add_special_tokens=False).input_ids
         if plain and special.isdisjoint(plain):
             whole = tokenizer(text).input_ids

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bitune.errors import DataError, disk_failure, reason
+from bitune.files import unique_keys
 
 _GZIP = b"\x1f\x8b"
 
@@ -58,7 +59,7 @@ def _rows(text: TextIO, path: Path) -> Iterator[tuple[str, object]]:
 
 def _parsed(text: str, where: str, remedy: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON that can be read ({_cause(error)}); {remedy}.") from error
 
@@ -74,11 +75,3 @@ def _cause(error: Exception) -> str:
 
 def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
-    return row

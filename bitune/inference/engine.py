@@ -13,6 +13,7 @@ import torch
 from bitune.adapters.kinds import kind_of
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
+from bitune.data.encoding import text_ids
 from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.files import parse_lines
@@ -228,7 +229,7 @@ class Engine:
         """
         request = self._request(prompt, [variant], template, what_ifs)
         ids, tokenizer = request.ids[variant], self.base.tokenizer
-        answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
+        (answer_ids,) = text_ids([answer], tokenizer)
         check_given_answer(self.base.model, self.manager.layout, [ids], answer_ids)
         with self._holding(request):
             maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)

@@ -19,7 +19,7 @@ from bitune.checkpoints.reference import read_reference
 from bitune.checkpoints.weights import check_coefficients
 from bitune.errors import CheckpointError, ConfigError
 from bitune.model.decoding import PromptCache, generate, read_prompts, score
-from bitune.model.generation_config import as_asked
+from bitune.model.generation_config import resolve_call
 from bitune.model.identity import check_base, describe, module_of, source_of
 from bitune.model.limits import check_batch
 from bitune.model.mixing import MixingCoefficients, check_initial_alpha
@@ -249,10 +249,10 @@ class BituneModel(nn.Module):
         """
         prompt_mask = _default_mask(prompt_ids, prompt_mask)
         with self.manager.eval_turn():
-            asked = as_asked(self.base, prompt_ids, prompt_mask, arguments)
-            check_batch(self.base, self.manager.layout, (prompt_ids, prompt_mask), most_tokens=asked.most_tokens)
+            call = resolve_call(self.base, prompt_ids, prompt_mask, arguments)
+            check_batch(self.base, self.manager.layout, (prompt_ids, prompt_mask), most_tokens=call.most_tokens)
             read = self._read(prompt_ids, prompt_mask)
-            return generate(read, defaults=asked.defaults, copies=asked.copies, **arguments)[0][1]
+            return generate(read, defaults=call.defaults, copies=call.copies, **arguments)[0][1]
 
     def _read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> PromptCache:
         alphas = self.mixing() if self.mixing is not None else (None, None)

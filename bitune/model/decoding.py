@@ -104,7 +104,7 @@ def generate(
     Args:
         defaults: What is taken from the base's generation_config.json besides the token ids; nothing, in a measurement.
         copies: How many rows `generate` makes of each prompt: beams, or returned sequences.
-        arguments: Those of transformers' `generate`, as `generation_config.as_asked` lets them pass.
+        arguments: Those of transformers' `generate`, as `generation_config.resolve_call` lets them pass.
 
     Returns:
         [(rows, ids), ...], one for each batch of adapters that run together; ids int64 [rows (x returned sequences), P + new],

@@ -4,12 +4,11 @@ transformers fills whatever is left unset in a call with the base's generation_c
 
 - in a comparison or a measurement (engine, evaluation, harness): the token ids that begin, end and pad a text, nothing else;
 - in `BituneModel.generate`, which answers as transformers' own `generate` does: also what chooses the next token, how far an answer
-  goes and how it is searched for, `_WISHES` below;
+  goes and how it is searched for, `_FROM_THE_BASE` below;
 - nowhere: what would read the prompt past the mixed cache, or change the form of the result.
 """
 
 import copy
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from bitune.errors import ConfigError, reason
-from bitune.modeling.interface import decoder_config
+from bitune.errors import ConfigError, reason, shown
+from bitune.modeling.interface import vocabulary_size
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 _FLAG, _WHOLE, _NUMBER, _LIST = (bool,), (int,), (int, float), (list, tuple)
-_WISHES: Mapping[str, tuple[type, ...]] = {
+_FROM_THE_BASE: Mapping[str, tuple[type, ...]] = {
     # how the next token is chosen
     "do_sample": _FLAG,
     "temperature": _NUMBER,
@@ -94,8 +93,13 @@ _FOREIGN_CODE: Mapping[str, object] = {
     "penalty_alpha": 0,
     "trust_remote_code": False,
 }
+_REFUSED = (
+    (_PAST_THE_CACHE, "Bitune answers from its own mixed cache"),
+    (_FOREIGN_CODE, "transformers fetches Python code for it, and Bitune runs none"),
+)
 _SET_BY_BITUNE = ("attention_mask", "input_ids", "inputs", "inputs_embeds", "position_ids", "token_type_ids")
-_LEFT_FOR_THE_ANSWER = ("stop_strings", "streamer", "tokenizer")  # a rehearsal must not write to a streamer
+# Not given to the call of `_resolved_config`, which writes no token: it would put the prompt into the streamer.
+_FOR_TOKENS = ("stop_strings", "streamer", "tokenizer")
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
@@ -106,7 +110,7 @@ def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
     """
     _check_tokens(model, ("eos_token_id",))
     trained = None if tokenizer is None else tokenizer.eos_token_id
-    is_token = trained is not None and trained < decoder_config(model).vocab_size  # a tokenizer may know more than its model
+    is_token = trained is not None and trained < vocabulary_size(model)  # a tokenizer may know more than its model
     return tuple(dict.fromkeys([*_as_list(model.generation_config.eos_token_id), *([trained] if is_token else [])]))
 
 
@@ -139,8 +143,8 @@ def base_defaults(model: PreTrainedModel, taken: Mapping[str, object]) -> Iterat
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a call of `BituneModel.generate` comes to.
+class ResolvedCall:
+    """The settings of a call of `BituneModel.generate`, after the base's own have filled what it leaves unset.
 
     Attributes:
         defaults: What is taken from the base's generation_config.json, besides the token ids.
@@ -153,8 +157,8 @@ class Asked:
     most_tokens: int
 
 
-def as_asked(model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: Mapping[str, object]) -> Asked:
-    """Check the arguments of `generate` against the prompts `ids`, `mask` [batch, P], before anything is read.
+def resolve_call(model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: Mapping[str, object]) -> ResolvedCall:
+    """Check the arguments of `generate` for the prompts `ids`, `mask` [batch, P], and fill in what the base chooses, before anything runs.
 
     Raises:
         ConfigError: An argument would read the prompt anew, past the mixed cache, and so answer as if nothing were mixed; or
@@ -163,49 +167,46 @@ def as_asked(model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: Mappi
     given = _given(arguments)
     _check_given(given)
     _check_tokens(model, [name for name in TOKENS if name not in given])
-    wishes = [name for name in _WISHES if name not in given and (name != "stop_strings" or "tokenizer" in given)]
+    unset = [name for name in _FROM_THE_BASE if name not in given and (name != "stop_strings" or "tokenizer" in given)]
     configured = vars(model.generation_config)
-    taken = {name: configured[name] for name in wishes if configured[name] is not None}
+    taken = {name: configured[name] for name in unset if configured[name] is not None}
     for name, value in taken.items():
-        if not isinstance(value, _WISHES[name]) or (isinstance(value, bool) and bool not in _WISHES[name]):
+        if not isinstance(value, _FROM_THE_BASE[name]) or (isinstance(value, bool) and bool not in _FROM_THE_BASE[name]):
             raise ConfigError(
-                f"The base's generation_config.json has {name} {reprlib.repr(value)}, which transformers cannot use; correct it "
+                f"The base's generation_config.json has {name} {shown(value)}, which transformers cannot use; correct it "
                 f"there, or give {name} yourself."
             )
-    config = _rehearsal(model, ids, mask, arguments, taken)
+    config = _resolved_config(model, ids, mask, arguments, taken)
     if given.get("streamer") is not None and config.num_beams > 1:
         raise ConfigError(
             f"A streamer is given and num_beams is {config.num_beams}; beams end together, so leave one of them out."
         )
-    return Asked(taken, max(config.num_beams, config.num_return_sequences), config.max_length)
+    return ResolvedCall(taken, max(config.num_beams, config.num_return_sequences), config.max_length)
 
 
 def _given(arguments: Mapping[str, object]) -> dict[str, object]:
     """What a person set, as arguments or in a generation_config."""
     config = arguments.get("generation_config")
     if config is not None and not isinstance(config, GenerationConfig):
-        raise ConfigError(f"generation_config is {reprlib.repr(config)}; it must be a transformers.GenerationConfig.")
+        raise ConfigError(f"generation_config is {shown(config)}; it must be a transformers.GenerationConfig.")
     settings = {**({} if config is None else vars(config)), **arguments}
     return {name: value for name, value in settings.items() if value is not None}
 
 
 def _check_given(given: Mapping[str, object]) -> None:
     for name, value in given.items():
-        if name in _PAST_THE_CACHE and (_PAST_THE_CACHE[name] is None or value != _PAST_THE_CACHE[name]):
-            raise ConfigError(f"{name} is {reprlib.repr(value)}; Bitune answers from its own mixed cache, so leave it out.")
-        if name in _FOREIGN_CODE and (_FOREIGN_CODE[name] is None or value != _FOREIGN_CODE[name]):
-            raise ConfigError(
-                f"{name} is {reprlib.repr(value)}; transformers fetches Python code for it, and Bitune runs none, so leave it out."
-            )
+        for unchanged, cause in _REFUSED:
+            if name in unchanged and (unchanged[name] is None or value != unchanged[name]):
+                raise ConfigError(f"{name} is {shown(value)}; {cause}, so leave it out.")
         if name in _SET_BY_BITUNE:
             raise ConfigError(f"{name} is given; Bitune sets it from prompt_ids and prompt_mask, so give these in its place.")
     if "stop_strings" in given and "tokenizer" not in given:
         raise ConfigError(
-            f"stop_strings is {reprlib.repr(given['stop_strings'])}; transformers finds them by a tokenizer, so give tokenizer too."
+            f"stop_strings is {shown(given['stop_strings'])}; transformers finds them by a tokenizer, so give tokenizer too."
         )
 
 
-def _rehearsal(
+def _resolved_config(
     model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: Mapping[str, object], taken: Mapping[str, object]
 ) -> GenerationConfig:
     """The settings that transformers' `generate` would run with, or what it says against them; no token is read."""
@@ -213,12 +214,12 @@ def _rehearsal(
     def stop_here(model, input_ids, generation_config, **_) -> GenerationConfig:
         return generation_config
 
-    kept = {name: value for name, value in arguments.items() if name not in _LEFT_FOR_THE_ANSWER}
+    kept = {name: value for name, value in arguments.items() if name not in _FOR_TOKENS}
     if (config := copy.deepcopy(arguments.get("generation_config"))) is not None:
         config.stop_strings = None
         kept["generation_config"] = config
     try:
-        with base_defaults(model, {name: value for name, value in taken.items() if name not in _LEFT_FOR_THE_ANSWER}):
+        with base_defaults(model, {name: value for name, value in taken.items() if name not in _FOR_TOKENS}):
             return model.generate(ids, attention_mask=mask, custom_generate=stop_here, **kept)
     except ValueError as error:
         raise ConfigError(
@@ -229,13 +230,13 @@ def _rehearsal(
 
 def _check_tokens(model: PreTrainedModel, names: Sequence[str]) -> None:
     """ConfigError for what the base's generation_config.json calls a token and is none."""
-    vocabulary = decoder_config(model).vocab_size
+    vocabulary = vocabulary_size(model)
     for name in names:
         value = vars(model.generation_config)[name]
         tokens = _as_list(value) if name == "eos_token_id" else [] if value is None else [value]
         if value == [] or not all(type(token) is int and 0 <= token < vocabulary for token in tokens):
             raise ConfigError(
-                f"The base's generation_config.json has {name} {reprlib.repr(value)}, which is no token: this base's are 0 to "
+                f"The base's generation_config.json has {name} {shown(value)}, which is no token: this base's are 0 to "
                 f"{vocabulary - 1}; correct it there."
             )
 

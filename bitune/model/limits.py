@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.errors import ConfigError, PromptError
-from bitune.modeling.interface import decoder_config
+from bitune.modeling.interface import vocabulary_size
 from bitune.modeling.masks import DecoderLayout
 
 
@@ -24,7 +24,7 @@ def check_ids(model: PreTrainedModel, name: str, ids: Tensor | Sequence[int]) ->
         name: What the ids are called where they were given.
         ids: int64 of any shape, or a list of ids.
     """
-    vocabulary = decoder_config(model).vocab_size
+    vocabulary = vocabulary_size(model)
     if isinstance(ids, Tensor):
         wrong = ids[(ids < 0) | (ids >= vocabulary)].tolist()
     else:

@@ -30,6 +30,11 @@ def input_device(model: PreTrainedModel) -> torch.device:
     return model.get_input_embeddings().weight.device
 
 
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Rows of the input embedding: token ids are 0 to this - 1, whatever a config or a tokenizer says."""
+    return model.get_input_embeddings().weight.shape[0]
+
+
 def takes_masks(model: PreTrainedModel) -> bool:
     """Whether the attention implementation in use takes a 4-D mask."""
     return decoder_config(model)._attn_implementation in (*IMPLEMENTATIONS, RECORDING)

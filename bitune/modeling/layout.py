@@ -1,12 +1,11 @@
 """What bitune reads from a model's config and modules, asked for once, when a base is taken: whoever needs a number later finds it here."""
 
-import reprlib
 import sys
 
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from bitune.errors import UnsupportedModelError
+from bitune.errors import UnsupportedModelError, shown
 from bitune.modeling.interface import decoder_config
 from bitune.modeling.masks import DecoderLayout
 
@@ -29,15 +28,13 @@ def read_layout(model: PreTrainedModel) -> DecoderLayout:
     windows = [layer.sliding_window if layer.is_sliding else None for layer in layers]
     # Older families have one window for all layers and no list of layer types.
     types = getattr(text, "layer_types", None) or ["all"] * len(layers)
-    embedding = model.get_input_embeddings().weight
     # Where the config does not say it, a token's vector is as wide as the layers are.
-    width = _number(model, "hidden_size") if _has(text, "hidden_size") else embedding.shape[1]
+    width = _number(model, "hidden_size") if _has(text, "hidden_size") else model.get_input_embeddings().weight.shape[1]
     return DecoderLayout(
         layers=len(layers),
         heads=_number(model, "num_attention_heads"),
         context=_context(model),
         windows=dict(zip(types, windows, strict=True)),
-        vocabulary=embedding.shape[0],
         hidden_size=width,
     )
 
@@ -95,7 +92,7 @@ def _number(model: PreTrainedModel, name: str) -> int:
     value = getattr(text, name)
     if type(value) is not int or not 1 <= value <= sys.maxsize:
         raise UnsupportedModelError(
-            f"The config of this {kind!r} base has {name} {reprlib.repr(value)}, and Bitune needs one whole number above 0; "
+            f"The config of this {kind!r} base has {name} {shown(value)}, and Bitune needs one whole number above 0; "
             "correct its config.json, or choose another base."
         )
     return value

@@ -21,7 +21,6 @@ class DecoderLayout:
         heads: Query heads a layer.
         context: The longest input in tokens, prompt and answer together.
         windows: Layer type -> sliding window in tokens, None for a type that sees everything.
-        vocabulary: Rows of the input embedding: token ids are 0 to vocabulary - 1.
         hidden_size: Width of a layer's input.
         limit: The most tokens that can be run together at all: the end of a table of positions, or the length from which on every
             further token changes all keys (`dynamic` rotary scaling), so that nothing cached stays true. None where there is no such
@@ -34,7 +33,6 @@ class DecoderLayout:
     heads: int
     context: int
     windows: Mapping[str, int | None]
-    vocabulary: int
     hidden_size: int
     limit: int | None = None
     rotary_switch: int | None = None

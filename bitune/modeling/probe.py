@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from bitune.modeling.interface import attention_implementation, cache_input, input_device, position_input
+from bitune.modeling.interface import attention_implementation, cache_input, input_device, position_input, vocabulary_size
 from bitune.modeling.masks import DecoderLayout, pass_masks
 from bitune.schema.variants import Attention
 
@@ -47,7 +47,7 @@ class Probe:
         self.tokens = max([PROMPT, *(window + 2 for window in small)])
         device = input_device(model)
         count = self.tokens + ANSWER
-        self.text = (torch.arange(count, device=device) * 7 + 3)[None] % layout.vocabulary
+        self.text = (torch.arange(count, device=device) * 7 + 3)[None] % vocabulary_size(model)
         self.ones = torch.ones(1, count, dtype=torch.long, device=device)
 
     def by_itself(self) -> tuple[list[Tensor], Tensor]:

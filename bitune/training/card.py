@@ -7,6 +7,7 @@ import json
 
 from huggingface_hub import ModelCardData
 
+from bitune.model.identity import source_of
 from bitune.schema.config import BituneConfig
 from bitune.schema.variants import name_of
 
@@ -16,7 +17,7 @@ _CARD = """---
 
 # {title}
 
-{kind} for `{base}`, made with `python -m bitune train`.
+{kind} for `{source}`, made with `python -m bitune train`.
 
 ## Data
 
@@ -57,13 +58,12 @@ def card(config: BituneConfig) -> str:
     """README.md of a checkpoint whose config holds `trainer.training_facts`."""
     base, facts = config.base, config.training
     data, method = facts["data"], name_of(config.method) or "custom"
-    source = f"{base.id}@{base.revision}" if base.revision else base.id
+    source = source_of(base)
     known = ModelCardData(base_model=base.id if "/" in base.id else None, library_name="bitune", tags=["bitune", "peft"])
     return _CARD.format(
         front=known.to_yaml(),
         title=f"{method} on {base.id}",
         kind=f"{len(config.adapters)} adapter{'s' if len(config.adapters) > 1 else ''} of the method `{method}`",
-        base=source,
         source=source,
         examples=data["examples"],
         validation=data["validation"],

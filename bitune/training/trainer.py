@@ -134,7 +134,7 @@ class BituneTrainer(Trainer):
             args=arguments,
             train_dataset=list(pairs),
             eval_dataset=list(validation) or None,
-            data_collator=Collator(_pad_id(model)),
+            data_collator=Collator(pad_id=0),
             callbacks=[_LogLastUpdate, _Progress],
         )
         self.remove_callback(PrinterCallback)
@@ -241,11 +241,6 @@ class _Progress(ProgressCallback):
         if state.is_world_process_zero and self.training_bar is not None and logs:
             shown = {key: f"{float(logs[key]):.3f}" for key in ("loss", "eval_loss", "alpha_k", "alpha_v") if key in logs}
             self.training_bar.set_postfix(shown)
-
-
-def _pad_id(model: BituneModel) -> int:
-    # Whatever stands under the mask is never read; 0 exists in every vocabulary.
-    return 0 if model.tokenizer is None or model.tokenizer.pad_token_id is None else model.tokenizer.pad_token_id
 
 
 def training_facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict:

@@ -74,7 +74,7 @@ def test_a_file_is_read_or_refused_as_datasets_does(name, tmp_path):
     [
         ('{"prompt": "a", "answer": "b", "n": ' + "9" * 5000 + "}", "4300 digits"),
         ('{"prompt": "a", "answer": "b", "n": ' + "[" * 100_000 + "]" * 100_000 + "}", "too deep"),
-        ('{"prompt": "a", "answer": "b", "answer": "c"}', "'answer' stands there twice"),
+        ('{"prompt": "a", "answer": "b", "answer": "c"}', "'answer' stands twice"),
         ('{"prompt": "a", "answer": "b",}', "JSON"),
         ('"' + "x" * 100_000 + '"', "str instead of an object"),
         ('{"prompt": ' + json.dumps("x" * 100_000) + ', "answer": 5}', "'answer' is 5"),

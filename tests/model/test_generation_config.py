@@ -10,7 +10,7 @@ from bitune import BituneError, Engine, load_base
 from bitune.data.examples import Example
 from bitune.evaluation.run import evaluate
 from bitune.model.decoding import generate, read_variants
-from bitune.model.generation_config import _WISHES, end_tokens, eval_generation_config
+from bitune.model.generation_config import _FROM_THE_BASE, end_tokens, eval_generation_config
 from tests.closeness import assert_clear, assert_close
 from tests.tiny import END, bitune_on, ids, saved_base
 
@@ -293,4 +293,4 @@ def test_a_generation_that_fails_leaves_the_bases_settings(base_with):
 
 
 def test_transformers_knows_every_setting_that_is_taken():
-    assert set(_WISHES) <= set(vars(GenerationConfig()))
+    assert set(_FROM_THE_BASE) <= set(vars(GenerationConfig()))

@@ -1,19 +1,18 @@
-"""A base's files, judged before transformers reads them: their kind and size, how deep their JSON goes, and how many layers they promise.
+"""Checks of a base's files before transformers reads them: kind and size, how deep their JSON is nested, how many layers they name.
 
-transformers follows a config wherever it leads: it makes a list of a billion layers before it looks at the weights.
+transformers builds whatever a config names: a list of a billion layers, before it looks at the weights.
 """
 
 import json
 import re
-import reprlib
 import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from bitune.base.sources import weight_files
-from bitune.errors import BaseNotFoundError, reason
-from bitune.files import JSON_BYTES, JSON_DEPTH, check_file, read_bytes, read_header, read_text
+from bitune.errors import BaseNotFoundError, reason, shown
+from bitune.files import JSON_BYTES, check_file, check_nesting, read_bytes, read_header, read_text
 
 _MIB = 1024**2
 TEMPLATE_BYTES = _MIB
@@ -73,7 +72,7 @@ def check_files(folder: Path) -> None:
         most = min(MOST_COUNTED, tensors) if _LAYERS.search(name) else MOST_COUNTED
         if _COUNTED.search(name) and not _NOT_COUNTED.search(name) and abs(value) > most:
             raise BaseNotFoundError(
-                f"{folder / 'config.json'} has {name} {reprlib.repr(value)}, and its weights are {tensors:,} tensors; download or copy both "
+                f"{folder / 'config.json'} has {name} {shown(value)}, and its weights are {tensors:,} tensors; download or copy both "
                 "again."
             )
 
@@ -92,7 +91,7 @@ def _check_kinds(file: Path, config: dict) -> None:
             wrong += [(name, rope[name]) for name in _ROPE_NUMBERS if not isinstance(rope.get(name), int | float | None)]
     if wrong:
         name, value = wrong[0]
-        raise BaseNotFoundError(f"{file} has {name} {reprlib.repr(value)}, which makes no sense; copy or download it again.")
+        raise BaseNotFoundError(f"{file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
 
 
 def check_gguf_layers(file: Path, layers: int) -> None:
@@ -101,7 +100,7 @@ def check_gguf_layers(file: Path, layers: int) -> None:
     _, _, tensors, _ = _GGUF_COUNTS.unpack(counts.ljust(_GGUF_COUNTS.size, b"\0"))
     if layers > tensors:
         raise BaseNotFoundError(
-            f"{file} promises {reprlib.repr(layers)} layers and has {tensors:,} tensors; it is damaged: download or copy it again."
+            f"{file} promises {shown(layers)} layers and has {tensors:,} tensors; it is damaged: download or copy it again."
         )
 
 
@@ -119,27 +118,14 @@ def _read_object(file: Path) -> dict:
     text = read_text(file, _LIMITS[file.name], BaseNotFoundError)
     try:
         value = json.loads(text)
+        check_nesting(value)
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__} in place of a JSON object")
-        if _is_deep(value):
-            raise ValueError(f"it is nested deeper than {JSON_DEPTH} lists and objects")
     except (ValueError, RecursionError) as error:
         raise BaseNotFoundError(
             f"The base at {file.parent} could not be loaded: {file.name} is not readable JSON ({reason(error)}); copy or download it again."
         ) from error
     return value
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(JSON_DEPTH + 1):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-    return bool(level)
 
 
 def _numbers(settings: dict) -> Iterator[tuple[str, int]]:
