@@ -64,8 +64,7 @@ def train(options: argparse.Namespace) -> None:
     mixing = MixingSettings(options.parameterization, options.theta_init)
     model = BituneModel.create(base, options.method, peft, mixing, options.template, options.initial_mixing_alpha)
     start = {"initial_mixing_alpha": options.initial_mixing_alpha} if model.mixing is not None else {}
-    parts = data.train.pairs, data.validation.pairs
-    figures = trainer.train(model, parts[0], settings, state, parts[1], resume=options.resume, about=start)
+    figures = trainer.train(model, data.train.pairs, settings, state, data.validation.pairs, resume=options.resume, about=start)
     if distributed.is_main():
         model.record_training(trainer.training_facts(model, settings, figures, data.facts()) | start)
         model.card = card(model.bitune_config)

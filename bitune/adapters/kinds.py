@@ -55,25 +55,24 @@ def new_peft_config(
     if alpha is not None and not math.isfinite(alpha):
         raise ConfigError(f"LoRA's alpha is {alpha}; it must be a number with an end.")
     linears = linear_layers(model)
-    default = set(linears) if not is_mixture_of_experts(model) else _attention_only(model)
-    taken = set() if kind == "ia3" else {name for name in linears if _is_taken_for_experts(name, model)}
-    wanted, targets = targets, sorted(set(targets or default - taken))
-    missing = [name for name in targets if name not in linears]
-    if missing:
-        raise UnknownNameError("linear layer of this base", missing[0], linears)
-    if wanted and taken & set(wanted):
+    fused = set() if kind == "ia3" else {name for name in linears if _is_taken_for_experts(name, model)}
+    default = _attention_only(model) if is_mixture_of_experts(model) else set(linears)
+    chosen = sorted(set(targets or default - fused))
+    if unknown := [name for name in chosen if name not in linears]:
+        raise UnknownNameError("linear layer of this base", unknown[0], linears)
+    if refused := fused.intersection(chosen):
         raise ConfigError(
-            f"On a {model.config.model_type} PEFT takes the target {min(taken & set(wanted))!r} for the experts, which are fused; choose among "
-            f"{', '.join(sorted(linears.keys() - taken))}."
+            f"On a {model.config.model_type} PEFT takes the target {min(refused)!r} for the experts, which are fused; choose among "
+            f"{', '.join(sorted(linears.keys() - fused))}."
         )
     shared = {
         "task_type": "CAUSAL_LM",
-        "target_modules": targets,
+        "target_modules": chosen,
         "exclude_modules": _outside_decoder(model),
         "fan_in_fan_out": any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's own kind of linear layer
     }
     if kind == "ia3":
-        return IA3Config(**shared, feedforward_modules=[t for t in targets if linears[t]])
+        return IA3Config(**shared, feedforward_modules=[name for name in chosen if linears[name]])
     return LoraConfig(
         **shared, r=rank, lora_alpha=2 * rank if alpha is None else alpha, lora_dropout=dropout, use_dora=kind == "dora"
     )

@@ -43,7 +43,7 @@ _OBJECTS = ("config.json", "generation_config.json", "special_tokens_map.json", 
 
 # Settings that transformers counts up to while it makes a config or a model, by the ends of their names in all families.
 _COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
-_NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens")  # max_window_layers of Qwen2 is a bound
+_NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens|param|steps")  # max_window_layers of Qwen2 is a bound
 MOST_COUNTED = 100_000
 _GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
 MOST_NUMBER = 2**31
@@ -57,7 +57,7 @@ _LAYERS = re.compile(r"(^|_)layers?$")
 
 def check_files(folder: Path) -> None:
     """BaseNotFoundError unless the files of a folder in transformers' layout can be given to transformers."""
-    for file, limit in _limited(folder):
+    for file, limit in _files(folder):
         check_file(file, limit, BaseNotFoundError)
     objects = {name: _read_object(folder / name) for name in _OBJECTS if (folder / name).exists()}
     template = objects.get("tokenizer_config.json", {}).get("chat_template")
@@ -78,17 +78,15 @@ def check_files(folder: Path) -> None:
 
 
 def _check_kinds(file: Path, config: dict) -> None:
-    """BaseNotFoundError for a value that transformers takes for text or for a number without a look at it."""
+    """BaseNotFoundError for a number that is too large, or a value of another type, that transformers would use unchecked."""
     most = dict.fromkeys(_ROPE_NUMBERS, _MOST_OF_TORCH)
     wrong = [(name, value) for name, value in _numbers(config) if abs(value) > most.get(name, MOST_NUMBER)]
     wrong += [(name, config[name]) for name in _TEXTS if not isinstance(config.get(name), str | None)]
-    for part in filter(lambda part: isinstance(part, dict), (config.get("rope_parameters"), config.get("rope_scaling"))):
-        for rope in (
-            part,
-            *(inner for inner in part.values() if isinstance(inner, dict)),
-        ):  # some have one for each type of layer
-            wrong += [(name, rope[name]) for name in ("rope_type", "type") if name in rope and not isinstance(rope[name], str)]
-            wrong += [(name, rope[name]) for name in _ROPE_NUMBERS if not isinstance(rope.get(name), int | float | None)]
+    ropes = [part for part in (config.get("rope_parameters"), config.get("rope_scaling")) if isinstance(part, dict)]
+    ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # some have one for each type of layer
+    for rope in ropes:
+        wrong += [(name, rope[name]) for name in ("rope_type", "type") if not isinstance(rope.get(name, ""), str)]
+        wrong += [(name, rope[name]) for name in _ROPE_NUMBERS if not isinstance(rope.get(name), int | float | None)]
     if wrong:
         name, value = wrong[0]
         raise BaseNotFoundError(f"{file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
@@ -104,7 +102,7 @@ def check_gguf_layers(file: Path, layers: int) -> None:
         )
 
 
-def _limited(folder: Path) -> Iterator[tuple[Path, int]]:
+def _files(folder: Path) -> Iterator[tuple[Path, int]]:
     """The files that are there and that transformers may read, and the most bytes of each."""
     for name, limit in _LIMITS.items():
         if (folder / name).exists() or (folder / name).is_symlink():

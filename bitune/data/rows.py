@@ -78,7 +78,7 @@ def _present(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def _only_one(row: Mapping[str, object], *columns: str) -> str:
-    """The one of these columns that the row has; where it has none, the last but one that would do, for `_text` to miss."""
+    """The one of these columns that the row has; without any, the column that the error of `_text` shall name."""
     found = [column for column in columns if column in row]
     if len(found) > 1:
         raise DataError(

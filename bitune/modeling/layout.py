@@ -59,15 +59,11 @@ def _cache_layers(model: PreTrainedModel) -> list[DynamicLayer]:
         cache = DynamicCache(config=model.config)
         odd = sorted({type(layer).__name__ for layer in cache.layers if type(layer) not in _ORDINARY_LAYERS})
     if odd:
-        raise UnsupportedModelError(_no_cache(kind, ", ".join(odd)))
+        raise UnsupportedModelError(
+            f"{kind!r} has layers without an ordinary key/value cache ({', '.join(odd)}); Bitune mixes keys and values, so every layer needs "
+            "full or sliding-window attention."
+        )
     return cache.layers
-
-
-def _no_cache(kind: str, layers: str) -> str:
-    return (
-        f"{kind!r} has layers without an ordinary key/value cache ({layers}); Bitune mixes keys and values, so every layer needs full or "
-        "sliding-window attention."
-    )
 
 
 def _context(model: PreTrainedModel) -> int:

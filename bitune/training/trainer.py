@@ -82,17 +82,17 @@ def _run(trainer: "BituneTrainer", settings: TrainingSettings, last: Path | None
     """Train on from the state `last`; the Trainer's figures."""
     if last is None:
         return trainer.train().metrics
-    if _is_done(last, settings):  # the Trainer would take one more step before it looks
+    state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    if _is_done(state, settings):  # the Trainer would take one more step before it looks
         trainer._load_from_checkpoint(str(last))
-        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+        trainer.state = state
         return {}
     return trainer.train(resume_from_checkpoint=str(last)).metrics
 
 
-def _is_done(checkpoint: Path, settings: TrainingSettings) -> bool:
-    """Whether a run had taken the last update that is asked for when it wrote this."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= settings.max_steps if settings.max_steps > 0 else state["epoch"] >= settings.num_train_epochs
+def _is_done(state: TrainerState, settings: TrainingSettings) -> bool:
+    """Whether a run in this state has taken the last update of these settings."""
+    return state.global_step >= settings.max_steps if settings.max_steps > 0 else state.epoch >= settings.num_train_epochs
 
 
 def arguments_of(settings: TrainingSettings, output: Path, on_cpu: bool) -> TrainingArguments:
