@@ -43,7 +43,8 @@ _OBJECTS = ("config.json", "generation_config.json", "special_tokens_map.json", 
 
 # Settings that transformers counts up to while it makes a config or a model, by the ends of their names in all families.
 _COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
-_NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens|param|steps")  # max_window_layers of Qwen2 is a bound
+_NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens")  # max_window_layers of Qwen2 is a bound
+_NOT_READ = re.compile(r"param|steps")  # what people note about a training: of no size, and nothing is made of it
 MOST_COUNTED = 100_000
 _GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
 MOST_NUMBER = 2**31
@@ -127,9 +128,9 @@ def _read_object(file: Path) -> dict:
 
 
 def _numbers(settings: dict) -> Iterator[tuple[str, int]]:
-    """Every whole number of a config with its name, those of its parts too."""
+    """Every whole number of a config that a model may be built by, with its name; those of its parts too."""
     for name, value in settings.items():
         if isinstance(value, dict):
             yield from _numbers(value)
-        elif type(value) is int:
+        elif type(value) is int and not _NOT_READ.search(str(name)):
             yield str(name), value

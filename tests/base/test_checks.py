@@ -132,7 +132,7 @@ def test_an_ordinary_base_of_many_settings_is_read(tmp_path):
     """What is counted is not a length in tokens, a width or a vocabulary."""
     config = GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=1, eos_token_id=2)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    edited(tmp_path, "config.json", n_ctx=HUGE, num_embeddings=HUGE, max_window_layers=12)
+    edited(tmp_path, "config.json", n_ctx=HUGE, num_embeddings=HUGE, num_parameters=7 * HUGE, max_window_layers=12)
     assert load_base(tmp_path, "cpu", "float32").model.config.n_embd == 32
     long = tiny_model()
     long.config.max_position_embeddings = HUGE
