@@ -94,8 +94,9 @@ def test_all_that_measures_runs_in_eval_mode(before, dropping):
     expected = peft_scores(peft).log_softmax(-1).gather(-1, ANSWER[..., None]).sum()
     text, tokens = text_of_peft(peft), peft_answer(peft)[0, PROMPT.shape[1] :].tolist()
     BEFORE[before](base)
-    training = base.training
     engine = engine_on(base, qa=folder)
+    BEFORE[before](base)  # loading has put it in eval mode
+    modes = [module.training for module in base.modules()]
     variants = {"qa": engine.variants["qa"]}
     maps = []
     for _ in range(2):
@@ -106,7 +107,7 @@ def test_all_that_measures_runs_in_eval_mode(before, dropping):
         maps.append(attention_maps(engine.manager, variants["qa"], PROMPT[0].tolist(), ANSWER[0].tolist(), [0, 3]))
     for name, found in maps[0].passes.items():
         assert (found == maps[1].passes[name]).all()
-    assert all(module.training == training for module in base.modules()), "as it was before"
+    assert [module.training for module in base.modules()] == modes, "as it was before"
 
 
 def test_a_model_that_does_not_learn_leaves_a_training_its_dropout(dropping):
