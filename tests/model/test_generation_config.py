@@ -171,6 +171,13 @@ def test_nothing_but_token_ids_reaches_a_measurement(base_with, name):
     assert measured(base_with(**CHANGES_MEASURES[name])) == measured(base_with())
 
 
+def test_a_pad_token_that_is_none_is_a_sentence_where_load_base_has_not_replaced_it(base_with, monkeypatch):
+    base = base_with()
+    monkeypatch.setattr(base.model.generation_config, "pad_token_id", -1)
+    with pytest.raises(BituneError, match="pad_token_id -1, which is no token: this base's are 0 to 259"):
+        model_on(base).generate(*batch())
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -178,7 +185,6 @@ def test_nothing_but_token_ids_reaches_a_measurement(base_with, name):
         ({"eos_token_id": [END, None]}, r"eos_token_id \[257, None\], which is no token"),
         ({"eos_token_id": 999}, "eos_token_id 999, which is no token: this base's are 0 to 259"),
         ({"eos_token_id": []}, r"eos_token_id \[\]"),
-        ({"pad_token_id": -1}, "pad_token_id -1, which is no token"),
         ({"temperature": "hot", "do_sample": True}, "temperature 'hot', which transformers cannot use"),
         ({"num_beams": True}, "num_beams True, which"),
         ({"top_p": -1.0, "do_sample": True}, "transformers' generate refuses these settings .*top_p"),

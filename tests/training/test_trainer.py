@@ -2,14 +2,16 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from bitune import BituneModel, ConfigError, cli
+from bitune import BituneModel, CheckpointError, ConfigError, cli
 from bitune.adapters.kinds import new_peft_config
+from bitune.checkpoints.folder import Adapter
 from bitune.data.batches import Collator, TokenPair
 from bitune.training.sampler import EpochSampler
 from bitune.training.settings import TrainingSettings
@@ -205,6 +207,17 @@ def test_the_mean_loss_is_over_updates_between_lines_of_the_log_too(tmp_path):
     every, seldom = (TrainingSettings(**FAST | {"logging_steps": steps}) for steps in (1, 4))
     exact = train(fresh(), pairs(16), every, tmp_path / "every")["train_loss"]
     assert_close(train(fresh(), pairs(16), seldom, tmp_path / "seldom")["train_loss"], exact)
+
+
+def test_a_checkpoint_with_coefficients_for_other_layers_is_not_half_loaded():
+    model = fresh()
+    before, saved = state(model), model.to_checkpoint()
+    adapters = {
+        slot: Adapter(it.config, {key: value + 1 for key, value in it.weights.items()}) for slot, it in saved.adapters.items()
+    }
+    with pytest.raises(CheckpointError, match="coefficients for 3 layers, the base has 4"):
+        model.load(replace(saved, adapters=adapters, theta=tuple(theta[:3] for theta in saved.theta)))
+    assert all(torch.equal(value, before[key]) for key, value in state(model).items())
 
 
 def test_a_rate_of_zero_freezes_the_ratios(tmp_path):
