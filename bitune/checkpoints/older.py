@@ -35,7 +35,7 @@ def check_target(folder: str | os.PathLike, files: Iterable[str] = USUAL_FILES) 
     Raises:
         CheckpointError: it holds other things and no checkpoint, or things of other people under these very names.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # itself it may be a link
     try:
         usable = not folder.exists() or (folder / CONFIG_FILE).is_file() or (folder.is_dir() and not any(folder.iterdir()))
         if not usable:
@@ -43,6 +43,7 @@ def check_target(folder: str | os.PathLike, files: Iterable[str] = USUAL_FILES) 
         older = set(older_files(folder))
         for name in sorted(older.union(files) - {CARD_FILE}):
             file = folder / name
+            _check_subfolder(file.parent)
             if os.path.lexists(file) and (name not in older or file.is_dir()):
                 raise CheckpointError(
                     f"{str(file)!r} is no part of the checkpoint that {str(folder)!r} holds, and saving would replace it; move it away, "
@@ -51,6 +52,17 @@ def check_target(folder: str | os.PathLike, files: Iterable[str] = USUAL_FILES) 
     except OSError as error:
         failure = disk_failure(error)
         raise CheckpointError(f"{str(folder)!r} cannot be written to: {failure.cause}; {failure.remedy}.") from error
+
+
+def _check_subfolder(place: Path) -> None:
+    """CheckpointError where an adapter's folder, or the checkpoint's own, is there and no folder of its own."""
+    if place.is_symlink():
+        raise CheckpointError(
+            f"{str(place)!r} is a link to {os.readlink(place)!r}, and saving would replace what lies there; put a folder in its place, or "
+            "choose another folder."
+        )
+    if place.exists() and not place.is_dir():
+        raise CheckpointError(f"{str(place)!r} is a file where a folder belongs; move it away, or choose another folder.")
 
 
 def older_files(folder: Path) -> list[str]:

@@ -213,6 +213,31 @@ def test_a_folder_under_one_of_our_names_is_not_replaced(name, folder):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("name", ["causal", "bidirectional"])
+def test_a_linked_subfolder_is_not_written_through(name, folder, tmp_path):
+    elsewhere = shutil.move(folder / name, tmp_path / "elsewhere")
+    (folder / name).symlink_to("../elsewhere", target_is_directory=True)
+    before, model = contents(elsewhere), bitune_on(tiny_base(), "lora")
+    with refused(model.base, name, "is a link to '../elsewhere'", "choose another folder"):
+        model.save_pretrained(folder)
+    assert contents(elsewhere) == before and (folder / name).is_symlink()
+
+
+def test_a_link_and_a_file_where_the_first_adapter_comes_are_no_subfolders(folder, tmp_path):
+    bitune_on(tiny_base(), "lora").save_pretrained(folder)
+    model, place = bitune_on(tiny_base()), folder / "bidirectional"
+    (tmp_path / "elsewhere").mkdir()
+    for target in ("../elsewhere", "../nowhere"):
+        place.symlink_to(target, target_is_directory=True)
+        with refused(model.base, "bidirectional", f"is a link to '{target}'"):
+            model.save_pretrained(folder)
+        place.unlink()
+    place.write_text("mine")
+    with refused(model.base, "bidirectional", "is a file where a folder belongs"):
+        model.save_pretrained(folder)
+    assert place.read_text() == "mine" and not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_an_older_config_cannot_name_files_outside_its_folder(folder, tmp_path):
     outside = shutil.copytree(folder / "causal", tmp_path / "outside")
     edit(folder / "bitune_config.json", lambda data: data["adapters"].update(causal="../outside"))
