@@ -17,11 +17,11 @@ from bitune.data.sets import load_evaluation_sets, load_training_data, select_it
 from bitune.errors import ConfigError
 from bitune.evaluation import run
 from bitune.evaluation.lines import average_lines, report_lines
-from bitune.evaluation.report import write_reports
+from bitune.evaluation.report import check_report_file, write_reports
 from bitune.inference.engine import Engine
 from bitune.model.bitune_model import BituneModel
 from bitune.model.mixing import MixingCoefficients
-from bitune.outputs import check_file, check_folder, full_path
+from bitune.outputs import check_folder, full_path
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
 from bitune.training import trainer
@@ -78,7 +78,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Print accuracy and paired differences of every variant on every set; the report is written after each."""
     output = full_path(options.output) if options.output else None
     if output and distributed.is_main():  # now, not after hours
-        check_file(output)
+        check_report_file(output)
     sets, trained_on = load_evaluation_sets(options.data, options.split), trained_prompts(options.leave_out)
     engine, reports = _engine(options), {}
     limits = {name: getattr(options, name) for name in ("max_prompt_tokens", "max_answer_tokens", "limit")}

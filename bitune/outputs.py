@@ -1,4 +1,4 @@
-"""Whether something can be written to a place, known before hours are spent on making it. Knows no format."""
+"""Whether something can be written to a place, known before hours are spent on making it; and written whole. Knows no format."""
 
 import os
 import tempfile
@@ -30,9 +30,9 @@ def check_folder(folder: Path) -> None:
             for place in reversed(missing):
                 place.mkdir()
                 made.append(place)
-            for parent in (folder, folder.parent):
-                with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as beside:
-                    (Path(beside) / "file").write_bytes(b"x")
+            for place in (folder / "file", folder):
+                with _beside(place) as part:
+                    part.write_bytes(b"x")
         finally:
             for place in reversed(made):
                 with suppress(OSError):  # another run has put something into it meanwhile
@@ -40,17 +40,31 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Make the `.part` of a file, which is renamed when it is whole, and take it away again.
+    """Write something beside a file, as `write_whole` does, and take it away again.
 
     Raises:
-        ConfigError: `file` is a folder or lies in none, or the disk refuses.
+        ConfigError: `file` is something else than a file or lies in no folder, or the disk refuses.
     """
     if file.is_dir() or not file.parent.is_dir():
         raise ConfigError(f"{str(file)!r} cannot be a file: it is a folder, or lies in none; name a file in a folder there is.")
-    with _refused(file):
-        part = file.with_name(f"{file.name}.part")
+    if file.exists() and not file.is_file():
+        raise ConfigError(f"{str(file)!r} is a pipe, a device or a socket, and a file would take its place; name a file.")
+    with _refused(file), _beside(file) as part:
         part.write_bytes(b"x")
-        part.unlink()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text file, or replace it, whole or not at all; no other file is touched."""
+    with _beside(file) as part:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """A path of the same name in a new folder beside `place`, which goes at the end with what is still in it."""
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as folder:
+        yield Path(folder) / place.name
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """python -m bitune: real commands on a tiny base in a folder; what is wrong is one sentence on stderr."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -212,6 +213,33 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_runs(work, caps
     assert "lies in none" in refused(capsys, *arguments)
 
 
+def test_a_report_replaces_reports_and_nothing_else(work, capsys, tmp_path):
+    (tmp_path / "data.jsonl").write_text((work / "open.jsonl").read_text())
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("data.jsonl")
+    evaluate = ["evaluate", "--base", work / "base", "--data", tmp_path / "data.jsonl", "--max-new-tokens", 1, "--output"]
+    before = sorted(tmp_path.iterdir())
+    for name, words in [
+        ("data.jsonl", "is no report of an evaluation, and one would replace it; name a new file"),
+        ("link", "data.jsonl' is no report"),
+        ("other.json", "is no report"),
+        ("pipe", "is a pipe, a device or a socket"),
+    ]:
+        assert words in refused(capsys, *evaluate, tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "data.jsonl").read_text() == (work / "open.jsonl").read_text()
+    report = tmp_path / "report.json"
+    report.write_text("")
+    (tmp_path / "report.json.part").write_text("mine")
+    run(capsys, *evaluate, report)
+    first = report.read_text()
+    run(capsys, *evaluate, report)
+    assert report.read_text() == first and set(json.loads(first)) == {"settings", "sets", "averages"}
+    assert (tmp_path / "report.json.part").read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == sorted([*before, report, tmp_path / "report.json.part"])
+
+
 # --- train ---------------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +406,16 @@ def test_resume_takes_no_other_runs_weights(work, capsys, tmp_path):
     assert "initial_mixing_alpha is 0.5 there and 0.2" in refused_with_output(
         capsys, *command, "--initial-mixing-alpha", 0.2, "--resume"
     )
+    # The same weights under the same name, but other epsilons and positions.
+    edited = shutil.copytree(work / "base", tmp_path / "base")
+    for changes, words in (
+        ({"rms_norm_eps": 0.1}, "base.config.rms_norm_eps is 1e-06 there and 0.1 here"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}}, "base.config.rope_parameters."),
+    ):
+        config = json.loads((work / "base" / "config.json").read_text())
+        (edited / "config.json").write_text(json.dumps(config | changes))
+        other = [edited if argument == work / "base" else argument for argument in command]
+        assert words in refused_with_output(capsys, *other, "--resume")
     assert (tmp_path / "trained" / "bitune_config.json").read_text() == first
     run(capsys, *command, "--resume")
 

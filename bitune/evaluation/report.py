@@ -10,13 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bitune.errors import ConfigError
 from bitune.evaluation.intervals import Interval, bootstrap
+from bitune.files import read_object
+from bitune.outputs import check_file, write_whole
 
 # The measures; `acc` and `acc_norm` are those of lm-evaluation-harness.
 ACC = "acc"
 ACC_NORM = "acc_norm"
 ACC_TOKEN = "acc_token"
 ANSWER = "answer"
+
+_KEYS = {"settings", "sets"}  # that every report has
+_REPORT_BYTES = 1024**3  # it holds every answer
 
 
 @dataclass(frozen=True)
@@ -130,9 +136,20 @@ def write_reports(file: str | os.PathLike, settings: Mapping[str, object], repor
 
 def write_json(file: str | os.PathLike, content: Mapping[str, object]) -> None:
     """One line of JSON, whole or not at all."""
-    part = Path(f"{os.fspath(file)}.part")
-    part.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(file)
+    write_whole(Path(file), json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def check_report_file(file: Path) -> None:
+    """ConfigError unless a report can be written to `file`: it is new, empty, or an older report."""
+    check_file(file)
+    if not file.exists() or not file.stat().st_size:
+        return
+    try:
+        is_report = read_object(file, ConfigError, _REPORT_BYTES).keys() >= _KEYS
+    except ConfigError:  # no JSON object
+        is_report = False
+    if not is_report:
+        raise ConfigError(f"{str(file)!r} is no report of an evaluation, and one would replace it; name a new file.")
 
 
 def item_id(prompt: str) -> str:
