@@ -7,22 +7,26 @@ import hashlib
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from bitune.data.batches import TokenPair
-from bitune.errors import CheckpointError, ConfigError
+from bitune.errors import CheckpointError, ConfigError, shown
 from bitune.files import read_object
 from bitune.model.bitune_model import BituneModel
 from bitune.training.settings import TrainingSettings
 
-RUN_FILE = "run.json"  # in each of the Trainer's checkpoint-N folders
+RUN_FILE = "run.json"  # in each of the Trainer's checkpoint-N folders, written when all others are there
+_FILES = "files"  # in it: SHA-256 of every other file
 _STATE = re.compile(r"checkpoint-(\d{1,18})")
 _WRITTEN_LAST = "trainer_state.json"
 _STATE_BYTES = 512 * 1024**2  # it has a line for every one of the log
-_PARTS = ("optimizer*", "scheduler.pt", "rng_state*.pth")  # without one of them the Trainer goes on as if it had not been
+_NAMES = (
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+)  # in a base's config: no forward depends on them, or `identity` has them
 # Of these a resumed run may have others: no weight depends on them.
 _FREE = ("settings.save_steps", "settings.logging_steps", "settings.eval_steps")
 _LENGTH = ("settings.max_steps", "settings.num_train_epochs")  # and of these where the rate does not depend on them
@@ -39,8 +43,15 @@ def identity(
     """What a run must have in common with the state that it goes on from, as plain JSON values."""
     config = model.bitune_config
     base = config.base
+    # The same weights under another rope factor or epsilon are another model.
+    settings_of_base = json.loads(model.base.config.to_json_string(use_diff=False))
     values = {
-        "base": {"id": base.id, "dtype": str(model.base.dtype), "weights": _digest(base.sha256, base.fingerprint)},
+        "base": {
+            "id": base.id,
+            "dtype": str(model.base.dtype),
+            "weights": _digest(base.sha256, base.fingerprint),
+            "config": {name: value for name, value in settings_of_base.items() if name not in _NAMES},
+        },
         "method": {"passes": [asdict(each) for each in config.passes], "answers_with": config.answer_adapter},
         "mixing": None if config.mixing is None else asdict(config.mixing),
         "adapters": {slot: model.manager.config(name).to_dict() for slot, name in model.names.items()},
@@ -94,19 +105,27 @@ def begin(output: Path, run: Mapping[str, object], *, resume: bool) -> Path | No
         _check_same(last, run)
         _check_whole(last)
         return last
-    if last is not None and not _has_ended(last):
-        raise ConfigError(
-            f"{str(last)!r} is the state of a run that did not end; go on with it by --resume (resume=True), or remove "
-            f"{str(output)!r} to begin anew."
-        )
+    if last is not None:
+        _check_whole(last)  # it says itself whether the run ended
+        if not _has_ended(last):
+            raise ConfigError(
+                f"{str(last)!r} is the state of a run that did not end; go on with it by --resume (resume=True), or remove "
+                f"{str(output)!r} to begin anew."
+            )
     for old in _states(output):  # of a run that ended and gave its result, or that came to no state
         shutil.rmtree(old)
     return None
 
 
-def write_identity(state: Path, run: Mapping[str, object]) -> None:
-    """Keep whose state it is."""
-    (state / RUN_FILE).write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
+def seal(state: Path, run: Mapping[str, object]) -> None:
+    """Keep whose state it is and what its files hold, when all of them are written."""
+    files = {str(file.relative_to(state)): _hash_of(file) for file in sorted(state.rglob("*")) if file.is_file()}
+    (state / RUN_FILE).write_text(json.dumps({**run, _FILES: files}, indent=1) + "\n", encoding="utf-8")
+
+
+def _hash_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _has_ended(state: Path) -> bool:
@@ -114,18 +133,27 @@ def _has_ended(state: Path) -> bool:
     return trainer_state.get("global_step", 0) >= trainer_state.get("max_steps", 1)
 
 
-def _check_same(state: Path, run: Mapping[str, object]) -> None:
-    if not (state / RUN_FILE).is_file():
+def _read_run(state: Path) -> dict[str, object]:
+    """What `seal` wrote."""
+    try:
+        return read_object(state / RUN_FILE, CheckpointError)
+    except FileNotFoundError:
         raise ConfigError(
-            f"{str(state)!r} does not say of which run it is, as it has no {RUN_FILE}; remove {str(state.parent)!r} to begin anew."
-        )
-    before, now = dict(_flat(read_object(state / RUN_FILE, CheckpointError))), dict(_flat(run))
+            f"{str(state)!r} does not say of which run it is, as it has no {RUN_FILE}, which is written last; remove it to resume from "
+            f"the state before it, or {str(state.parent)!r} to begin anew."
+        ) from None
+
+
+def _check_same(state: Path, run: Mapping[str, object]) -> None:
+    written = _read_run(state)
+    written.pop(_FILES, None)
+    before, now = dict(_flat(written)), dict(_flat(run))
     free = _FREE + (_LENGTH if now.get("settings.lr_scheduler_type") == "constant" else ())
     for name in [*now, *before]:
         if name not in free and before.get(name) != now.get(name):
             raise ConfigError(
-                f"{str(state)!r} is the state of another run: {name} is {before.get(name)!r} there and {now.get(name)!r} here; resume "
-                f"with the former, or remove {str(state.parent)!r} to begin anew."
+                f"{str(state)!r} is the state of another run: {name} is {shown(before.get(name))} there and {shown(now.get(name))} here; "
+                f"resume with the former, or remove {str(state.parent)!r} to begin anew."
             )
 
 
@@ -138,23 +166,17 @@ def _flat(values: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _check_whole(state: Path) -> None:
-    """CheckpointError unless the Trainer's files are there and as they were written. Those of torch are zip files with checksums."""
-    read_object(state / _WRITTEN_LAST, CheckpointError, _STATE_BYTES)
-    for pattern in _PARTS:
-        files = list(state.glob(pattern))
-        cause = None if files else "missing"
-        for file in files:
-            if file.is_file() and (not zipfile.is_zipfile(file) or _broken(file)):
-                cause = "damaged or cut short"
-        if cause:
-            raise CheckpointError(
-                f"{str(state / pattern)!r} is {cause}; remove {str(state)!r} to resume from the state before it, or begin anew."
-            )
-
-
-def _broken(file: Path) -> bool:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return archive.testzip() is not None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):  # what zipfile says of a header that is none
-        return True
+    """CheckpointError unless every file is as it was written: the Trainer goes on without one that is missing, or with another run's."""
+    files = _read_run(state).get(_FILES)
+    if not isinstance(files, dict):
+        raise CheckpointError(
+            f"{str(state / RUN_FILE)!r} does not say what the files beside it held; remove {str(state.parent)!r} to begin anew."
+        )
+    for name, digest in files.items():
+        file = state / name
+        if file.is_file() and _hash_of(file) == digest:
+            continue
+        cause = "not what this run wrote: damaged, edited or of another run" if file.is_file() else "missing"
+        raise CheckpointError(
+            f"{str(file)!r} is {cause}; remove {str(state)!r} to resume from the state before it, or {str(state.parent)!r} to begin anew."
+        )

@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from bitune.checkpoints.folder import read, write
 from bitune.data.batches import Collator, TokenPair
@@ -19,7 +20,7 @@ from bitune.model.bitune_model import BituneModel
 from bitune.outputs import check_folder, full_path
 from bitune.training.sampler import EpochSampler
 from bitune.training.settings import TrainingSettings
-from bitune.training.state import begin, identity, write_identity
+from bitune.training.state import begin, identity, seal
 
 MODEL_FOLDER = "model"  # of our kind, inside each of the Trainer's checkpoint-N folders
 
@@ -206,9 +207,13 @@ class BituneTrainer(Trainer):
             return
         model = self._bare_model()
         model.log = self.log_text()
-        folder = Path(output_dir or self.args.output_dir)
-        write(model.to_checkpoint(state_dict), folder / MODEL_FOLDER)
-        write_identity(folder, dict(self._run))
+        write(model.to_checkpoint(state_dict), Path(output_dir or self.args.output_dir) / MODEL_FOLDER)
+
+    def _save_checkpoint(self, model, trial):
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
+        if self.args.should_save:
+            seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", self._run)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         saved = read(Path(resume_from_checkpoint) / MODEL_FOLDER)

@@ -14,6 +14,7 @@ from bitune.training.settings import TrainingSettings
 from bitune.training.trainer import BituneTrainer, train
 from tests.tiny import tiny_base
 from tests.training.test_trainer import FAST, assert_same, pairs, state
+from tests.unharmed import edit
 
 SETTINGS = TrainingSettings(**FAST, eval_steps=2)
 HELD_OUT = pairs(4, seed=9)
@@ -135,13 +136,16 @@ def test_with_a_constant_rate_a_longer_run_goes_on_as_if_it_had_been_asked_for(t
     assert_same(whole, longer)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "run.json"])
+OF_THE_TRAINER = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+OURS = ["model/training_log.jsonl", "model/causal/adapter_model.safetensors", "run.json"]
+
+
+@pytest.mark.parametrize("name", [*OF_THE_TRAINER, *OURS])
 @pytest.mark.parametrize("how", ["half", "changed", "gone"])
 def test_a_damaged_state_is_a_sentence(name, how, left):
     file = left / "checkpoint-4" / name
     content = file.read_bytes()
-    # In torch's zip files there is padding, where a change is none.
-    middle = content.index(b"\x80\x02") + 5 if file.suffix.startswith(".pt") else len(content) // 2
+    middle = len(content) // 2
     changed = content[:middle] + bytes([content[middle] ^ 1, *b"\x00]"]) + content[middle + 3 :]
     file.write_bytes(content[:middle] if how == "half" else changed)
     if how == "gone":
@@ -151,9 +155,40 @@ def test_a_damaged_state_is_a_sentence(name, how, left):
         train(model, pairs(), SETTINGS, left, HELD_OUT, resume=True)
         assert [json.loads(line)["step"] for line in model.log.splitlines() if '"loss"' in line] == [1, 2, 3, 4, 5, 6]
         return
-    with pytest.raises((CheckpointError, ConfigError), match=name.split(".")[0].split("_")[0]) as caught:
+    with pytest.raises((CheckpointError, ConfigError), match=name) as caught:
         train(fresh(), pairs(), SETTINGS, left, HELD_OUT, resume=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [{"global_step": 99}, {"global_step": "x"}, {"global_step": None}, {"log_history": 5}, {"max_steps": None}],
+    ids=str,
+)
+def test_a_state_that_somebody_edited_is_a_sentence_and_stays(edits, left):
+    edit(left / "checkpoint-4" / "trainer_state.json", lambda values: values.update(edits))
+    before = sorted(left.rglob("*"))
+    for resume in (True, False):
+        with pytest.raises(CheckpointError, match="trainer_state.json' is not what this run wrote: .* remove"):
+            train(fresh(), pairs(), SETTINGS, left, HELD_OUT, resume=resume)
+    assert sorted(left.rglob("*")) == before
+
+
+def test_a_file_of_another_run_is_a_sentence(left, tmp_path):
+    train(fresh(), pairs(), replace(SETTINGS, learning_rate=0.02, seed=3, max_steps=4), tmp_path / "other", HELD_OUT)
+    for name in ("optimizer.pt", "rng_state.pth", "model/mixing.safetensors", "model/training_log.jsonl"):
+        own = (left / "checkpoint-4" / name).read_bytes()
+        shutil.copy(tmp_path / "other" / "checkpoint-4" / name, left / "checkpoint-4" / name)
+        with pytest.raises(CheckpointError, match=f"{name}' is not what this run wrote: .* of another run; remove"):
+            train(fresh(), pairs(), SETTINGS, left, HELD_OUT, resume=True)
+        (left / "checkpoint-4" / name).write_bytes(own)
+
+
+@pytest.mark.parametrize("files", [None, 5, []])
+def test_a_state_that_says_not_what_it_holds_is_refused(files, left):
+    edit(left / "checkpoint-4" / "run.json", lambda values: values.update(files=files))
+    with pytest.raises(CheckpointError, match="does not say what the files beside it held"):
+        train(fresh(), pairs(), SETTINGS, left, HELD_OUT, resume=True)
 
 
 def test_the_last_loss_on_held_out_records_is_logged_once(tmp_path):
