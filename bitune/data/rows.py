@@ -1,17 +1,38 @@
 """One row of a data set, in any of the shapes that people export -> a record of one schema; what can be read in two ways is refused.
 
 A record is a dict with `task` and either `question`, `choices` (list of texts), `label` (index); or `question`, `answer`; or
-`prompt`, `answer`. A column that is null is as good as none. Knows no file.
+`prompt`, `answer`. A column that is null is as good as none; one that belongs to the prompt is not left out. Knows no file.
 """
 
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 
 from bitune.errors import DataError, shown
 
 _LABELS = ("label", "answerKey", "answer")  # columns that name the right choice; the first that a row has is read
-# Columns that hold a part of the question, which would be left out of the prompt without a word.
-_PARTS_OF_A_QUESTION = ("context", "passage", "article", "paragraph", "support", "options", "image")
+# What data sets of the Hub call the columns that hold a part of the prompt, without `_` and in small letters; such a part would be left
+# out without a word. A name's plural, or one with a number at its end (image_1), counts as the name.
+# fmt: off
+_PARTS_OF_A_PROMPT = {
+    # what the question is about
+    "abstract", "article", "background", "body", "claim", "code", "content", "context", "ctx", "dialog", "dialogue", "doc",
+    "document", "evidence", "excerpt", "facts", "hypothesis", "knowledge",
+    "narrative", "paragraph", "passage", "persona", "premise", "scenario", "schema", "sentence", "situation", "story",
+    "support", "table", "text", "theory", "transcript",
+    # what else the model is told
+    "definition", "hint", "input", "inputtext", "instruction", "system", "systemmessage", "systemprompt", "tool",
+    # what was said before
+    "chathistory", "conversation", "conversationhistory", "dialoghistory", "dialoguehistory", "history", "message", "turns",
+    # what is no text
+    "audio", "chart", "diagram", "figure", "image", "imagepath", "imageurl", "picture", "video",
+    # choices that are not in `choices`
+    "a", "b", "alternative", "answera", "answerchoice", "candidate", "choice", "choicea", "ending", "opa", "option",
+    "optiona", "sol",
+    # the columns that are read, by other letters or beside the one that is
+    "prompt", "question", "questionstem",
+}
+# fmt: on
 # Well-known shapes whose prompt somebody has to choose.
 _OTHER_SHAPES = {
     "messages": "write what the model reads as 'prompt' and what it should say as 'answer'",
@@ -37,14 +58,10 @@ def normalized(row: object, task: str, first_number: int | None = None) -> dict:
     record: dict = {"task": _text(row, "task") if "task" in row else task}
     reads = _only_one(row, "prompt", "question", "question_stem")
     text = _text(row, reads)
+    _check_that_all_is_read(row, reads)
     if reads == "prompt":
         return record | {"prompt": text, "answer": _text(row, _only_one(row, "answer", "completion"))}
     record["question"] = text
-    unread = next((column for column in _PARTS_OF_A_QUESTION if row.get(column)), None)
-    if unread is not None:
-        raise DataError(
-            f"field {unread!r} may be a part of the question and is not read; write it into the question, or leave it out."
-        )
     if "choices" not in row:
         return record | {"answer": _text(row, "answer")}
     texts, names = _choices(row["choices"])
@@ -90,6 +107,26 @@ def _only_one(row: Mapping[str, object], *columns: str) -> str:
             f"field {other!r} is of another kind of data, whose prompt can be made in several ways; {_OTHER_SHAPES[other]}."
         )
     return found[0] if found else "answer" if "answer" in columns else "question"
+
+
+def _check_that_all_is_read(row: Mapping[str, object], reads: str) -> None:
+    """DataError for a column that belongs to the prompt but is not read, beside the one that is."""
+    if reads == "prompt" and row.get("choices"):
+        raise DataError(
+            "fields 'prompt' and 'choices' are both there, and a prompt is read as it stands, without choices; call it 'question' to have "
+            "them listed and scored, or leave them out and write the text of the right one as 'answer'."
+        )
+    what = "prompt" if reads == "prompt" else "question"
+    for column, value in row.items():
+        if value and column not in (reads, "choices") and _belongs_to_a_prompt(column):
+            raise DataError(
+                f"field {column!r} may be a part of the {what} and is not read; write it into the {what}, or leave it out."
+            )
+
+
+def _belongs_to_a_prompt(column: str) -> bool:
+    name = re.sub(r"[\W_]", "", column).casefold()
+    return not _PARTS_OF_A_PROMPT.isdisjoint((name, name.rstrip(string.digits), name.removesuffix("s")))
 
 
 def _text(row: Mapping[str, object], field: str) -> str:

@@ -9,13 +9,13 @@ import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 
-_MARK = "####"
+_MARK = re.compile("#{4,}")
 _NEXT_QUESTION = "Question:"  # where lm-eval's gsm8k stops an answer that runs on; prompts of ours begin so too
 _MINUS = str.maketrans("\u2212\uff0d\ufe63", "---")
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\d))?|\.\d+"
+_UNSIGNED = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\d))?|(?<!\d)\.\d+"
 _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)])[-+])?(?:[$€£](?P<minus>-)?)?"
-    rf"(?:(?:(?P<whole>\d+) +)?(?P<top>\d+)/(?P<bottom>0*[1-9]\d*)(?![\d/])|(?P<decimal>{_UNSIGNED}))"
+    rf"(?:(?:(?P<whole>\d+) +)?(?<!\d/)(?P<top>\d+)/(?P<bottom>0*[1-9]\d*)(?![\d/])|(?P<decimal>{_UNSIGNED}))"
 )
 _AROUND = r"[\s%€£.]*"
 
@@ -24,9 +24,9 @@ def same_answer(predicted: str, correct: str) -> bool:
     """Whether an open answer is right.
 
     Where the correct one is a number, or ends in `#### number` as worked solutions of GSM8K do, the numbers must be equal: of the
-    prediction the one in its first `####` line that has one, else its last. Where it ends in `####` and a text, the texts in those
-    lines must agree, else the whole texts, but for case, white space and Unicode's ways to write one character. What a prediction says
-    after a next `Question:` is not part of the answer.
+    prediction the one in its first `####` line that has one, else its last. Where it ends in `####` and a text of one line, that text
+    and the prediction's first `####` line must agree, else the whole texts, but for case, white space and Unicode's ways to write one
+    character. A line ends at a next `####` too. What a prediction says after a next `Question:` is not part of the answer.
 
     Args:
         predicted: what a model wrote.
@@ -34,13 +34,12 @@ def same_answer(predicted: str, correct: str) -> bool:
     """
     if _NEXT_QUESTION not in correct:
         predicted = predicted.partition(_NEXT_QUESTION)[0]
-    *_, final = correct.rpartition(_MARK)
+    *before, final = (part.strip() for part in _MARK.split(correct))
     expected = _only_number(final)
     if expected is not None:
         return number_of(predicted) == expected
-    if _MARK in correct:
-        _, _, predicted = predicted.partition(_MARK)
-        predicted, correct = predicted.strip().partition("\n")[0], final
+    if before and final and "\n" not in final:
+        predicted, correct = next(filter(None, _marked_lines(predicted)), ""), final
     return _plain(predicted) == _plain(correct)
 
 
@@ -50,11 +49,15 @@ def number_of(text: str) -> Fraction | None:
     Thousands may have commas, a fraction or a mixed number (`1 1/2`) is one number, `$` and `%` are left out.
     """
     text = text.translate(_MINUS)
-    if _MARK in text:
-        lines = (part.strip().partition("\n")[0] for part in text.split(_MARK)[1:])
-        return next((_value(found) for line in lines if (found := _NUMBER.search(line))), None)
+    if _MARK.search(text):
+        return next((_value(found) for line in _marked_lines(text) if (found := _NUMBER.search(line))), None)
     *_, last = [None, *_NUMBER.finditer(text)]
     return None if last is None else _value(last)
+
+
+def _marked_lines(text: str) -> list[str]:
+    """What follows each `####`, up to the end of its line or the next one."""
+    return [part.strip().partition("\n")[0].strip() for part in _MARK.split(text)[1:]]
 
 
 def _only_number(text: str) -> Fraction | None:

@@ -36,7 +36,7 @@ def evaluate(
         progress: called with the number of examples that were done since the last call.
 
     Raises:
-        DataError: no example, both kinds of them, or one that does not fit into the model's context.
+        DataError: no example, both kinds of them, or one that does not fit into the model's context or holds no token.
     """
     if have_choices(examples):
         return _score_choices(manager, variants, examples, tokenizer, batch_size, progress)

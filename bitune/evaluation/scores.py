@@ -63,7 +63,7 @@ def score(
         {variant: [question][choice]}.
 
     Raises:
-        DataError: a question does not fit into the model's context.
+        DataError: a question does not fit into the model's context, or it or a choice holds no token.
     """
     rows = list(variants.values())
     lengths, answers = [len(q.prompt_ids) for q in questions], [[len(choice) for choice in q.choices] for q in questions]
@@ -114,6 +114,11 @@ def answer(
 def _check_lengths(manager: AdapterManager, prompts: Sequence[int], answers: Sequence[Sequence[int]], *, at_once: bool) -> None:
     """DataError for an item, a prompt and its answers by their tokens, that this base cannot run. A given answer's last token is not read."""
     for number, (prompt, of_one) in enumerate(zip(prompts, answers, strict=True), 1):
+        if not prompt or (at_once and 0 in of_one):
+            empty = f"Choice {of_one.index(0) + 1}" if prompt else "The prompt"
+            raise DataError(
+                f"{empty} of item {number} of those to measure holds no token of this base's tokenizer; remove the item."
+            )
         length = prompt + max(of_one) - at_once
         if length > manager.layout.context:
             raise DataError(

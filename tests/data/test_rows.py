@@ -95,6 +95,48 @@ def test_a_line_that_cannot_be_read_is_named_in_a_short_sentence(line, part, tmp
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400 + len(str(path))
 
 
+# fmt: off
+OF_A_PROMPT = [
+    "context", "contexts", "Context", "passage", "story", "document", "dialogue", "history", "system", "system_prompt",
+    "systemPrompt", "input", "hint", "facts", "premise", "hypothesis",
+    "table", "text", "image", "images", "image_1", "Audio", "code", "instruction", "messages", "options", "Choices",
+    "option1", "A",
+]  # SQuAD, BoolQ, NarrativeQA, CoQA, OpenOrca, Alpaca, ScienceQA, StrategyQA, COPA, e-SNLI, MMMU, TRL, MMLU-Pro, C-Eval
+NOT_OF_A_PROMPT = [
+    "id", "source", "subject", "category", "explanation", "rationale", "difficulty", "url", "split", "metadata",
+    "question_concept", "fact1", "topic", "title", "level", "lecture",
+    "prompt_id", "question_type", "image_id", "context_id", "label_text",
+]  # MMLU, CommonsenseQA, QASC and others
+# fmt: on
+
+
+@pytest.mark.parametrize("column", [*OF_A_PROMPT, *NOT_OF_A_PROMPT])
+@pytest.mark.parametrize(
+    "row", [PAIR, {"question": "Who?", "answer": "b"}, ASKED | {"label": 2}], ids=["prompt", "open", "choices"]
+)
+def test_a_column_that_belongs_to_the_prompt_is_refused_and_any_other_left_out(row, column, tmp_path):
+    alone = load_records(file_of(tmp_path, row))
+    assert load_records(file_of(tmp_path, row | {column: ""})) == alone, "nothing is lost"
+    file = file_of(tmp_path, row, row | {column: "You are a pirate."})
+    if column in NOT_OF_A_PROMPT:
+        assert load_records(file) == alone * 2
+        return
+    with pytest.raises(DataError, match=f"line 2: field '{column}' may be a part of the (question|prompt) and is not read"):
+        load_records(file)
+
+
+@pytest.mark.parametrize("right", [{"answer": "C"}, {"label": 2}, {"label": 2, "answer": "blue"}])
+def test_choices_of_a_prompt_are_not_dropped(right, tmp_path):
+    """Their letter would be what an open answer is compared with."""
+    row = {"prompt": "Which?", "choices": FOUR} | right
+    with pytest.raises(DataError, match="line 2: fields 'prompt' and 'choices' are both there, .* call it 'question'") as caught:
+        load_records(file_of(tmp_path, PAIR, row))
+    assert "\n" not in str(caught.value)
+    row["question"] = row.pop("prompt")
+    assert labels(tmp_path, row) == [2], "the remedy"
+    assert load_records(file_of(tmp_path, PAIR | {"choices": None}))[0]["answer"] == "b"
+
+
 def test_a_broken_array_is_named_by_line_or_record(tmp_path):
     path = tmp_path / "some.json"
     path.write_text('\n\n[{"prompt": "a", "answer": "b"},\n {"prompt": "a" "answer": "b"}]')

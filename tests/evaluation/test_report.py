@@ -1,5 +1,6 @@
 """Accuracies, intervals and differences: against counts by hand, the binomial distribution, and a loop over resamples."""
 
+import copy
 import json
 import math
 from fractions import Fraction
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from tokenizers import normalizers
 
 from bitune.adapters.manager import AdapterManager
-from bitune.data.examples import example_of
+from bitune.data.examples import Example, example_of
 from bitune.errors import ConfigError, DataError
 from bitune.evaluation.answers import number_of, same_answer
 from bitune.evaluation.intervals import Interval, bootstrap
@@ -82,6 +84,11 @@ def test_bootstrap_of_groups_is_of_their_average():
         ("9" * 5000, Fraction(10) ** 5000 - 1),
         ("none", None),
         ("7 is not it ####", None),
+        ("01/02/2024", 2024.0),
+        ("01.02.2024", 2024.0),
+        ("version 1.2.3", 3.0),
+        ("1/2", 0.5),
+        ("-.5", -0.5),
     ],
 )
 def test_number_of(text, number):
@@ -113,6 +120,13 @@ def test_number_of(text, number):
         ("1 + 1 = 2 #### 2", "so\n#### 2", True),
         ("a  Cat", "A cat", True),
         ("a cat in 1999", "a dog in 1999", False),
+        ("x #### Paris #### London", "y #### Paris", True),
+        ("x #### London #### Paris", "y #### Paris", False),
+        ("####\n\n#### Paris", "y #### Paris", True),
+        ("##### Paris", "y ##### Paris", True),
+        ("#### Heading\nText.", "#### Heading\nText.", True),
+        ("#### Heading\nOther.", "#### Heading\nText.", False),
+        ("It was 01/02/2024.", "2024", True),
     ],
 )
 def test_same_answer(predicted, right, same):
@@ -138,6 +152,10 @@ def test_same_answer(predicted, right, same):
         ("#### 18.00", "the digits are others, the number is the same"),
         ("18.0", "the digits are others, the number is the same"),
         ("#### $18", "strict-match knows no $"),
+        ("#### 18 #### 19", None),
+        ("##### 18", None),
+        ("on 01/02/18", None),
+        ("version 1.2.18", "flexible-extract takes it all for one number"),
     ],
 )
 def test_numbers_are_judged_as_lm_evals_gsm8k_judges_them(predicted, lm_eval_differs):
@@ -202,6 +220,24 @@ def test_open_answers_are_generated_and_compared(two):
     ]
     again = evaluate(manager, {"qa": variants["qa"]}, known, base.tokenizer, max_new_tokens=3)
     assert again.accuracy("answer", "qa").mean == sum(map(bool, answers)) / 4
+
+
+def test_what_holds_no_token_is_refused_by_item(two):
+    """As by training and Engine: a tokenizer may remove what is text (T5's nmt_nfkc does U+200B)."""
+    base, variants = two
+    manager, tokenizer = AdapterManager.of(base.model), copy.deepcopy(base.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    whole = [Example("t", "Which?", " yes"), Example("t", "Which?", " yes", (" yes", " no"), 0)]
+    empty = {
+        "The prompt of item 2": [Example("t", "\u200b", " yes"), Example("t", "\u200b", " yes", (" yes", " no"), 0)],
+        "Choice 2 of item 2": [Example("t", "Which?", " yes", (" yes", "\u200b"), 0)],
+    }
+    for words, examples in empty.items():
+        for example in examples:
+            first = whole[example.choices is not None]
+            with pytest.raises(DataError, match=f"^{words} of those to measure holds no token"):
+                evaluate(manager, variants, [first, example], tokenizer, max_new_tokens=2)
+            evaluate(manager, variants, [first], tokenizer, max_new_tokens=2)
 
 
 def test_mixed_and_empty_sets_are_refused(two):
