@@ -72,7 +72,7 @@ class Link(BaseModel):
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
-    seed: Annotated[int, Field(le=MAX_LINKED_SEED)] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_LINKED_SEED)] = 0
 
 
 def from_query(query: Mapping[str, str], variants: Iterable[str]) -> CompareRequest | None:

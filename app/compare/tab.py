@@ -15,6 +15,7 @@ from app.ui.prompt_templates import template_choice
 from app.ui.shared import PromptSource, PromptTarget, WhatIfTarget
 from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
+from bitune.errors import ConfigError
 
 INTRODUCTION = Markup(
     "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: "
@@ -27,6 +28,8 @@ SAMPLING = (
 )
 FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
 NOT_HERE = "The link also names {}, not loaded here."
+NONE_HERE = "The prompt comes from the link, which names {}, not loaded here. Choose a variant, then press Run."
+BAD_SETTING = "The prompt comes from the link, its settings do not: {}"
 FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers."
 # Builds the address from the fields themselves, so it holds what stands on the page and not what ran last.
 COPY_LINK = """(...values) => {
@@ -156,13 +159,20 @@ def wire_link(page: gr.Blocks, handlers: CompareHandlers, fields: Inputs, reques
     """A page opened by a shared link has its fields filled in; running it is left to the visitor."""
 
     def load_from_url(http: gr.Request) -> Updates:
-        linked = from_query(dict(http.query_params), handlers.engine.variants)
+        query = dict(http.query_params)
+        try:
+            linked = from_query(query, handlers.engine.variants)
+        except ConfigError as error:  # what the link asks is not lost with one of its settings
+            return {fields["prompt"]: query["prompt"], **failed(BAD_SETTING.format(error))}
         if linked is None:
             return {fields["prompt"]: gr.skip()}
         values = {component: getattr(linked, name) for name, component in fields.items()}
         loaded = [name for name in linked.variants if name in handlers.engine.variants]
         unknown = [shown(name) for name in linked.variants if name not in loaded]
-        words = f"{FROM_LINK} {NOT_HERE.format(', '.join(unknown))}" if unknown else FROM_LINK
+        words = FROM_LINK
+        if unknown:
+            words = f"{FROM_LINK} {NOT_HERE}" if loaded else NONE_HERE
+        words = words.format(", ".join(unknown))
         return {**values, fields["variants"]: loaded, **request.updates(Screen(empty(words)))}
 
     def failed(words: str) -> Updates:

@@ -14,6 +14,7 @@ CAUSES = {
     **dict.fromkeys(("int_parsing", "int_type", "float_parsing", "float_type"), NUMBER),
     "int_parsing_size": "which has too many digits",
     "less_than_equal": "which is above {le}",
+    "greater_than_equal": "which is below {ge}",
     "string_type": "which is not text",
     "list_type": "which is not a list",
     "literal_error": "which is not among {expected}",

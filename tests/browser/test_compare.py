@@ -135,6 +135,7 @@ def test_names_with_commas_survive_a_link(page):
 def test_a_broken_link_is_a_sentence(browser, url, setting, words):
     for page in visit(browser, url, "desktop", "light", f"?prompt=hi&{setting}"):
         expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(page.locator("#bt-prompt textarea")).to_have_value("hi")
 
 
 def test_a_link_to_a_variant_that_is_not_here_says_so_and_runs_no_other(browser, url):

@@ -59,7 +59,7 @@ BROKEN = [
     ({"seed": "9" * 30}, "which is above 9007199254740991"),
     ({"seed": str(2**53)}, "which is above 9007199254740991"),
     ({"seed": "9" * 5000}, "which has too many digits"),
-    ({"seed": "-1"}, "seed is -1; it must be"),
+    ({"seed": "-1"}, "which is below 0"),
     ({"temperature": "nan"}, "temperature is nan; it must be"),
     ({"temperature": "inf"}, "temperature is inf; it must be"),
     ({"top_p": "0"}, "top_p is 0"),
