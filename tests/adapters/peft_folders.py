@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedModel
 from tests.greedy import greedy
 from tests.tiny import SHAPE, ids, tiny_model
 
-PROMPT, ANSWER = ids(9, 4)
+PROMPT, ANSWER = ids(9, 4, seed=11)
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
 LINEAR = ["q_proj", "v_proj", "down_proj"]
 EMBEDDINGS = ["embed_tokens", "lm_head", "q_proj"]
