@@ -8,7 +8,10 @@ import re
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from bitune.base.sources import weight_files
 from bitune.errors import BaseNotFoundError, reason, shown
@@ -44,7 +47,6 @@ _OBJECTS = ("config.json", "generation_config.json", "special_tokens_map.json", 
 # Settings that transformers counts up to while it makes a config or a model, by the ends of their names in all families.
 _COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
 _NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens")  # max_window_layers of Qwen2 is a bound
-_NOT_READ = re.compile(r"param|steps")  # what people note about a training: of no size, and nothing is made of it
 MOST_COUNTED = 100_000
 _GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
 MOST_NUMBER = 2**31
@@ -68,8 +70,9 @@ def check_files(folder: Path) -> None:
             "not what its name says: replace it."
         )
     _check_kinds(folder / "config.json", objects["config.json"])
+    _check_tokenizer_kinds(folder, objects)
     tensors = sum(len(read_header(folder / name, sys.maxsize, BaseNotFoundError).tensors) for name in weight_files(folder))
-    for name, value in _numbers(objects["config.json"]):
+    for name, value in _sizes(objects["config.json"]):
         most = min(MOST_COUNTED, tensors) if _LAYERS.search(name) else MOST_COUNTED
         if _COUNTED.search(name) and not _NOT_COUNTED.search(name) and abs(value) > most:
             raise BaseNotFoundError(
@@ -81,8 +84,10 @@ def check_files(folder: Path) -> None:
 def _check_kinds(file: Path, config: dict) -> None:
     """BaseNotFoundError for a number that is too large, or a value of another type, that transformers would use unchecked."""
     most = dict.fromkeys(_ROPE_NUMBERS, _MOST_OF_TORCH)
-    wrong = [(name, value) for name, value in _numbers(config) if abs(value) > most.get(name, MOST_NUMBER)]
+    wrong = [(name, value) for name, value in _sizes(config) if abs(value) > most.get(name, MOST_NUMBER)]
     wrong += [(name, config[name]) for name in _TEXTS if not isinstance(config.get(name), str | None)]
+    if not isinstance(config.get("quantization_config"), dict | None):
+        wrong.append(("quantization_config", config["quantization_config"]))
     ropes = [part for part in (config.get("rope_parameters"), config.get("rope_scaling")) if isinstance(part, dict)]
     ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # some have one for each type of layer
     for rope in ropes:
@@ -91,6 +96,21 @@ def _check_kinds(file: Path, config: dict) -> None:
     if wrong:
         name, value = wrong[0]
         raise BaseNotFoundError(f"{file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
+
+
+def _check_tokenizer_kinds(folder: Path, objects: dict[str, dict]) -> None:
+    """BaseNotFoundError for a value of another type in a tokenizer's files that transformers would use unchecked."""
+    kinds = {"tokenizer_class": str | None, "model_max_length": int | float | None, "chat_template": str | list | dict | None}
+    settings, file = objects.get("tokenizer_config.json", {}), "tokenizer_config.json"
+    wrong = [(file, name, settings[name]) for name, kind in kinds.items() if not isinstance(settings.get(name), kind)]
+    templates = settings.get("chat_template")
+    if isinstance(templates, list) and not all(isinstance(template, dict) for template in templates):
+        wrong.append((file, "chat_template", templates))
+    added = objects.get("added_tokens.json", {})
+    wrong += [("added_tokens.json", shown(token), value) for token, value in added.items() if type(value) is not int]
+    if wrong:
+        file, name, value = wrong[0]
+        raise BaseNotFoundError(f"{folder / file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
 
 
 def check_gguf_layers(file: Path, layers: int) -> None:
@@ -127,10 +147,37 @@ def _read_object(file: Path) -> dict:
     return value
 
 
-def _numbers(settings: dict) -> Iterator[tuple[str, int]]:
-    """Every whole number of a config that a model may be built by, with its name; those of its parts too."""
+def _sizes(config: dict) -> Iterator[tuple[str, int]]:
+    """Every whole number of a config that a model may be built by, with its name; those of its parts too.
+
+    What the config class of the family never names, such as a note about the training, is no such number.
+    """
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        yield from _numbers(config)
+    elif kind in CONFIG_MAPPING:  # of another family transformers builds nothing
+        yield from _numbers(config, CONFIG_MAPPING[kind])
+
+
+def _numbers(settings: dict, family: type[PreTrainedConfig] | None = None) -> Iterator[tuple[str, int]]:
+    """The whole numbers of a config or a part of one, all of them without a config class."""
+    named = None if family is None else _names(family)
+    parts = {} if family is None else family.sub_configs_defaults
     for name, value in settings.items():
-        if isinstance(value, dict):
+        if named is not None and name not in named:
+            continue
+        if isinstance(value, dict) and name in parts:
+            own = value.get("model_type", parts[name].model_type)
+            yield from _numbers(value, CONFIG_MAPPING[own] if isinstance(own, str) and own in CONFIG_MAPPING else None)
+        elif isinstance(value, dict):
             yield from _numbers(value)
-        elif type(value) is int and not _NOT_READ.search(str(name)):
+        elif type(value) is int:
             yield str(name), value
+
+
+def _names(family: type[PreTrainedConfig]) -> set[str]:
+    """What a config class reads: its fields, their other names, and the older names that its own code takes over into them."""
+    names = {field.name for field in fields(family)} | family.attribute_map.keys() | set(_ROPE_NUMBERS)
+    for code in (part.__post_init__.__code__ for part in family.__mro__ if "__post_init__" in vars(part)):
+        names.update(code.co_names, (text for text in code.co_consts if isinstance(text, str)))
+    return names

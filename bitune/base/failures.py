@@ -80,6 +80,17 @@ MODEL_FAILURES = (
         _NOT_LOADED + "its config.json has a pad_token_id that its vocabulary does not have; correct it there.",
         signs=("Padding_idx must be within",),
     ),
+    Known(
+        ValueError,
+        _NOT_LOADED
+        + "its config.json has a quantization_config that names no quant_method; correct it there, or download it again.",
+        signs=("has no `quant_method` attribute",),
+    ),
+    Known(
+        KeyError,
+        _NOT_LOADED + "its config.json holds no complete rotary embedding ({reason}); correct it there, or download it again.",
+        signs=("Missing required keys in `rope_parameters`",),
+    ),
     Known(KeyError, _NOT_LOADED + "its model.safetensors.index.json lacks 'metadata'" + _AGAIN, signs=("'metadata'",)),
     # transformers' own, without a number of the system, is about a file that is missing or that it cannot parse.
     Known(OSError, _NOT_LOADED + "{reason}" + _AGAIN),
@@ -98,6 +109,7 @@ TOKENIZER_FAILURES = (
     Known(ValueError, _UNREADABLE),
     Known(KeyError, _UNREADABLE),
     Known(OSError, _UNREADABLE),
+    Known(TypeError, _UNREADABLE, signs=("has to be either str or AddedToken", "extra_special_tokens must be a list")),
     # The library tokenizers has no class of its own: what its Rust code reports is a bare Exception.
     Known(Exception, _UNREADABLE),
 )
@@ -136,6 +148,11 @@ def load_errors(weights: Weights, known: Sequence[Known]) -> Iterator[None]:
                 f"The base at {path} names {error.args[0]!r} in its config.json, which transformers {transformers.__version__} does "
                 "not know; update transformers, or choose another model."
             ) from error
+        if isinstance(error, ZeroDivisionError) and weights.gguf is None and (zeros := _zeros(weights.folder)):
+            raise BaseNotFoundError(
+                _NOT_LOADED.format(path=path)
+                + f"its config.json has {' and '.join(zeros)} 0, by which no model can be divided{_AGAIN}"
+            ) from error
         for row in known:
             if row.fits(error):
                 sentence = row.sentence.format(path=path, reason=reason(error), version=transformers.__version__)
@@ -160,6 +177,12 @@ def _is_value_in_config(name: str, folder: Path) -> bool:
     """Whether config.json gives `name` as a value: transformers looks kinds of activations and of positions up by it."""
     config = folder / "config.json"
     return re.search(rf':\s*"{re.escape(name)}"', config.read_text("utf-8")) is not None
+
+
+def _zeros(folder: Path) -> list[str]:
+    """The sizes in config.json that are 0: what is no token id and no rate."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return [name for name, value in config.items() if type(value) is int and value == 0 and not name.endswith("_id")]
 
 
 def _refused_generation_config(folder: Path) -> str | None:

@@ -50,12 +50,22 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
             f"{kind!r} fills a key/value cache of {len(stored) // 2} layers and its config names {layout.layers}; Bitune mixes keys and "
             "values layer by layer, so choose a base that fills each layer once."
         )
+    if not all(bool(part.isfinite().all()) for part in (*stored, logits)):
+        raise UnsupportedModelError(
+            f"This {kind!r} base gives NaN or infinite keys, values or logits in {model.dtype} on a few tokens of text, under transformers "
+            "alone: its weights or its config.json are damaged, or the dtype is too narrow; load it in float32, or download it again."
+        )
     with _known(f"{kind!r} does not run with a 4-D attention mask and a key/value cache, so it cannot read bidirectionally"):
         whole, shorter, (batch, by_token) = probe.alone(0), probe.alone(SHORTER), probe.in_a_batch()
     as_plain = [(part[:1], own) for part, own in zip(whole.stored, stored, strict=True)]
     if not _all_close([*as_plain, (whole.answered[:1], logits[:, -1 - ANSWER :])], rounding):
         raise UnsupportedModelError(
             f"{kind!r} gives other keys or logits when its own causal mask and positions are passed in, so masks cannot be trusted."
+        )
+    if not any(bool(values.any()) for values in stored[1::2]):
+        raise UnsupportedModelError(
+            f"The values of all layers of this {kind!r} base are zeros, so that no token sees another: its weights are damaged; copy or "
+            "download them again."
         )
     if torch.equal(whole.first[0], whole.first[1]):
         raise UnsupportedModelError(f"{kind!r} ignores the attention mask it is given, so it cannot read bidirectionally.")

@@ -88,11 +88,65 @@ def test_a_config_that_promises_more_than_the_weights_hold_is_not_built(folder, 
         ("rope_parameters", {"rope_type": None}),
         ("rope_parameters", {"rope_type": "linear", "factor": 2.0, "rope_theta": "much"}),
         ("rope_parameters", {"full_attention": {"rope_type": ["default"]}}),
+        ("quantization_config", "gptq"),
     ],
 )
 def test_a_value_of_another_kind_is_named(folder, name, value):
     edited(folder, "config.json", **{name: value})
     refused(folder, r"config.json has \w+ .*, which makes no sense")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tokenizer_class", 5), ("model_max_length", "x"), ("chat_template", 5), ("chat_template", ["x"])]
+)
+def test_a_value_of_another_kind_is_named_in_a_tokenizer_too(folder, name, value):
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    edited(folder, "tokenizer_config.json", **{name: value})
+    refused(folder, rf"tokenizer_config.json has {name} .*, which makes no sense")
+
+
+def test_what_is_no_token_is_named(folder):
+    (folder / "added_tokens.json").write_text('{"<x>": "y"}')
+    refused(folder, "added_tokens.json has '<x>' 'y'")
+    (folder / "added_tokens.json").unlink()
+    for settings in ({"eos_token": 5}, {"eos_token": ["</s>"]}, {"extra_special_tokens": 5}):
+        edited(folder, "tokenizer_config.json", **{"eos_token": "</s>"} | settings)
+        refused(folder, "tokenizer files are damaged or incomplete .*(eos_token|extra_special_tokens)")
+
+
+@pytest.mark.parametrize("name", ["num_attention_heads", "num_key_value_heads"])
+def test_a_zero_that_transformers_divides_by_is_named(folder, name):
+    edited(folder, "config.json", **{name: 0})
+    refused(folder, f"config.json has {name} 0")
+
+
+def test_parts_of_a_config_that_lack_what_they_need_are_named(folder):
+    edited(folder, "config.json", quantization_config={"bits": 4})
+    refused(folder, "quantization_config that names no quant_method")
+    edited(folder, "config.json", quantization_config=None, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4})
+    refused(folder, "no complete rotary embedding .*'yarn'.*factor")
+
+
+def test_what_the_family_never_reads_may_have_any_size(folder):
+    """People write notes about a training, and tools their own settings, beside what sizes a model."""
+    notes = {"tokens_seen": 10**13, "num_documents": HUGE, "seed": 10**12, "n_layer": HUGE, "training": {"num_examples": HUGE}}
+    edited(folder, "config.json", **notes)
+    assert load_base(folder, "cpu", "float32").model.config.num_documents == HUGE
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gpt2", {"num_hidden_layers": HUGE}),  # by its other name
+        ("deepseek_v4", {"num_hash_layers": HUGE}),  # an older name, that transformers still takes over
+        ("gemma3", {"text_config": {"num_hidden_layers": HUGE}}),
+        ("llava", {"text_config": {"model_type": "llama", "num_hidden_layers": HUGE}}),
+        ("qwen3_next", {"num_experts": HUGE}),
+    ],
+)
+def test_every_name_by_which_a_family_reads_a_size_is_limited(folder, family, settings):
+    edited(folder, "config.json", model_type=family, **settings)
+    refused(folder, r"config.json has \w+ 1000000000, and its weights are \d+ tensors")
 
 
 def test_an_index_that_leaves_its_folder_is_refused(folder):

@@ -420,3 +420,17 @@ def test_adapters_that_peft_would_put_on_fused_experts_are_refused():
     model = built(CONFIGS["deepseek_v3"]())
     with refused(model, "target_parameters"):
         BituneModel.create(model, peft_config=new_peft_config(model, targets=["q_a_proj", "gate_proj", "up_proj"]))
+
+
+def test_a_base_that_gives_no_numbers_is_called_that():
+    for name, value, words in (
+        ("layers.1.mlp.up_proj", float("nan"), "gives NaN or infinite keys, values or logits in torch.float32"),
+        ("lm_head", float("inf"), "gives NaN or infinite keys, values or logits in torch.float32"),
+        ("v_proj", 0.0, "values of all layers of this 'llama' base are zeros"),
+    ):
+        model = tiny_model()
+        for parameter_name, parameter in model.named_parameters():
+            if name in parameter_name:
+                parameter.data.fill_(value)
+        with pytest.raises(UnsupportedModelError, match=words):
+            check_supported(model)
