@@ -5,6 +5,7 @@ template that does not end, or writes without end, is stopped: Jinja's sandbox l
 """
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -12,14 +13,19 @@ from functools import lru_cache
 from types import FrameType, TracebackType
 
 import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from transformers import PreTrainedTokenizerBase
 
 from bitune.errors import PromptError, reason
 
 MOST_SECONDS = 2.0  # of a processor, for what takes milliseconds
 MOST_CHARACTERS = 10_000_000  # that it writes: several of the longest contexts
+MOST_TIMES = 1_000  # that it takes a value which is not a constant
 _TEMPLATE_CHARACTERS = 1_000_000  # of itself: thirty times the longest known
 _CODE = "<template>"  # what Jinja calls the file of a template that came as text
+_HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 log = logging.getLogger(__name__)
 
@@ -63,33 +69,72 @@ def _check(tokenizer: PreTrainedTokenizerBase, remedy: str) -> None:
         raise PromptError(
             f"The chat template of this base is no text, or one of over {_TEMPLATE_CHARACTERS:,} characters; {remedy}."
         )
-    if _has_power(template):
-        raise PromptError(f"The chat template of this base computes a power (**), which may take for ever; {remedy}.")
+    if (unbounded := _unbounded(template)) is not None:
+        raise PromptError(f"The chat template of this base computes {unbounded}, which may take for ever; {remedy}.")
+
+
+class _GenerationTag(Extension):
+    """transformers' block around what an assistant says, read as what stands in it."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The nodes between the two tags."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 @lru_cache(maxsize=8)
-def _has_power(template: str) -> bool:
-    """Whether `**` stands between two values, and not before named arguments. Its time has no bound, and Python cannot interrupt it."""
+def _unbounded(template: str) -> str | None:
+    """The arithmetic of a template whose time or memory has no bound, and which Python cannot interrupt; None without any.
+
+    That is every power, and a product unless a number up to MOST_TIMES multiplies what holds no other product, or a number that is
+    computed repeats a constant text, as for an indentation.
+    """
     try:
-        tokens = [value for _, kind, value in jinja2.Environment().lex(template) if kind != "whitespace"]
-    except jinja2.TemplateSyntaxError:  # as transformers will find
-        return False
-    return any(value == "**" and before not in ("(", ",") for before, value in zip(tokens, tokens[1:], strict=False))
+        tree = jinja2.Environment(extensions=["jinja2.ext.loopcontrols", _GenerationTag]).parse(template)
+        if tree.find(nodes.Pow) is not None:
+            return "a power (**)"
+        if not all(_is_bounded(product) for product in tree.find_all(nodes.Mul)):
+            return f"a product (*) without a number up to {MOST_TIMES:,} in it"
+    except (jinja2.TemplateSyntaxError, RecursionError):  # as transformers will find
+        pass
+    return None
+
+
+def _is_bounded(product: nodes.Mul) -> bool:
+    def is_bound(side: nodes.Expr, other: nodes.Expr) -> bool:
+        if not isinstance(side, nodes.Const):
+            return False
+        if isinstance(side.value, str):
+            return not isinstance(other, nodes.Const)
+        small = isinstance(side.value, int | float) and side.value <= MOST_TIMES
+        return small and not isinstance(other, nodes.Mul) and other.find(nodes.Mul) is None
+
+    return is_bound(product.left, product.right) or is_bound(product.right, product.left)
 
 
 def _render(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBase, remedy: str, ending: dict[str, bool]) -> str:
     watch = _Watch()
     try:
         with watch:
-            return tokenizer.apply_chat_template(list(messages), tokenize=False, **ending)
+            text = tokenizer.apply_chat_template(list(messages), tokenize=False, **ending)
     except _StoppedError as error:
         raise PromptError(f"The chat template of this base {error}; {remedy}.") from error
     except Exception as error:
         # Jinja's own, what the template's code did, or a last message that it does not write; anything else is not the template's.
-        jinjas = isinstance(error, jinja2.TemplateError | RecursionError)
-        if jinjas or error is watch.raised or "continue_final_message" in str(error):
+        jinjas = isinstance(
+            error, jinja2.TemplateError | RecursionError | SyntaxError
+        )  # Python's own: too many blocks in one another
+        templates = error is watch.raised and not isinstance(error, MemoryError)
+        if jinjas or templates or "continue_final_message" in str(error):
             raise PromptError(f"The chat template of this base fails: {reason(error)}; {remedy}.") from error
         raise
+    if half := _HALF_A_PAIR.search(text):
+        raise PromptError(
+            f"The chat template of this base writes half of a surrogate pair (U+{ord(half[0]):04X}), which is not text; {remedy}."
+        )
+    return text
 
 
 class _StoppedError(BaseException):
@@ -118,17 +163,34 @@ class _Watch:
 
     def _called(self, frame: FrameType, event: str, value: object):
         self._check_time()  # also in filters that loop by themselves
-        return self._within if frame.f_code.co_filename == _CODE else None
+        if frame.f_code.co_filename == _CODE:
+            return self._within
+        if frame.f_back is not None and frame.f_back.f_code.co_filename == _CODE:
+            frame.f_trace_lines = False
+            return self._returned
+        return None
+
+    def _returned(self, frame: FrameType, event: str, value: object):
+        """From a filter, an attribute or what joins two texts back into the template, which may make it longer again and again."""
+        if event == "return":
+            self._check_length(value)
+        return self._returned
 
     def _within(self, frame: FrameType, event: str, value: object):
         self._check_time()
         if event == "exception":
             self.raised = value[1]
+        elif event == "line":
+            for variable in frame.f_locals.values():
+                self._check_length(variable)
         elif event == "return" and isinstance(value, str):  # a piece of the text, or what a macro wrote
             self._characters += len(value)
-            if self._characters > MOST_CHARACTERS:
-                raise _StoppedError(f"writes over {MOST_CHARACTERS:,} characters")
+            self._check_length(value, self._characters)
         return self._within
+
+    def _check_length(self, value: object, characters: int = 0) -> None:
+        if isinstance(value, str) and max(characters, len(value)) > MOST_CHARACTERS:
+            raise _StoppedError(f"writes over {MOST_CHARACTERS:,} characters")
 
     def _check_time(self) -> None:
         if time.thread_time() > self._end:

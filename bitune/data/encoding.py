@@ -27,10 +27,10 @@ def begun(texts: Sequence[str], plain: Sequence[list[int]], tokenizer: PreTraine
     That a text brings its own is read in its characters, as lm-eval does, and in its tokens: a BOS that takes the white space before
     it need not be the first character.
     """
-    front, bos = front_ids(tokenizer), tokenizer.bos_token
+    front, bos = front_ids(tokenizer), tokenizer.bos_token or None  # "" is none: every text begins with it
 
     def brings_its_own(text: str, ids: list[int]) -> bool:
-        return bos is not None and text.startswith(bos) or bool(head_of(ids, front, tokenizer.bos_token_id))
+        return bos is not None and text.startswith(bos) or bool(head_of(ids, front, bos and tokenizer.bos_token_id))
 
     return [ids if brings_its_own(text, ids) else front + ids for text, ids in zip(texts, plain, strict=True)]
 

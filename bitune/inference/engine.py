@@ -194,7 +194,7 @@ class Engine:
         Raises:
             PromptError, ConfigError, UnknownNameError: Before anything runs.
         """
-        settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop if isinstance(stop, str) else tuple(stop))
+        settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop)
         request = self._request(prompt, variants, template, what_ifs)
         ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
         lengths = {name: len(ids) for name, ids in request.ids.items()}

@@ -1,13 +1,14 @@
 """How to answer: settings that are checked where they are made, and random draws that all variants share."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from bitune.errors import ConfigError
+from bitune.errors import ConfigError, shown
 
 MAX_SEED = 2**63 - 1
 
@@ -20,7 +21,7 @@ class GenerationSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    stop: tuple[str, ...] = ()
+    stop: Iterable[str] = ()
 
     def __post_init__(self):
         _check_number("max_new_tokens", self.max_new_tokens, 1, math.inf, whole=True)
@@ -29,8 +30,11 @@ class GenerationSettings:
         _check_number("seed", self.seed, 0, MAX_SEED, whole=True)
         if self.top_p == 0:
             raise ConfigError("top_p is 0; it must be above 0, as it is the share of probability that is kept.")
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
-            raise ConfigError(f"stop is {self.stop!r}; it must be a list of strings that are not empty.")
+        is_list = isinstance(self.stop, Iterable) and not isinstance(self.stop, str)
+        texts = tuple(self.stop) if is_list else ()
+        if not is_list or not all(isinstance(text, str) and text for text in texts):
+            raise ConfigError(f"stop is {shown(self.stop)}; it must be a list of strings that are not empty.")
+        object.__setattr__(self, "stop", texts)  # frozen for everybody else
 
 
 def _check_number(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:

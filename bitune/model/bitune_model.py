@@ -95,7 +95,7 @@ class BituneModel(nn.Module):
         Raises:
             BituneError: A setting makes no sense, or does not fit this base; nothing is left on the base then.
         """
-        check_initial_alpha(initial_mixing_alpha)
+        check_initial_alpha(initial_mixing_alpha, (mixing or MixingSettings()).theta_init)
         base = _resolve(base)
         row = method_named(method)
         manager = AdapterManager.of(module_of(base))  # kept here, so that all below meets the same one

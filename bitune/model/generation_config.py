@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from bitune.errors import ConfigError, reason, shown
+from bitune.model.limits import check_ids
 from bitune.modeling.interface import vocabulary_size
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -176,7 +177,11 @@ def resolve_call(model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: M
                 f"The base's generation_config.json has {name} {shown(value)}, which transformers cannot use; correct it "
                 f"there, or give {name} yourself."
             )
+    _check_values({**taken, **given})
     config = _resolved_config(model, ids, mask, arguments, taken)
+    _check_tokens_of(config, model)
+    if config.encoder_repetition_penalty not in (None, 1.0):
+        check_ids(model, "With encoder_repetition_penalty, which reads padding too, prompt_ids", ids)
     if given.get("streamer") is not None and config.num_beams > 1:
         raise ConfigError(
             f"A streamer is given and num_beams is {config.num_beams}; beams end together, so leave one of them out."
@@ -204,6 +209,35 @@ def _check_given(given: Mapping[str, object]) -> None:
         raise ConfigError(
             f"stop_strings is {shown(given['stop_strings'])}; transformers finds them by a tokenizer, so give tokenizer too."
         )
+
+
+def _check_values(settings: Mapping[str, object]) -> None:
+    """ConfigError for what transformers does not check itself, and fails with in the middle of its `generate`."""
+    for name in ("num_beams", "num_return_sequences"):
+        value = settings.get(name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} is {shown(value)}; give a whole number of at least 1.")
+    decay = settings.get("exponential_decay_length_penalty", (0, 1.0))
+    if not isinstance(decay, list | tuple) or len(decay) < 2 or not all(isinstance(number, int | float) for number in decay[:2]):
+        raise ConfigError(f"exponential_decay_length_penalty is {shown(decay)}; give two numbers: first token, factor.")
+    for name, types in _FROM_THE_BASE.items():
+        if isinstance(settings.get(name), str) and str not in types:
+            raise ConfigError(
+                f"{name} is the text {shown(settings[name])}, which transformers cannot use; give it without quotes."
+            )
+
+
+def _check_tokens_of(config: GenerationConfig, model: PreTrainedModel) -> None:
+    """ConfigError for a token that the base has not, in a setting that transformers looks up by index."""
+    biased = config.sequence_bias or ()
+    sequences = {
+        "bad_words_ids": config.bad_words_ids or (),
+        "sequence_bias": biased if isinstance(biased, dict) else [sequence for sequence, _ in biased],
+        "forced_bos_token_id": [_as_list(config.forced_bos_token_id)],
+        "forced_eos_token_id": [_as_list(config.forced_eos_token_id)],
+    }
+    for name, groups in sequences.items():
+        check_ids(model, name, [token for sequence in groups for token in sequence])
 
 
 def _resolved_config(

@@ -40,9 +40,9 @@ class MixingCoefficients(nn.Module):
     @torch.no_grad()
     def start_at(self, alpha: float) -> None:
         """Set every theta so that alpha begins at `alpha`, see `check_initial_alpha`."""
-        check_initial_alpha(alpha)
+        check_initial_alpha(alpha, self.theta_init)
         for theta in (self.theta_k, self.theta_v):
-            theta.fill_(self.theta_init * alpha / (1 - alpha))
+            theta.fill_(_initial_theta(alpha, self.theta_init))
 
     def ratios(self) -> MixingRatios:
         """alpha as plain numbers."""
@@ -54,10 +54,19 @@ class MixingCoefficients(nn.Module):
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
 
-def check_initial_alpha(alpha: float) -> None:
-    """ConfigError unless training can begin at this ratio: theta is |theta_init| * alpha / (1 - alpha), and 0 would stay 0."""
+def check_initial_alpha(alpha: float, theta_init: float) -> None:
+    """ConfigError unless training can begin at this ratio, in the float32 of theta: at 0 and at 1 there is no gradient."""
     if not 0 < alpha < 1:
         raise ConfigError(f"alpha would start at {alpha}; choose a value between 0 and 1, both excluded.")
+    theta = _initial_theta(alpha, theta_init)
+    start = (theta / (theta + theta_init)).item()
+    if not 0 < start < 1:
+        raise ConfigError(f"alpha would start at {alpha}, which float32 rounds to {start:g}; choose a value further from it.")
+
+
+def _initial_theta(alpha: float, theta_init: float) -> Tensor:
+    """The theta whose alpha this is; float32, scalar."""
+    return torch.tensor(theta_init * alpha / (1 - alpha), dtype=torch.float32)
 
 
 def mix(first: Tensor, second: Tensor, alpha: Tensor) -> Tensor:

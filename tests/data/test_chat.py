@@ -34,6 +34,8 @@ def with_template(template: object):
         {"default": WRITES, "tool_use": "{{ nothing.x }}"},
         "{% for i in range(30) %}{% for j in range(100) %}{{ i }}{% endfor %}{% endfor %}",
         REFUSES + WRITES,
+        "{% macro tree(n) %}{{ '  ' * n }}{{ n }}{{ tree(n - 1) if n > 0 }}{% endmacro %}{{ tree(3) }}" + WRITES,
+        "{{ '-' * 20 }}{{ 3 * messages | length + 2.5 * 2 }}" + WRITES,
     ],
 )
 @pytest.mark.parametrize("chat", [ANY_PROMPT, [*ANY_PROMPT, {"role": "assistant", "content": "Yes, "}]])
@@ -80,7 +82,24 @@ FAILING = {
     "no text": (5, "is no text"),
     "a long one": ("x" * 1_000_001, "over 1,000,000 characters"),
     "much": ("{% for i in range(100000) %}{{ 'x' * 1000 }}{% endfor %}", "writes over 10,000,000 characters"),
-    "much at once": ("{{ 'x' * 20000000 }}", "writes over 10,000,000 characters"),
+    "much at once": (
+        "{{ ('x' * 1000) | replace('x', 'y' * (10001 | int)) | replace('y', 'zz') }}",
+        "writes over 10,000,000 characters",
+    ),
+    "a large product": ("{{ 'x' * 3000000000 }}", r"product \(\*\) without a number up to 1,000"),
+    "a product of products": ("{{ ('x' * 1000 + 'y') * 1000 }}", r"product \(\*\)"),
+    "squares": (
+        "{% set ns = namespace(x=9999999999) %}{% for i in range(60) %}{% set ns.x = ns.x*ns.x %}{% endfor %}{{ ns.x }}",
+        r"product \(\*\)",
+    ),
+    "a power where an answer is marked": ("{% generation %}{{ 9 ** 9 ** 9 }}{% endgeneration %}{% break %}", r"power \(\*\*\)"),
+    "joined": ("{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "writes over"),
+    "added": ("{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", "writes over"),
+    "added to a variable": ("{% set x = 'x' * 1000 %}" + "{% set x = x + x %}" * 30, "writes over"),
+    "centred": ("{{ messages[0]['content'] | center(20000000) | length }}", "writes over"),
+    "half a character": ("{{ '\\ud800' }}", r"writes half of a surrogate pair \(U\+D800\)"),
+    "half a character itself": ("\ud800", r"writes half of a surrogate pair \(U\+D800\)"),
+    "loops in loops": ("{% for a in [1] %}" * 21 + "{% endfor %}" * 21, "too many statically nested blocks"),
     "more than is read": ("{{ 'x' * 100000 }}", "makes a text of 100,000 characters"),
     "nothing": ("{% if false %}{% endif %}", "holds no token"),
     "none": (None, "no chat template"),
@@ -112,6 +131,11 @@ def test_a_template_without_end_is_stopped(name):
     thread.join(120)
     assert said and "does not end within 2 seconds" in said[0]
     assert time.monotonic() - start < 120
+
+
+def test_memory_that_runs_out_in_a_template_keeps_its_name():
+    with pytest.raises(MemoryError):
+        render_chat(ANY_PROMPT, with_template("{{ 'x' | center(10000000000000000) }}"), "x")
 
 
 def test_what_is_not_the_templates_keeps_its_name(monkeypatch):

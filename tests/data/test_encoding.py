@@ -88,6 +88,13 @@ def test_a_bos_that_takes_the_space_before_it_is_still_the_texts_own():
     assert prompt_ids(["  <s>on"], tokenizer)[0][:2] != [bos, bos]
 
 
+def test_an_empty_bos_is_none():
+    """Every text begins with it, and none brings it."""
+    tokenizer = around(front="<s>")
+    tokenizer.bos_token = ""
+    assert prompt_ids(TEXTS, tokenizer) == [around(front="<s>")(text).input_ids for text in TEXTS]
+
+
 def test_a_tokenizer_without_ordinary_text_is_named():
     tokenizer = around()
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?m)."), "removed")

@@ -278,6 +278,7 @@ def test_prompts_that_cannot_be_read(engine, prompt, words):
         ({"seed": True}, "seed"),
         ({"stop": [""]}, "stop"),
         ({"stop": "end"}, "stop"),
+        ({"stop": None}, "stop is None; it must be a list"),
     ],
 )
 def test_settings_that_make_no_sense(engine, settings, words):

@@ -189,6 +189,13 @@ def test_a_pad_token_that_is_none_is_a_sentence_where_load_base_has_not_replaced
         ({"num_beams": True}, "num_beams True, which"),
         ({"top_p": -1.0, "do_sample": True}, "transformers' generate refuses these settings .*top_p"),
         ({"max_length": 4}, "transformers' generate refuses these settings .*max_length"),
+        ({"num_beams": 0}, "num_beams is 0; give a whole number of at least 1"),
+        ({"num_beams": 3, "num_return_sequences": 0}, "num_return_sequences is 0; give"),
+        ({"exponential_decay_length_penalty": [1]}, r"exponential_decay_length_penalty is \[1\]; give two numbers"),
+        ({"bad_words_ids": [[5, 99999]]}, "bad_words_ids holds 99999, which is no token of this base: it has 0 to 259"),
+        ({"sequence_bias": [[[99999], 2.0]]}, "sequence_bias holds 99999, which is no token"),
+        ({"forced_eos_token_id": 99999}, "forced_eos_token_id holds 99999, which is no token"),
+        ({"forced_bos_token_id": -1}, "forced_bos_token_id holds -1, which is no token"),
     ],
 )
 def test_a_base_whose_settings_make_no_sense_is_a_sentence(base_with, values, words):
@@ -202,6 +209,8 @@ def test_a_base_whose_settings_make_no_sense_is_a_sentence(base_with, values, wo
         with pytest.raises(BituneError, match=words):
             Engine(base).stream("What?", ["base"])
     given = {"eos_token_id": END, "pad_token_id": 258, "temperature": 1.0, "num_beams": 1, "top_p": 1.0, "max_new_tokens": NEW}
+    given |= {"num_return_sequences": 1, "exponential_decay_length_penalty": (1, 1.0), "bad_words_ids": [[5]]}
+    given |= {"sequence_bias": {(5,): 2.0}, "forced_eos_token_id": END, "forced_bos_token_id": 5}
     assert model.generate(*batch(), **given).shape == (2, 9 + NEW)
 
 
@@ -277,6 +286,12 @@ def test_a_streamer_and_stop_strings_work_as_in_transformers(base_with, capsys):
         ({"max_new_token": 3}, "refuses these settings .*max_new_token"),
         ({"temperature": -1.0, "do_sample": True}, "refuses these settings .*temperature"),
         ({"num_beams": 2, "streamer": object()}, "A streamer is given and num_beams is 2"),
+        ({"num_beams": 0}, "num_beams is 0; give a whole number of at least 1"),
+        ({"num_beams": "3"}, "num_beams is '3'; give a whole number"),
+        ({"max_new_tokens": "3"}, "max_new_tokens is the text '3', which transformers cannot use"),
+        ({"bad_words_ids": [[99999]]}, "bad_words_ids holds 99999, which is no token"),
+        ({"sequence_bias": {(99999,): 2.0}}, "sequence_bias holds 99999, which is no token"),
+        ({"forced_eos_token_id": [9, 99999]}, "forced_eos_token_id holds 99999, which is no token"),
     ],
 )
 def test_what_a_person_cannot_ask_for_is_refused_before_anything_runs(base_with, arguments, words, monkeypatch):
@@ -284,6 +299,19 @@ def test_what_a_person_cannot_ask_for_is_refused_before_anything_runs(base_with,
     monkeypatch.setattr(model.base.model, "forward", lambda *a, **k: pytest.fail("the model was run"))
     with pytest.raises(BituneError, match=f"(?s){words}"):
         model.generate(*batch(), **arguments)
+
+
+@pytest.mark.parametrize("padding", [99999, -100])
+def test_padding_that_is_no_token_counts_only_where_it_is_read(base_with, padding):
+    model, (prompts, mask) = model_on(base_with()), batch()
+    other = prompts.masked_fill(mask == 0, padding)
+    for how in ({}, {"encoder_repetition_penalty": 1.0}):
+        answers = [model.generate(ids, mask, max_new_tokens=NEW, **how)[:, 9:] for ids in (prompts, other)]
+        assert torch.equal(*answers)
+    with pytest.raises(
+        BituneError, match=f"encoder_repetition_penalty, which reads padding too, prompt_ids holds {padding}, which"
+    ):
+        model.generate(other, mask, max_new_tokens=NEW, encoder_repetition_penalty=1.5)
 
 
 def test_a_generation_that_fails_leaves_the_bases_settings(base_with):

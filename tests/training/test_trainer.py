@@ -240,7 +240,7 @@ def test_alpha_starts_where_it_is_told():
     for alpha in (0.1, 0.5, 0.9):
         keys, values = BituneModel.create(tiny_base(), initial_mixing_alpha=alpha).mixing_ratios()
         assert_close(torch.cat([keys, values]), torch.full((8,), alpha))
-    for alpha in (0.0, 1.0, -1.0):
+    for alpha in (0.0, 1.0, -1.0, 1e-46, 0.9999999999999999):
         with pytest.raises(ConfigError, match=f"start at {alpha}"):
             BituneModel.create(tiny_base(), initial_mixing_alpha=alpha)
 
