@@ -19,7 +19,7 @@ from bitune.schema.variants import METHODS
 from bitune.training.settings import LR_SCHEDULER_TYPES, TrainingSettings
 
 EVALUATE = (
-    "Accuracy of the base and checkpoints, each with its 95 %% bootstrap interval and paired differences. Of choices: acc, by "
+    "Accuracy of the base and checkpoints, each with its 95 % bootstrap interval and paired differences. Of choices: acc, by "
     "log-likelihood; acc_norm, per character, as lm-eval has it; acc_token, per token. Of open answers: answer, by greedy "
     "generation. Under `accelerate launch -m bitune evaluate` on several devices."
 )
@@ -70,7 +70,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    escaped = text.replace("%", "%%")  # argparse fills in the help of a command, and leaves its description as it is
+    return commands.add_parser(name, help=escaped, description=text, formatter_class=_Help)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """With the defaults of those flags that have one."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, []) or action.required else super()._get_help_string(action)
 
 
 def _number(kind: type, minimum: float) -> Callable[[str], float]:
@@ -102,13 +110,20 @@ def _add_base(command: argparse.ArgumentParser) -> None:
 def _add_generate(commands) -> None:
     command = _command(commands, "generate", "Answer a prompt with the base and checkpoints, from one batch.")
     _add_base(command)
-    command.add_argument("prompt")
+    command.add_argument("prompt", help="what to answer")
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
-    command.add_argument("--template", choices=("own", "chat", "none"), default="own")
-    command.add_argument("--max-new-tokens", type=int, default=128)
-    command.add_argument("--temperature", type=float, default=0.0)
-    command.add_argument("--top-p", type=float, default=1.0)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--template",
+        choices=("own", "chat", "none"),
+        default="own",
+        help="of the prompt: each checkpoint's own, the base's chat template, or none",
+    )
+    command.add_argument("--max-new-tokens", type=int, default=128, help="of an answer")
+    command.add_argument("--temperature", type=float, default=0.0, help="of the drawing; 0 takes the most likely token")
+    command.add_argument(
+        "--top-p", type=float, default=1.0, help="draw among the likeliest tokens that have this probability together"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the drawing")
 
 
 def _add_train(commands) -> None:
@@ -188,7 +203,7 @@ def _add_evaluate(commands) -> None:
         default=[],
         help="data that was trained on: its prompts are not scored; may be given again",
     )
-    command.add_argument("--batch-size", type=_number(int, 1), default=8)
+    command.add_argument("--batch-size", type=_number(int, 1), default=8, help="questions at a time")
     command.add_argument("--max-new-tokens", type=_number(int, 1), default=128, help="of an open answer")
     command.add_argument("--output", help="JSON file for every item's prediction, the accuracies and their differences")
 

@@ -1,12 +1,13 @@
 """The flags of python -m bitune: help at once, wrong usage explained, old flags answered with their new names."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bitune.cli import main
+from bitune.cli import main, parser
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["generate", "train", "evaluate", "convert", "inspect"]
@@ -18,9 +19,17 @@ def test_every_command_explains_itself(command, capsys):
         main([command, "--help"])
     out = capsys.readouterr().out
     assert stopped.value.code == 0 and out.startswith(f"usage: python -m bitune {command}")
+    assert "%%" not in out and "(default: None)" not in out and "(default: [])" not in out
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0 and f"\n    {command}" in capsys.readouterr().out
+
+
+def test_every_flag_says_what_it_is():
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert set(commands.choices) == set(COMMANDS)
+    for name, command in commands.choices.items():
+        assert not [action.dest for action in command._actions if not action.help], name
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,11 @@ def test_train_says_what_is_wrong_before_it_trains(work, capsys, tmp_path):
         (train(work, new, "--seed", 10**30), "seed is 1000000000000000000000000000000"),
         (train(work, new, "--dropout", 1.5), "dropout is 1.5"),
         (train(work, new, "--lora-alpha", "nan"), "alpha is nan"),
+        (
+            train(work, new, "--peft", "ia3", "--dropout", 0.1),
+            "IA3 does not use the dropout 0.1; leave it out, or choose lora or dora",
+        ),
+        (train(work, new, "--peft", "ia3", "--lora-alpha", 4), "IA3 does not use the LoRA alpha 4.0"),
         (train(work, new, "--validation", "inf"), "validation part of inf"),
         (train(work, new, "--validation", 2.5), "validation part of 2.5"),
         (train(work, new, "--data", work / "nothing.jsonl"), "There is no file"),

@@ -54,6 +54,9 @@ def new_peft_config(
         raise ConfigError(f"The dropout is {dropout}; it must be a share from 0 to below 1.")
     if alpha is not None and not math.isfinite(alpha):
         raise ConfigError(f"LoRA's alpha is {alpha}; it must be a number with an end.")
+    if kind == "ia3" and (dropout or alpha is not None):
+        given = f"dropout {dropout}" if dropout else f"LoRA alpha {alpha}"
+        raise ConfigError(f"IA3 does not use the {given}; leave it out, or choose lora or dora.")
     linears = linear_layers(model)
     fused = set() if kind == "ia3" else {name for name in linears if _is_taken_for_experts(name, model)}
     default = _attention_only(model) if is_mixture_of_experts(model) else set(linears)

@@ -28,7 +28,9 @@ class TrainingSettings:
     per_device_train_batch_size: int = _setting(8, "examples that one process puts through at a time", above_zero=True)
     gradient_accumulation_steps: int = _setting(1, "batches of each process that make one update", above_zero=True)
     learning_rate: float = _setting(1e-3, "of the adapters, at the end of the warm-up", above_zero=True)
-    mixing_learning_rate: float | None = _setting(None, "of the mixing coefficients theta; None: as --learning-rate", minimum=0)
+    mixing_learning_rate: float | None = _setting(
+        None, "of the mixing coefficients theta; that of --learning-rate if not given", minimum=0
+    )
     warmup_ratio: float = _setting(0.1, "share of all updates over which the rate rises")
     lr_scheduler_type: str = _setting("linear", "course of the rate after the warm-up")
     weight_decay: float = _setting(0.0, "of the adapters", minimum=0)
@@ -37,7 +39,9 @@ class TrainingSettings:
     seed: int = _setting(0, "of the first weights, the order of the data and dropout")
     logging_steps: int = _setting(10, "updates between lines of the log", above_zero=True)
     save_steps: int = _setting(100, "updates between states to resume from", above_zero=True)
-    eval_steps: int | None = _setting(None, "updates between losses on the held-out records; None: at the end only", minimum=1)
+    eval_steps: int | None = _setting(
+        None, "updates between losses on the held-out records; at the end only if not given", minimum=1
+    )
 
     def __post_init__(self):
         for setting in fields(self):
