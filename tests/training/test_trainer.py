@@ -318,7 +318,9 @@ def test_two_processes_evaluate_as_one(folder, tmp_path, capsys):
         report = tmp_path / f"{processes}.json"
         files = ["--base", folder / "base", "--data", tmp_path / "choices.jsonl", "--data", folder / "data.jsonl"]
         options = ["--device", "cpu", "--batch-size", 2, "--max-new-tokens", 3, "--output", report]
-        assert commanded(folder, ["evaluate", *files, *options], processes, capsys).count("choices.jsonl  ") == 2
+        assert (
+            commanded(folder, ["evaluate", *files, *options], processes, capsys).count("choices.jsonl  ") == 3
+        )  # a line for each measure
         reports.append(json.loads(report.read_text()))
     assert reports[0] == reports[1]
     assert len(reports[0]["sets"][str(tmp_path / "choices.jsonl")]["items"]) == 11
