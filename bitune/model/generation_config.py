@@ -177,11 +177,13 @@ def resolve_call(model: PreTrainedModel, ids: Tensor, mask: Tensor, arguments: M
                 f"The base's generation_config.json has {name} {shown(value)}, which transformers cannot use; correct it "
                 f"there, or give {name} yourself."
             )
-    _check_values({**taken, **given})
+    settings = {**taken, **given}
+    _check_values(settings)
+    for name, neutral in (("encoder_repetition_penalty", 1), ("encoder_no_repeat_ngram_size", 0)):
+        if settings.get(name, neutral) != neutral:
+            check_ids(model, f"With {name}, which reads padding too, prompt_ids", ids)
     config = _resolved_config(model, ids, mask, arguments, taken)
     _check_tokens_of(config, model)
-    if config.encoder_repetition_penalty not in (None, 1.0):
-        check_ids(model, "With encoder_repetition_penalty, which reads padding too, prompt_ids", ids)
     if given.get("streamer") is not None and config.num_beams > 1:
         raise ConfigError(
             f"A streamer is given and num_beams is {config.num_beams}; beams end together, so leave one of them out."
