@@ -75,6 +75,15 @@ MODEL_FAILURES = (
         _NOT_LOADED + "its weights have other shapes than its config.json says" + _AGAIN,
         signs=("ignore_mismatched_sizes",),
     ),
+    # What older families say of sizes that do not go together, and torch of one below 0, while the model is made.
+    Known(
+        ValueError, _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN, signs=("divisible by",)
+    ),
+    Known(
+        RuntimeError,
+        _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN,
+        signs=("negative dimension",),
+    ),
     Known(
         AssertionError,  # torch's, when it makes the embedding
         _NOT_LOADED + "its config.json has a pad_token_id that its vocabulary does not have; correct it there.",

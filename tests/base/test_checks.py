@@ -120,6 +120,13 @@ def test_a_zero_that_transformers_divides_by_is_named(folder, name):
     refused(folder, f"config.json has {name} 0")
 
 
+@pytest.mark.parametrize(("name", "value"), [("n_head", 5), ("n_inner", -3)])
+def test_sizes_that_do_not_go_together_are_said(tmp_path, name, value):
+    AutoModelForCausalLM.from_config(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4)).save_pretrained(tmp_path)
+    edited(tmp_path, "config.json", **{name: value})
+    refused(tmp_path, f"config.json holds a value that makes no sense .*{value}")
+
+
 def test_parts_of_a_config_that_lack_what_they_need_are_named(folder):
     edited(folder, "config.json", quantization_config={"bits": 4})
     refused(folder, "quantization_config that names no quant_method")
