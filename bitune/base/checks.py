@@ -53,6 +53,7 @@ MOST_NUMBER = 2**31
 """No width, count, length or token id of a model is larger."""
 _MOST_OF_TORCH = 2**63 - 1
 """The largest integer of torch; the base of a rotary embedding (rope_theta) passes MOST_NUMBER where a context was extended."""
+_OBJECTS_IN_CONFIG = ("quantization_config", "id2label", "label2id")
 _TEXTS = ("model_type", "dtype", "torch_dtype")
 _ROPE_NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor")
 _LAYERS = re.compile(r"(^|_)layers?$")
@@ -86,8 +87,7 @@ def _check_kinds(file: Path, config: dict) -> None:
     most = dict.fromkeys(_ROPE_NUMBERS, _MOST_OF_TORCH)
     wrong = [(name, value) for name, value in _sizes(config) if abs(value) > most.get(name, MOST_NUMBER)]
     wrong += [(name, config[name]) for name in _TEXTS if not isinstance(config.get(name), str | None)]
-    if not isinstance(config.get("quantization_config"), dict | None):
-        wrong.append(("quantization_config", config["quantization_config"]))
+    wrong += [(name, config[name]) for name in _OBJECTS_IN_CONFIG if not isinstance(config.get(name), dict | None)]
     ropes = [part for part in (config.get("rope_parameters"), config.get("rope_scaling")) if isinstance(part, dict)]
     ropes += [part for rope in ropes for part in rope.values() if isinstance(part, dict)]  # some have one for each type of layer
     for rope in ropes:

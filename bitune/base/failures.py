@@ -49,6 +49,7 @@ class Known:
 
 _NOT_LOADED = "The base at {path} could not be loaded: "
 _AGAIN = "; copy or download it again."
+_NO_SENSE = _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN
 
 _MISSING_PACKAGE = Known(ImportError, "The base at {path} needs a package that is not installed: {reason}; install it.")
 
@@ -69,21 +70,16 @@ MODEL_FAILURES = (
     _MISSING_PACKAGE,
     _FOREIGN,
     Known(SafetensorError, _NOT_LOADED + "its weights are damaged or cut short ({reason})" + _AGAIN),
-    Known(StrictDataclassError, _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN),
+    Known(StrictDataclassError, _NO_SENSE),
     Known(
         RuntimeError,
         _NOT_LOADED + "its weights have other shapes than its config.json says" + _AGAIN,
         signs=("ignore_mismatched_sizes",),
     ),
-    # What older families say of sizes that do not go together, and torch of one below 0, while the model is made.
-    Known(
-        ValueError, _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN, signs=("divisible by",)
-    ),
-    Known(
-        RuntimeError,
-        _NOT_LOADED + "its config.json holds a value that makes no sense ({reason})" + _AGAIN,
-        signs=("negative dimension",),
-    ),
+    # What older families say of sizes that do not go together, torch of one below 0 and of a dtype that it has not, Python of a label.
+    Known(ValueError, _NO_SENSE, signs=("divisible by", "invalid literal for int()")),
+    Known(RuntimeError, _NO_SENSE, signs=("negative dimension",)),
+    Known(AttributeError, _NO_SENSE, signs=("module 'torch' has no attribute",)),
     Known(
         AssertionError,  # torch's, when it makes the embedding
         _NOT_LOADED + "its config.json has a pad_token_id that its vocabulary does not have; correct it there.",

@@ -89,6 +89,7 @@ def test_a_config_that_promises_more_than_the_weights_hold_is_not_built(folder, 
         ("rope_parameters", {"rope_type": "linear", "factor": 2.0, "rope_theta": "much"}),
         ("rope_parameters", {"full_attention": {"rope_type": ["default"]}}),
         ("quantization_config", "gptq"),
+        ("id2label", ["a", "b"]),
     ],
 )
 def test_a_value_of_another_kind_is_named(folder, name, value):
@@ -125,6 +126,12 @@ def test_sizes_that_do_not_go_together_are_said(tmp_path, name, value):
     AutoModelForCausalLM.from_config(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4)).save_pretrained(tmp_path)
     edited(tmp_path, "config.json", **{name: value})
     refused(tmp_path, f"config.json holds a value that makes no sense .*{value}")
+
+
+def test_a_dtype_or_a_label_that_is_none_is_said(folder):
+    for settings in ({"dtype": "float99"}, {"dtype": None, "id2label": {"first": "a"}}):
+        edited(folder, "config.json", **settings)
+        refused(folder, "config.json holds a value that makes no sense .*(float99|first)")
 
 
 def test_parts_of_a_config_that_lack_what_they_need_are_named(folder):
