@@ -63,6 +63,15 @@ def probe_lengths(model: PreTrainedModel, layout: DecoderLayout) -> Lengths:
     return Lengths(lower, None)
 
 
+def turns_by_length(model: PreTrainedModel, layout: DecoderLayout, shorter: int, longer: int) -> bool:
+    """Whether a call of `longer` tokens turns its keys otherwise than one of `shorter` at the same positions."""
+    if not position_input(model, torch.ones(1, _TOKENS), _TOKENS):
+        return False
+    first, second = (_run(model, layout, [0, 1, 1, length - 1]) for length in (shorter, longer))
+    same = [torch.equal(one, two) for one, two in zip(first, second, strict=True)]
+    return any(not keys and values for keys, values in zip(same[:-1:2], same[1::2], strict=True))
+
+
 class _Comparison:
     """Whether calls of two lengths have the same keys, values and logits at the positions that both have."""
 

@@ -13,7 +13,7 @@ from bitune.modeling.interface import attention_implementation
 from bitune.modeling.layout import read_layout
 from bitune.modeling.masks import DecoderLayout
 from bitune.modeling.probe import ANSWER, PROMPT, SHORTER, Probe
-from bitune.modeling.rotary import left_as_it_was, probe_lengths
+from bitune.modeling.rotary import left_as_it_was, probe_lengths, turns_by_length
 
 
 def check_supported(model: PreTrainedModel) -> DecoderLayout:
@@ -59,6 +59,7 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
         whole, shorter, (batch, by_token) = probe.alone(0), probe.alone(SHORTER), probe.in_a_batch()
     as_plain = [(part[:1], own) for part, own in zip(whole.stored, stored, strict=True)]
     if not _all_close([*as_plain, (whole.answered[:1], logits[:, -1 - ANSWER :])], rounding):
+        _check_turned_alike(model, layout, probe.tokens + ANSWER)
         raise UnsupportedModelError(
             f"{kind!r} gives other keys or logits when its own causal mask and positions are passed in, so masks cannot be trusted."
         )
@@ -73,10 +74,22 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
         pairs = [(part[rows], own) for part, own in zip(batch.stored, alone.stored, strict=True)]
         pairs += [(logits[rows, :answered], alone.answered[:, :answered]) for logits in (batch.answered, by_token)]
         if not _all_close(pairs, rounding):
+            _check_turned_alike(model, layout, probe.tokens + ANSWER)
             raise UnsupportedModelError(
                 f"{kind!r} gives other keys or logits when the prompt is padded on the left, so prompts of different lengths cannot share "
                 "a batch."
             )
+
+
+def _check_turned_alike(model: PreTrainedModel, layout: DecoderLayout, tokens: int) -> None:
+    """UnsupportedModelError where the rotary embedding takes other frequencies in a call of `tokens` tokens than in one of two: then
+    it is not to blame on masks or padding that the probe's calls, which have so many, differ."""
+    if turns_by_length(model, layout, shorter=2, longer=tokens):
+        raise UnsupportedModelError(
+            f"The rotary embedding of this {model.config.model_type!r} base takes other frequencies in a call of {tokens} tokens than in "
+            f"one of 2, so a prompt that was read cannot be answered; set original_max_position_embeddings in its config.json to "
+            f"{tokens} or more, or choose another base."
+        )
 
 
 def _all_close(pairs: Iterable[tuple[Tensor, Tensor]], rounding: float) -> bool:

@@ -7,6 +7,7 @@ import torch
 import transformers as t
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from bitune import UnsupportedModelError
 from bitune.modeling.interface import cache_input
 from bitune.modeling.support import check_supported
 from tests.closeness import assert_apart, assert_close
@@ -57,6 +58,16 @@ SCALED: dict[str, tuple[Callable, int | None, int | None]] = {
 def built(config: t.PreTrainedConfig) -> PreTrainedModel:
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("switch", range(2, 7))
+def test_a_switch_within_a_few_tokens_is_named_as_the_reason(switch):
+    model = built(t.LlamaConfig(**SMALL, rope_parameters=LONGROPE | {"original_max_position_embeddings": switch}))
+    text = (torch.arange(7) * 7 % 250)[None]
+    assert_apart(*(first_keys(model, text[:, :length])[:, :, :2] for length in (2, 7)))
+    with pytest.raises(UnsupportedModelError, match="call of 7 tokens than in one of 2.*original_max_position_embeddings"):
+        check_supported(model)
 
 
 @pytest.mark.filterwarnings("ignore")
