@@ -31,6 +31,8 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that `git clone` leaves in place of a large one where Git LFS is not installed."""
 _LENGTH_BYTES = 8  # of a safetensors file: the size of its header, lowest byte first
 
 
@@ -93,7 +95,7 @@ def check_file(file: Path, limit: int, error_class: type[BituneError]) -> int:
 
 
 def read_bytes(file: Path, limit: int, error_class: type[BituneError], *, at_most: int | None = None) -> bytes:
-    """The content of a file, or its first `at_most` bytes; raises what `check_file` raises."""
+    """The content of a file, or its first `at_most` bytes; raises what `check_file` raises, and for a pointer of Git LFS."""
     check_file(file, limit, error_class)
     try:
         with file.open("rb") as stream:
@@ -102,6 +104,8 @@ def read_bytes(file: Path, limit: int, error_class: type[BituneError], *, at_mos
         raise _unreadable(file, error, error_class) from error
     if len(content) > limit:  # it grows, or is one of those that the system makes while they are read
         raise _too_large(file, len(content), limit, error_class)
+    if content.startswith(_POINTER):
+        raise error_class(f"{file} is a pointer of Git LFS, not the file itself; fetch the file with `git lfs pull`.")
     return content
 
 
@@ -189,7 +193,8 @@ def read_header(file: Path, limit: int, error_class: type[BituneError]) -> Heade
     """
     size = check_file(file, limit, error_class)
     damaged = f"{file} is damaged or cut short ({{}}); download or save it again."
-    length = int.from_bytes(read_bytes(file, limit, error_class, at_most=_LENGTH_BYTES), "little")
+    beginning = read_bytes(file, limit, error_class, at_most=len(_POINTER))
+    length = int.from_bytes(beginning[:_LENGTH_BYTES], "little")
     if not _LENGTH_BYTES + length <= size:
         raise error_class(damaged.format(f"its header has {length:,} bytes, the file {size:,}"))
     if length > HEADER_BYTES:

@@ -73,6 +73,15 @@ def test_another_shape_is_refused_even_where_another_base_is_meant(saved, change
         BituneModel.from_pretrained(saved, base=other, allow_other_base=True)
 
 
+@pytest.mark.parametrize("name", ["bitune_config.json", "causal/adapter_model.safetensors", "mixing.safetensors"])
+def test_a_pointer_of_git_lfs_is_named(name, bare_base, folder):
+    """What `git clone` leaves in place of a file where Git LFS is not installed."""
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n"
+    (folder / name).write_text(pointer)
+    with refused(bare_base.model, name, "Git LFS", "git lfs pull"):
+        BituneModel.from_pretrained(folder, base=bare_base)
+
+
 # --- damaged folders --------------------------------------------------------------------------------------------------
 
 
