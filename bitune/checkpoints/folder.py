@@ -6,6 +6,7 @@ safetensors and JSON are read. Knows files, not models; `reference.py` reads the
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,13 +123,14 @@ def _read_peft(folder: Path) -> Checkpoint:
     return Checkpoint(config, {CAUSAL: adapter}, card=read_optional_text(folder / CARD_FILE, CARD_BYTES))
 
 
-def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
+def read_adapter(folder: Path, beside: str | None = None, unused: re.Pattern | None = None) -> Adapter:
     """Read and check a PEFT adapter folder.
 
     Args:
         folder: holds adapter_config.json and adapter_model.safetensors.
         beside: how the names of modules begin that were saved with the adapter and are no part of the base; they are left out of
             the config.
+        unused: keys of tensors that take no part in anything; they are not read.
 
     Raises:
         CheckpointError: a file is missing or damaged, or the adapter is of a kind that bitune does not run.
@@ -139,7 +141,7 @@ def read_adapter(folder: Path, beside: str | None = None) -> Adapter:
         data["modules_to_save"] = [name for name in saved if not str(name).startswith(beside)] or None
     config = read_peft_config(data, str(file))
     check_switchable(config, str(file))
-    return Adapter(config, read_adapter_weights(weights, config, file))
+    return Adapter(config, read_adapter_weights(weights, config, file, unused))
 
 
 def write(checkpoint: Checkpoint, folder: str | os.PathLike, dtype: torch.dtype | None = None) -> Path:

@@ -5,6 +5,7 @@ method's numbers in `config.json`. Mixing coefficients stand inside the adapter 
 """
 
 import os
+import re
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +17,10 @@ from bitune.schema.config import BaseReference, BituneConfig, MixingSettings
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, METHODS, Method
 
 _COEFFICIENTS = "pass_scale_"
+# Diagnostics of the last step, and what PEFT 0.11 writes of the other adapter's IA3.
+_UNUSED = re.compile(rf".*\.{_COEFFICIENTS}[kv]\._(?:ratio|denominator)|.*\.ia3_l\.(?:default|prefill)")
+# Where nothing is mixed by this file the coefficients take no part either.
+_UNUSED_UNMIXED = re.compile(rf".*\.{_COEFFICIENTS}.*|{_UNUSED.pattern}")
 _PARAMETERIZATION = {607: "abs", 801: "relu"}
 # (one pass?, ablation) -> method; passes.py of the authors' code. Ablation 420 is their anti-causal mask.
 _METHODS = {
@@ -36,10 +41,10 @@ def read_reference(folder: str | os.PathLike) -> Checkpoint:
     folder = Path(folder)
     settings = read_json(folder / REFERENCE_FILE)
     method = _method(settings, folder)
-    default = read_adapter(folder, beside=_COEFFICIENTS)
+    default = read_adapter(folder, beside=_COEFFICIENTS, unused=_UNUSED if method.mixed else _UNUSED_UNMIXED)
     adapters = {CAUSAL: default}
     if BIDIRECTIONAL in method.slots:
-        adapters[BIDIRECTIONAL] = read_adapter(folder / "prefill", beside=_COEFFICIENTS)
+        adapters[BIDIRECTIONAL] = read_adapter(folder / "prefill", beside=_COEFFICIENTS, unused=_UNUSED_UNMIXED)
     mixing, theta = None, None
     if method.mixed:
         mixing = _mixing(settings, folder)

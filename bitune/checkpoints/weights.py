@@ -1,15 +1,16 @@
 """Tensors of checkpoint folders, checked by the headers of their files before one of them is made. Knows no model."""
 
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bitune.errors import CheckpointError, disk_failure, reason, shown
-from bitune.files import Header, read_header
+from bitune.files import Header, TensorHeader, read_header
 from bitune.schema.config import MixingSettings
 
 WEIGHTS_BYTES = 32 * 1024**3
@@ -20,25 +21,27 @@ _UNUSED_RANK = 256
 """A rank that a config names and no weight has is allocated nevertheless, where modules match: this much is harmless."""
 
 
-def read_adapter_weights(weights: Path, config: PeftConfig, file: Path) -> dict[str, Tensor]:
+def read_adapter_weights(weights: Path, config: PeftConfig, file: Path, unused: re.Pattern | None = None) -> dict[str, Tensor]:
     """The tensors of an adapter.
 
     Args:
         weights: a safetensors file.
         config: of the adapter.
         file: where the config stood.
+        unused: keys of tensors that are not read, whatever they are.
 
     Raises:
         CheckpointError: the file is missing or damaged, or holds what no adapter of this config has.
     """
-    header = _header(weights, WEIGHTS_BYTES)
-    for key, tensor in header.tensors.items():
+    header = _header(weights, WEIGHTS_BYTES).tensors
+    header = {key: tensor for key, tensor in header.items() if unused is None or not unused.fullmatch(key)}
+    for key, tensor in header.items():
         if tensor.dtype not in _DTYPES:
             raise CheckpointError(
                 f"{weights} holds {shown(key)} as {shown(tensor.dtype)}; adapters are read as {', '.join(_DTYPES)}: save it in one of them."
             )
     _check_ranks(config, header, file)
-    tensors = _load(weights)
+    tensors = _load(weights, header)
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(
@@ -47,11 +50,11 @@ def read_adapter_weights(weights: Path, config: PeftConfig, file: Path) -> dict[
     return tensors
 
 
-def _check_ranks(config: PeftConfig, header: Header, file: Path) -> None:
+def _check_ranks(config: PeftConfig, header: Mapping[str, TensorHeader], file: Path) -> None:
     """Refuse a rank far beyond those of the weights before PEFT allocates it; smaller differences show when shapes are compared."""
     if not isinstance(config, LoraConfig):
         return
-    found = [tensor.shape[0] for key, tensor in header.tensors.items() if "lora_" in key and "_A" in key and tensor.shape]
+    found = [tensor.shape[0] for key, tensor in header.items() if "lora_" in key and "_A" in key and tensor.shape]
     largest = max(found, default=0)
     for rank in (config.r, *config.rank_pattern.values()):
         if rank > max(largest, _UNUSED_RANK):
@@ -70,10 +73,11 @@ def _header(file: Path, limit: int) -> Header:
         raise CheckpointError(f"{file}: {cause}; save or download the checkpoint again as safetensors.") from error
 
 
-def _load(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file whose header was read."""
+def _load(file: Path, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of a safetensors file whose header was read."""
     try:
-        return load_file(str(file))
+        with safe_open(str(file), "pt") as stored:
+            return {key: stored.get_tensor(key) for key in keys}
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged or cut short ({reason(error)}); download or save it again.") from error
     except OSError as error:
@@ -90,7 +94,7 @@ def read_theta(file: Path) -> tuple[Tensor, Tensor]:
     if any(tensor.dtype != "F32" or len(tensor.shape) != 1 for tensor in header.values()) or shapes[0] != shapes[1]:
         words = ", ".join(f"{key} {tensor.shape} {tensor.dtype}" for key, tensor in header.items())
         raise CheckpointError(f"{file} holds {words}; both must be F32 with one number a layer.")
-    tensors = _load(file)
+    tensors = _load(file, header)
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise CheckpointError(f"{file} holds a number that is not finite; the training that wrote it diverged.")
     return tensors["theta_k"], tensors["theta_v"]

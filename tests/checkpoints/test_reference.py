@@ -93,6 +93,15 @@ def without(part: str):
     return lambda tensors: {key: value for key, value in tensors.items() if part not in key}
 
 
+def change_unused(folder, change) -> None:
+    """Change all tensors of a folder that take no part: diagnostics, IA3 of the other adapter, coefficients beside `prefill`."""
+    for place, parts in ((folder, ("._", ".ia3_l.prefill")), (folder / "prefill", ("pass_scale_", ".ia3_l.default"))):
+        change_tensors(
+            place / "adapter_model.safetensors",
+            lambda t, parts=parts: {k: change(v) if any(part in k for part in parts) else v for k, v in t.items()},
+        )
+
+
 HARMLESS = {
     "no prefill where it is not used": lambda f: (change_settings(f, ablation=2), shutil.rmtree(f / "prefill")),
     "no ablation in the settings": lambda f: change_settings(f, ablation=...),
@@ -103,6 +112,8 @@ HARMLESS = {
     "other coefficients beside prefill": lambda f: change_tensors(
         f / "prefill" / "adapter_model.safetensors", lambda t: {k: v * 7 if "pass_scale" in k else v for k, v in t.items()}
     ),
+    "diagnostics that are not finite": lambda f: change_unused(f, lambda value: value * float("nan")),
+    "diagnostics that are whole numbers": lambda f: change_unused(f, lambda value: value.long()),
     "pickles and tokenizers beside": lambda f: [(f / n).write_bytes(b"x") for n in ("adapter_model.bin", "tokenizer.json")],
     "short names of targets": lambda f: [
         (p / "adapter_config.json").write_text(
@@ -116,9 +127,11 @@ HARMLESS = {
 }
 
 
-@pytest.mark.parametrize("case", HARMLESS)
-def test_variations_of_a_folder_that_change_nothing(case, eager, tmp_path):
-    folder = write_reference(tmp_path / "reference", eager["llama"])
+@pytest.mark.parametrize(
+    ("case", "kind"), [*((case, "lora") for case in HARMLESS), *((case, "ia3") for case in HARMLESS if "diagnostics" in case)]
+)
+def test_variations_of_a_folder_that_change_nothing(case, kind, eager, tmp_path):
+    folder = write_reference(tmp_path / "reference", eager["llama"], kind)
     original = shutil.copytree(folder, tmp_path / "original")
     HARMLESS[case](folder)
     if "ablation" in json.loads((folder / "config.json").read_text()):
