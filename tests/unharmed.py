@@ -47,7 +47,7 @@ def refused(model, *words: str, error: type[BituneError] = CheckpointError):
     """The block fails with our error in one line that holds `words`, and the base is to the bit what it was."""
     before, logits = state_of(model), bare(model)
     with pytest.raises(BituneError) as caught:
-        yield
+        yield caught
     assert isinstance(caught.value, error), repr(caught.value)
     message = str(caught.value)
     assert "\n" not in message and message[-1] in ".?", message

@@ -5,7 +5,7 @@ is adapted or the vocabulary was resized) and, in older versions of PEFT, tensor
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ _MAGNITUDE = "lora_magnitude_vector"  # its module's `.weight` is left out of th
 _OF_ANOTHER_ADAPTER = re.compile(
     rf"(.+\.(?:lora_[AB]|lora_embedding_[AB]|{_MAGNITUDE}|ia3_l))(?!(?:\.weight|\.bias)?$)[^.]*(?:\.[^.]+){{0,2}}"
 )
+
+_OF_A_LAYER = re.compile(rf"(.+)\.(?:lora_[AB]\.weight|lora_B\.bias|lora_embedding_[AB]|{_MAGNITUDE}|ia3_l)")
+_ONE_ADAPTER = "copy the config and the weights of one adapter"
+_ITS_BASE = "load it on the base it was trained on"
 
 
 def own_tensors(
@@ -49,7 +53,7 @@ def own_tensors(
             _check_same_layer(adapter, layer, base[layer], value)
         elif not _is_of_another_adapter(key, own):
             own[key] = value
-    _check_same_tensors(adapter, expected, own)
+    _check_same_tensors(adapter, expected, own, {name.replace(".base_layer", "") for name, _ in model.named_modules()})
     return own
 
 
@@ -74,18 +78,30 @@ def _base_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def _check_same_layer(adapter: str, layer: str, ours: Tensor, saved: Tensor) -> None:
-    """CheckpointError unless a layer that was saved with an adapter is the base's own, to the rounding of the coarser dtype."""
+    """CheckpointError unless a layer that was saved with an adapter is the base's own, to the rounding of the coarser dtype, or of both."""
     if ours.is_meta:
         raise CheckpointError(
             f"The file of adapter {adapter!r} holds the base's layer {layer!r}, which lies on the disk here and cannot be compared; "
             "save the adapter with save_embedding_layers=False."
         )
     ours, saved = ours.detach(), saved.to(ours.device)
-    if not torch.equal(saved.to(ours.dtype), ours) and not torch.equal(ours.to(saved.dtype), saved):
+    rounded = torch.equal(saved.to(ours.dtype), ours) or torch.equal(ours.to(saved.dtype), saved)
+    if not (rounded or _both_of_one(saved, ours) or _both_of_one(ours, saved)):
         raise CheckpointError(
             f"The file of adapter {adapter!r} holds the base's layer {layer!r} with other numbers than this base has, and all adapters "
             "share the base; load it on the base it was trained on."
         )
+
+
+def _both_of_one(half: Tensor, brain: Tensor) -> bool:
+    """Whether `half` are the numbers of float16, `brain` those of bfloat16, and both can be the same numbers, rounded. What the numbers
+    are counts, not the dtype they are kept in: a base may have been read in 16 bits and converted."""
+    half, brain = half.float(), brain.float()
+    if not torch.equal(half.half().float(), half) or not torch.equal(brain.bfloat16().float(), brain):
+        return False
+    # How far float16 rounds; its smallest numbers lie further apart than those of bfloat16.
+    by = (half.abs() * torch.finfo(torch.float16).eps / 2).clamp(min=torch.finfo(torch.float16).smallest_normal * 2**-11)
+    return bool(((half - by).bfloat16() <= brain).all() and (brain <= (half + by).bfloat16()).all())
 
 
 def _check_vocabulary(
@@ -116,18 +132,33 @@ def _reshaped(expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list
     return [key for key, value in expected.items() if key in own and own[key].shape != value.shape]
 
 
-def _check_same_tensors(adapter: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """CheckpointError unless `own` has the keys and shapes of `expected`."""
+def _check_same_tensors(adapter: str, expected: Mapping[str, Tensor], own: Mapping[str, Tensor], layers: Collection[str]) -> None:
+    """CheckpointError unless `own` has the keys and shapes of `expected`; `layers` are the names of the base's."""
     lacking, foreign = sorted(expected.keys() - own.keys()), sorted(own.keys() - expected.keys())
-    reshaped = _reshaped(expected, own)
-    for problem, keys in (
-        ("lack", lacking),
-        ("have, and this base has no place for,", foreign),
-        ("have in another shape", reshaped),
+    reshaped = sorted(_reshaped(expected, own))
+    misnamed = [key for key in foreign if not key.startswith(PREFIX) or _is_of_another_adapter(key, expected)]
+    not_asked_for = [key for key in foreign if (match := _OF_A_LAYER.fullmatch(key)) and _layer_of_base(match[1]) in layers]
+    of_config = [key for key in reshaped if _is_reshaped_by_config(key, own[key].shape, expected[key].shape)]
+    for problem, keys, remedy in (
+        ("have, under names that PEFT's save_pretrained does not write,", misnamed, "save it with save_pretrained"),
+        ("have, and its config does not ask for,", not_asked_for, _ONE_ADAPTER),
+        ("have, and this base has no place for,", foreign, _ITS_BASE),
+        ("lack", lacking, f"{_ONE_ADAPTER}, and {_ITS_BASE}"),
+        ("have in another shape than its config asks for", of_config, _ONE_ADAPTER),
+        ("have in another shape", reshaped, _ITS_BASE),
     ):
         if keys:
-            shapes = f" ({tuple(own[keys[0]].shape)} for {tuple(expected[keys[0]].shape)})" if keys is reshaped else ""
+            shapes = f" ({tuple(own[keys[0]].shape)} for {tuple(expected[keys[0]].shape)})" if keys[0] in reshaped else ""
             raise CheckpointError(
-                f"The weights for adapter {adapter!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{shapes}; "
-                "load it on the base it was trained on."
+                f"The weights for adapter {adapter!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{shapes}; {remedy}."
             )
+
+
+def _is_reshaped_by_config(key: str, saved: Sequence[int], here: Sequence[int]) -> bool:
+    """Whether two shapes of a tensor differ by the rank alone, or by whether IA3 scales what goes in or what comes out."""
+    if len(saved) != 2 or len(here) != 2:
+        return False
+    if key.endswith(".ia3_l"):
+        return (saved[0] == 1) != (here[0] == 1)
+    rank, other = (0, 1) if re.search(r"\.lora_(embedding_)?A(\.weight)?$", key) else (1, 0)
+    return saved[rank] != here[rank] and saved[other] == here[other]

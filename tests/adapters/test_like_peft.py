@@ -21,7 +21,7 @@ from tests.adapters.peft_folders import (
     write_peft,
 )
 from tests.closeness import assert_apart, assert_close
-from tests.unharmed import bare, change_tensors, refused, state_of
+from tests.unharmed import bare, change_tensors, edit, refused, state_of
 
 
 @torch.no_grad()
@@ -77,6 +77,70 @@ def test_a_layer_of_the_base_may_be_rounded_to_16_bits(dtype, of, tmp_path):
     found = scores(BituneModel.from_pretrained(folder, base=base)).float()
     # PEFT puts the rounded layers of a file of 16 bits into the base; here the base keeps its own.
     assert_close(found, expected, allowed=(0.02 if dtype is torch.float16 else 0.1) * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("kept", ["in 16 bits", "converted to 32"])
+@pytest.mark.parametrize(("of_file", "of_base"), [(torch.float16, torch.bfloat16), (torch.bfloat16, torch.float16)])
+def test_a_layer_of_the_base_may_be_rounded_to_16_bits_of_either_kind(of_file, of_base, kept, tmp_path):
+    key = "base_model.model.lm_head.base_layer.weight"
+    base = base_of("llama")
+    with torch.no_grad():  # numbers below the smallest normal one of float16, where bfloat16 is finer
+        base.lm_head.weight[::3] *= 1e-5
+    folder = write_peft(tmp_path / "peft", base.to(of_file), EQUAL["embeddings"][1]())
+    base = base_of("llama")
+    with torch.no_grad():
+        base.lm_head.weight[::3] *= 1e-5
+    base = base.to(of_base)
+    if kept == "converted to 32":
+        base = base.float()
+    expected = peft_scores(read_peft(folder, base)).float()
+    found = scores(BituneModel.from_pretrained(folder, base=base)).float()
+    assert_close(found, expected, allowed=0.1 * float(expected.abs().max()))
+    # One step of the coarser of the two is another number.
+    change_tensors(folder / "adapter_model.safetensors", lambda tensors: tensors | {key: tensors[key] * (1 + 2**-7)})
+    with refused(base, "'lm_head.weight'", "other numbers"):
+        BituneModel.from_pretrained(folder, base=base)
+
+
+def misread(change_config=None, change_keys=None, name="lora"):
+    """A change of a PEFT folder's config and of the names in its file."""
+
+    def change(folder):
+        if change_config:
+            edit(folder / "adapter_config.json", lambda config: config | change_config)
+        if change_keys:
+            change_tensors(
+                folder / "adapter_model.safetensors", lambda tensors: {change_keys(key): value for key, value in tensors.items()}
+            )
+
+    return name, change
+
+
+ONE = "copy the config and the weights of one adapter"
+CAUSES = {
+    "rank": (misread({"r": 3}), ["another shape than its config asks for", ONE]),
+    "rank of embeddings": (misread({"r": 3}, name="embeddings"), ["another shape than its config asks for", ONE]),
+    "direction of ia3": (misread({"feedforward_modules": []}, name="ia3"), ["another shape than its config asks for", ONE]),
+    "fewer targets": (misread({"target_modules": ["q_proj"]}), ["its config does not ask for", ONE]),
+    "more targets": (misread({"target_modules": [*LINEAR, "o_proj"]}), ["lack", ONE]),
+    "no dora": (misread({"use_dora": False}, name="dora"), ["its config does not ask for", ONE]),
+    "no prefix": (misread(change_keys=lambda key: key.removeprefix("base_model.model.")), ["names that PEFT", "save_pretrained"]),
+    "an adapter's name": (
+        misread(change_keys=lambda key: key.replace(".weight", ".default.weight")),
+        ["names that PEFT", "save_pretrained"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CAUSES)
+def test_what_is_not_the_bases_fault_is_not_laid_on_it(case, tmp_path):
+    (name, change), words = CAUSES[case]
+    base = base_of("llama")
+    folder = write_peft(tmp_path / "peft", base, EQUAL[name][1]())
+    change(folder)
+    with refused(base, *words) as caught:
+        BituneModel.from_pretrained(folder, base=base)
+    assert case == "more targets" or "trained on" not in str(caught.value)
 
 
 def reread(name: str, tmp_path, change, base=None):
