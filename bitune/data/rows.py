@@ -33,6 +33,7 @@ _PARTS_OF_A_PROMPT = {
     "prompt", "question", "questionstem",
 }
 # fmt: on
+_SHAPES = "question, choices and label, or question and answer, or prompt and answer"
 # Well-known shapes whose prompt somebody has to choose.
 _OTHER_SHAPES = {
     "messages": "write what the model reads as 'prompt' and what it should say as 'answer'",
@@ -133,8 +134,10 @@ def _text(row: Mapping[str, object], field: str) -> str:
     """A field that must hold text with something in it, fit for a tokenizer."""
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
+        cause = f"is {shown(value)}, it needs a text" if field in row else "is missing or null"
+        remedy = "" if field in row else f"; write {_SHAPES}"
         fields = ", ".join(field if field.isidentifier() else shown(field) for field in list(row)[:20]) or "no field"
-        raise DataError(f"field {field!r} is {shown(value)}, it needs a text; the row has {fields}.")
+        raise DataError(f"field {field!r} {cause}; the row has {fields}{remedy}.")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -163,7 +166,7 @@ def _label(row: Mapping[str, object], texts: Sequence[str], names: Sequence[str]
     """The index of the right choice."""
     columns = [column for column in _LABELS if column in row]
     if not columns:
-        raise DataError(f"label is None; an index from 0 to {len(texts) - 1} is needed.")
+        raise DataError(f"label is missing or null; an index from 0 to {len(texts) - 1} is needed.")
     readings = {column: sorted(_readings(row[column], texts, names, first)) for column in columns}
     column, *others = columns
     found, given = readings[column], f"{column} is {shown(row[column])}"

@@ -103,14 +103,19 @@ def test_without_datasets_the_error_names_the_remedy(monkeypatch):
     [
         ('{"question": ', "not JSON"),
         ("[1]", "list instead of an object"),
-        ('{"question": "a"}', "'answer' is None.*the row has question"),
+        ('{"question": "a"}', "'answer' is missing or null; the row has question; write"),
         ('{"question": " ", "answer": "b"}', "'question' is ' '"),
         ('{"prompt": "a", "answer": 3}', "'answer' is 3"),
-        ('{"text": "a"}', "'question' is None"),
+        ('{"text": "a"}', "'question' is missing or null"),
+        (
+            '{"ctx": "a", "endings": ["b", "c"], "label": 0}',
+            "'question' is missing or null; the row has ctx, endings, label; write question, choices and label, or question and answer, "
+            "or prompt and answer",
+        ),
         ('{"question": "a", "choices": ["b"], "label": 0}', "two or more"),
         ('{"question": "a", "choices": ["b", "c"], "label": 2}', "label is 2.*0 to 1"),
         ('{"question": "a", "choices": ["b", "c"], "label": true}', "label is True"),
-        ('{"question": "a", "choices": ["b", "c"]}', "label is None"),
+        ('{"question": "a", "choices": ["b", "c"]}', "label is missing or null"),
         ('{"question": "a", "choices": ["b", 5], "label": 0}', "'choices' is 5"),
         ('{"question": "a", "choices": {"text": ["b", "c"], "label": ["A", "B"]}, "answerKey": ""}', "answerKey is ''"),
         ('{"prompt": "a\\ud800", "answer": "b"}', "surrogate pair at character 2"),
