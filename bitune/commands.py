@@ -21,12 +21,13 @@ from bitune.evaluation.report import check_report_file, write_reports
 from bitune.inference.engine import Engine
 from bitune.model.bitune_model import BituneModel
 from bitune.model.mixing import MixingCoefficients
-from bitune.outputs import check_folder, full_path
+from bitune.outputs import check_folder, from_here, full_path
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
 from bitune.training import trainer
 from bitune.training.card import card
 from bitune.training.settings import TrainingSettings
+from bitune.training.state import last_checkpoint
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -64,11 +65,15 @@ def train(options: argparse.Namespace) -> None:
     mixing = MixingSettings(options.parameterization, options.theta_init)
     model = BituneModel.create(base, options.method, peft, mixing, options.template, options.initial_mixing_alpha)
     start = {"initial_mixing_alpha": options.initial_mixing_alpha} if model.mixing is not None else {}
+    if options.resume and distributed.is_main() and last_checkpoint(state) is None:
+        print(f"there is no state in {from_here(state)!r} to go on from: training from the start")
     figures = trainer.train(model, data.train.pairs, settings, state, data.validation.pairs, resume=options.resume, about=start)
     if distributed.is_main():
         model.record_training(trainer.training_facts(model, settings, figures, data.facts()) | start)
         model.card = card(model.bitune_config)
         model.save_pretrained(output, dtype=getattr(torch, options.save_dtype))
+        if "train_runtime" not in figures:
+            print(f"the run had ended with the state in {from_here(state)!r}: nothing more was trained")
         losses = f"loss {figures['train_loss']:.4f}"
         losses += f", on the held-out records {figures['eval_loss']:.4f}" if "eval_loss" in figures else ""
         print(f"saved {options.output}: {model.trainable_parameters():,} trained parameters, {losses}")

@@ -17,6 +17,12 @@ def full_path(path: str | os.PathLike) -> Path:
         raise ConfigError(f"{str(path)!r} is no path here ({error}); name another place.") from error
 
 
+def from_here(path: Path) -> str:
+    """A full path as a person in the current folder writes it: without that folder's own path in front."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def check_folder(folder: Path) -> None:
     """Make a folder, as far as it is not there, and a file in it and beside it; then take away again what was made.
 
@@ -45,8 +51,12 @@ def check_file(file: Path) -> None:
     Raises:
         ConfigError: `file` is something else than a file or lies in no folder, or the disk refuses.
     """
-    if file.is_dir() or not file.parent.is_dir():
-        raise ConfigError(f"{str(file)!r} cannot be a file: it is a folder, or lies in none; name a file in a folder there is.")
+    if file.is_dir():
+        raise ConfigError(f"{str(file)!r} is a folder; name a file.")
+    if not file.parent.is_dir():
+        raise ConfigError(
+            f"{str(file)!r} cannot be written, as there is no folder {str(file.parent)!r}; make it, or name another file."
+        )
     if file.exists() and not file.is_file():
         raise ConfigError(f"{str(file)!r} is a pipe, a device or a socket, and a file would take its place; name a file.")
     with _refused(file), _beside(file) as part:

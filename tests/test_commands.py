@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from bitune import BituneModel, load_base
+from bitune.base.default import EMBEDDED
 from bitune.cli import main
+from bitune.schema.config import BituneConfig
 from bitune.training import trainer
+from bitune.training.card import card as made_card
 from tests.authors import write_reference
 from tests.closeness import assert_close
 from tests.tiny import bitune_on, saved_base, tiny_model
@@ -87,8 +91,17 @@ def test_convert_writes_a_checkpoint_that_runs(work, capsys, tmp_path):
         assert torch.equal(converted(ids[:, :12], ids[:, 12:]).logits, expected(ids[:, :12], ids[:, 12:]).logits)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    for target in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
-        assert "choose an empty or new folder" in refused(capsys, "convert", "--base", work / "base", work / "reference", target)
+    for target, words in ((tmp_path / "mine", "and not empty"), (tmp_path / "mine" / "notes.txt", "notes.txt' is a file")):
+        said = refused(capsys, "convert", "--base", work / "base", work / "reference", target)
+        assert f"{words}; choose an empty or new folder" in said
+    for source, words in (
+        (work / "nowhere", "There is no folder"),
+        (work / "plain" / "causal", "causal' is a plain PEFT adapter"),
+        (work / "plain", "plain' is a Bitune checkpoint already"),
+        (work / "base", "has no pass_type"),
+    ):
+        assert words in refused(capsys, "convert", "--base", work / "base", source, tmp_path / "new"), source
+    assert "base' is a base model" in refused(capsys, "inspect", work / "base")
     assert "config.json is missing" in refused(capsys, "convert", "--base", work / "base", tmp_path / "mine", tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -210,7 +223,8 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_runs(work, caps
         "--output",
         tmp_path / "no" / "report.json",
     ]
-    assert "lies in none" in refused(capsys, *arguments)
+    assert f"there is no folder '{tmp_path / 'no'}'" in refused(capsys, *arguments)
+    assert "is a folder; name a file" in refused(capsys, *arguments[:-1], tmp_path)
 
 
 def test_a_report_replaces_reports_and_nothing_else(work, capsys, tmp_path):
@@ -325,6 +339,11 @@ def test_train_says_what_is_wrong_before_it_trains(work, capsys, tmp_path):
         (train(work, new, "--validation", "inf"), "validation part of inf"),
         (train(work, new, "--validation", 2.5), "validation part of 2.5"),
         (train(work, new, "--data", work / "nothing.jsonl"), "There is no file"),
+        (
+            train(work, new, "--max-answer-tokens", 1),
+            "None of the 6 examples to train on has an answer of at most 1 tokens, its end token included; give a larger "
+            "--max-answer-tokens.",
+        ),
     ]:
         assert main([str(argument) for argument in arguments]) == 1
         captured = capsys.readouterr()
@@ -404,18 +423,25 @@ def test_resume_takes_no_other_runs_weights(work, capsys, tmp_path):
     run(capsys, *command)
     first = (tmp_path / "trained" / "bitune_config.json").read_text()
     out = refused_with_output(capsys, *command, "--learning-rate", 0.5, "--resume")
-    assert "settings.learning_rate is 0.001 there and 0.5 here" in out
+    assert "--learning-rate is 0.001 there and 0.5 here" in out
+    out = refused_with_output(capsys, *command, "--learning-rate", 0.5, "--seed", 3, "--rank", 4, "--validation", 2, "--resume")
+    for words in ("--learning-rate is", "here; and 1 more; resume", "--rank is 2 there and 4", "--lora-alpha is 4 there and 8"):
+        assert out.count(words) == 1, out
+    assert "settings." not in out and "adapters." not in out and "data." not in out
     (tmp_path / "other.jsonl").write_text((work / "choices.jsonl").read_text().replace("none", "nothing"))
     other = [tmp_path / "other.jsonl" if argument == work / "choices.jsonl" else argument for argument in command]
-    assert "data.content is" in refused_with_output(capsys, *other, "--resume")
-    assert "initial_mixing_alpha is 0.5 there and 0.2" in refused_with_output(
+    assert "what the examples hold (--data, " in refused_with_output(capsys, *other, "--resume")
+    assert "--initial-mixing-alpha is 0.5 there and 0.2" in refused_with_output(
         capsys, *command, "--initial-mixing-alpha", 0.2, "--resume"
     )
     # The same weights under the same name, but other epsilons and positions.
     edited = shutil.copytree(work / "base", tmp_path / "base")
     for changes, words in (
-        ({"rms_norm_eps": 0.1}, "base.config.rms_norm_eps is 1e-06 there and 0.1 here"),
-        ({"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}}, "base.config.rope_parameters."),
+        ({"rms_norm_eps": 0.1}, "rms_norm_eps of the base's config is 1e-06 there and 0.1 here"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e4}},
+            "rope_parameters.factor of the base's config is None there and 8.0 here",
+        ),
     ):
         config = json.loads((work / "base" / "config.json").read_text())
         (edited / "config.json").write_text(json.dumps(config | changes))
@@ -423,6 +449,22 @@ def test_resume_takes_no_other_runs_weights(work, capsys, tmp_path):
         assert words in refused_with_output(capsys, *other, "--resume")
     assert (tmp_path / "trained" / "bitune_config.json").read_text() == first
     run(capsys, *command, "--resume")
+
+
+def test_resume_says_where_there_was_nothing_to_resume_and_where_nothing_was_left_to_train(work, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    new, ended = "there is no state in 'trained.state' to go on from: training from the start", "the run had ended"
+    out = run(capsys, *train(work, "trained"), "--resume")
+    assert new in out and ended not in out
+    out = run(capsys, *train(work, "trained"), "--resume")
+    assert (
+        "the run had ended with the state in 'trained.state': nothing more was trained\nsaved trained: " in out and new not in out
+    )
+    out = run(capsys, *train(work, "trained"))
+    assert new not in out and ended not in out
+    assert "bitune: 'trained.state/checkpoint-3' is the state" in refused_with_output(
+        capsys, *train(work, "trained"), "--seed", 5, "--resume"
+    )
 
 
 def refused_with_output(capsys, *arguments: object) -> str:
@@ -445,6 +487,13 @@ def test_train_writes_a_model_card_and_keeps_one_that_somebody_wrote(work, capsy
     assert round(log[-1]["eval_loss"], 6) == facts["eval_loss"]
     for part in ("# bitune on base", "`choices.jsonl`", "4 examples", f"| {facts['eval_loss']} |", "`learning_rate` 0.001"):
         assert part in card.text
+    # The base was read from a folder: its name alone is nothing that load_base takes.
+    assert 'bitune.load_base("PATH_OF_THE_BASE")' in card.text and "--base PATH_OF_THE_BASE" in card.text
+    assert "`PATH_OF_THE_BASE` is where the base `base` lies" in card.text
+    kept = BituneConfig.from_dict(config)
+    for named, words in (({"id": "some/model", "revision": "abc"}, "some/model@abc"), ({"id": EMBEDDED.name}, EMBEDDED.name)):
+        text = made_card(replace(kept, base=replace(kept.base, **named)))
+        assert f'load_base("{words}")' in text and f"--base {words} " in text and "PATH_OF" not in text
     run(capsys, *command, "--learning-rate", 0.5)
     again = (tmp_path / "trained" / "README.md").read_text()
     assert "`learning_rate` 0.5" in again and "`learning_rate` 0.001" not in again, "nobody had edited the older one"

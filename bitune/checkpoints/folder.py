@@ -103,6 +103,8 @@ def read(folder: str | os.PathLike) -> Checkpoint:
     folder = Path(folder)
     if not os.path.lexists(folder / CONFIG_FILE) and os.path.lexists(folder / ADAPTER_CONFIG):
         return _read_peft(folder)
+    if not os.path.lexists(folder / CONFIG_FILE) and (folder / REFERENCE_FILE).is_file():
+        raise CheckpointError(f"{str(folder)!r} is a base model (it has a {REFERENCE_FILE}), no checkpoint; name it as the base.")
     config = BituneConfig.from_dict(read_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
     log, card = read_optional_text(folder / LOG_FILE, LOG_BYTES), read_optional_text(folder / CARD_FILE, CARD_BYTES)
     theta = read_theta(folder / MIXING_FILE) if config.mixing else None

@@ -39,7 +39,8 @@ def check_target(folder: str | os.PathLike, files: Iterable[str] = USUAL_FILES) 
     try:
         usable = not folder.exists() or (folder / CONFIG_FILE).is_file() or (folder.is_dir() and not any(folder.iterdir()))
         if not usable:
-            raise CheckpointError(f"{str(folder)!r} is no checkpoint and not empty; choose an empty or new folder.")
+            cause = "no checkpoint and not empty" if folder.is_dir() else "a file"
+            raise CheckpointError(f"{str(folder)!r} is {cause}; choose an empty or new folder.")
         older = set(older_files(folder))
         for name in sorted(older.union(files) - {CARD_FILE}):
             file = folder / name

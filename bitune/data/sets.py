@@ -44,6 +44,9 @@ def load_training_data(
         validation: examples held out, a share below 1 or a number from 1 on.
         limit: use only so many examples, drawn by the seed; None: all.
         seed: the same one draws the same examples.
+
+    Raises:
+        DataError: no answer is short enough to train on.
     """
     examples = [example for source in sources for example in load_examples(source)]
     if limit:
@@ -54,6 +57,11 @@ def load_training_data(
         )
     parts = split_validation(examples, validation if validation < 1 else int(validation), seed)
     train, held_out = (tokenize_all(part, tokenizer, max_prompt_tokens, max_answer_tokens) for part in parts)
+    if not train.pairs:
+        raise DataError(
+            f"None of the {train.dropped:,} examples to train on has an answer of at most {max_answer_tokens} tokens, its end token "
+            "included; give a larger --max-answer-tokens."
+        )
     return TrainingData(tuple(Path(source).name for source in sources), train, held_out)
 
 

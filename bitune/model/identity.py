@@ -3,6 +3,7 @@
 from transformers import PreTrainedModel
 
 from bitune.adapters.manager import AdapterManager
+from bitune.base.default import EMBEDDED
 from bitune.base.fingerprint import same_weights
 from bitune.base.loading import Base
 from bitune.errors import WrongBaseError
@@ -47,6 +48,11 @@ def check_base(expected: BaseReference, found: BaseReference) -> None:
         )
 
 
+def is_local(base: BaseReference) -> bool:
+    """Whether a checkpoint names a folder or file of the machine it was made on, of which it keeps the bare name alone."""
+    return base.revision is None and base.id != EMBEDDED.name
+
+
 def source_of(base: BaseReference) -> str:
-    """What load_base takes for the base that a checkpoint names."""
+    """What load_base takes for the base that a checkpoint names, unless it `is_local`."""
     return f"{base.id}@{base.revision}" if base.revision else base.id

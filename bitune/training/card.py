@@ -7,7 +7,7 @@ import json
 
 from huggingface_hub import ModelCardData
 
-from bitune.model.identity import source_of
+from bitune.model.identity import is_local, source_of
 from bitune.schema.config import BituneConfig
 from bitune.schema.variants import name_of
 
@@ -17,7 +17,7 @@ _CARD = """---
 
 # {title}
 
-{kind} for `{source}`, made with `python -m bitune train`.
+{kind} for `{name}`, made with `python -m bitune train`.
 
 ## Data
 
@@ -40,12 +40,13 @@ _CARD = """---
 ```python
 import bitune
 
-base = bitune.load_base({source!r})
+base = bitune.load_base("{source}")
 model = bitune.BituneModel.from_pretrained("THIS FOLDER OR ITS HUB ID", base=base)
 ```
 
-or `python app.py --base {source} --checkpoint THIS`. Its adapters are ordinary PEFT folders.
+or `python app.py --base {source} --checkpoint THIS`. {where}Its adapters are ordinary PEFT folders.
 """
+_PLACE = "PATH_OF_THE_BASE"  # of a base that was read from this disk: its bare name is nothing that load_base finds
 _FIGURES = {
     "train_loss": "mean loss over the training",
     "eval_loss": "loss on the held-out examples at the end",
@@ -58,13 +59,16 @@ def card(config: BituneConfig) -> str:
     """README.md of a checkpoint whose config holds `trainer.training_facts`."""
     base, facts = config.base, config.training
     data, method = facts["data"], name_of(config.method) or "custom"
-    source = source_of(base)
+    name = source_of(base)
+    source, where = (_PLACE, f"`{_PLACE}` is where the base `{name}` lies. ") if is_local(base) else (name, "")
     known = ModelCardData(base_model=base.id if "/" in base.id else None, library_name="bitune", tags=["bitune", "peft"])
     return _CARD.format(
         front=known.to_yaml(),
         title=f"{method} on {base.id}",
         kind=f"{len(config.adapters)} adapter{'s' if len(config.adapters) > 1 else ''} of the method `{method}`",
+        name=name,
         source=source,
+        where=where,
         examples=data["examples"],
         validation=data["validation"],
         sources=", ".join(f"`{name}`" for name in data["sources"]),

@@ -15,6 +15,7 @@ from bitune.data.batches import TokenPair
 from bitune.errors import CheckpointError, ConfigError, shown
 from bitune.files import read_object
 from bitune.model.bitune_model import BituneModel
+from bitune.outputs import from_here
 from bitune.training.settings import TrainingSettings
 
 RUN_FILE = "run.json"  # in each of the Trainer's checkpoint-N folders, written when all others are there
@@ -30,6 +31,33 @@ _NAMES = (
 # Of these a resumed run may have others: no weight depends on them.
 _FREE = ("settings.save_steps", "settings.logging_steps", "settings.eval_steps")
 _LENGTH = ("settings.max_steps", "settings.num_train_epochs")  # and of these where the rate does not depend on them
+
+_SHOWN = 5  # differences to another run, at most
+# What the parts of `identity` are called in an error; a setting is called by its flag. First those whose values say nothing to a person.
+_DIGESTS = {
+    "base.weights": "the base's weights (--base)",
+    "data.content": "what the examples hold (--data, --limit, --validation, --max-prompt-tokens, --seed)",
+    "data.validation_content": "what the held-out examples hold (--data, --validation, --max-prompt-tokens, --seed)",
+    "method.passes": "--method",
+    "method.answers_with": "--method",
+}
+_CALLED = {
+    "base.id": "the base's name (--base)",
+    "base.dtype": "the base's dtype (--dtype, --bf16)",
+    "data.examples": "the number of examples (--data, --limit, --validation, --max-answer-tokens)",
+    "data.validation": "the number of held-out examples (--validation)",
+    "processes": "the number of processes",
+    "initial_mixing_alpha": "--initial-mixing-alpha",
+    "mixing": "--method's mixing",
+    "mixing.theta_init": "--theta-init",
+    "mixing.parameterization": "--parameterization",
+    "adapters.peft_type": "--peft",
+    "adapters.use_dora": "DoRA (--peft)",
+    "adapters.r": "--rank",
+    "adapters.lora_alpha": "--lora-alpha",
+    "adapters.lora_dropout": "--dropout",
+    "adapters.target_modules": "--targets",
+}
 
 
 def identity(
@@ -109,8 +137,8 @@ def begin(output: Path, run: Mapping[str, object], *, resume: bool) -> Path | No
         _check_whole(last)  # it says itself whether the run ended
         if not _has_ended(last):
             raise ConfigError(
-                f"{str(last)!r} is the state of a run that did not end; go on with it by --resume (resume=True), or remove "
-                f"{str(output)!r} to begin anew."
+                f"{from_here(last)!r} is the state of a run that did not end; go on with it by --resume (resume=True), or remove "
+                f"{from_here(output)!r} to begin anew."
             )
     for old in _states(output):  # of a run that ended and gave its result, or that came to no state
         shutil.rmtree(old)
@@ -139,8 +167,8 @@ def _read_run(state: Path) -> dict[str, object]:
         return read_object(state / RUN_FILE, CheckpointError)
     except FileNotFoundError:
         raise ConfigError(
-            f"{str(state)!r} does not say of which run it is, as it has no {RUN_FILE}, which is written last; remove it to resume from "
-            f"the state before it, or {str(state.parent)!r} to begin anew."
+            f"{from_here(state)!r} does not say of which run it is, as it has no {RUN_FILE}, which is written last; remove it to resume from "
+            f"the state before it, or {from_here(state.parent)!r} to begin anew."
         ) from None
 
 
@@ -149,12 +177,38 @@ def _check_same(state: Path, run: Mapping[str, object]) -> None:
     written.pop(_FILES, None)
     before, now = dict(_flat(written)), dict(_flat(run))
     free = _FREE + (_LENGTH if now.get("settings.lr_scheduler_type") == "constant" else ())
-    for name in [*now, *before]:
-        if name not in free and before.get(name) != now.get(name):
-            raise ConfigError(
-                f"{str(state)!r} is the state of another run: {name} is {shown(before.get(name))} there and {shown(now.get(name))} here; "
-                f"resume with the former, or remove {str(state.parent)!r} to begin anew."
-            )
+    others = [name for name in dict.fromkeys([*now, *before]) if name not in free and before.get(name) != now.get(name)]
+    if others:
+        said = list(dict.fromkeys(_difference(name, before.get(name), now.get(name)) for name in _telling(others)))
+        more = f"; and {len(said) - _SHOWN} more" if len(said) > _SHOWN else ""
+        raise ConfigError(
+            f"{from_here(state)!r} is the state of another run: {'; '.join(said[:_SHOWN])}{more}; resume with what was there, or remove "
+            f"{from_here(state.parent)!r} to begin anew."
+        )
+
+
+def _telling(others: Sequence[str]) -> list[str]:
+    """Of the differing names those that are no mere consequence of another one."""
+    if "method.passes" in others or "method.answers_with" in others:  # slots and mixing come with it
+        others = [name for name in others if not name.startswith(("adapters.", "mixing", "initial_mixing_alpha"))]
+    if kinds := [name for name in others if name.endswith(".peft_type")]:  # another kind has other settings
+        others = [name for name in others if name in kinds or not name.startswith("adapters.")]
+    counts = {"data.content": "data.examples", "data.validation_content": "data.validation"}
+    return [name for name in others if counts.get(name) not in others]
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    """One part of a sentence, which names flags in place of `identity`'s keys."""
+    part, _, rest = name.partition(".")
+    if name in _DIGESTS:
+        return f"{_DIGESTS[name]} is another"
+    if part == "adapters":  # the first name is the slot's
+        name = f"adapters.{rest.partition('.')[2]}"
+    if part == "settings":
+        called = f"--{rest.replace('_', '-')}"
+    else:
+        called = _CALLED.get(name) or f"{name.removeprefix(part + '.').removeprefix('config.')} of the {part}'s config"
+    return f"{called} is {shown(before)} there and {shown(now)} here"
 
 
 def _flat(values: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -170,7 +224,7 @@ def _check_whole(state: Path) -> None:
     files = _read_run(state).get(_FILES)
     if not isinstance(files, dict):
         raise CheckpointError(
-            f"{str(state / RUN_FILE)!r} does not say what the files beside it held; remove {str(state.parent)!r} to begin anew."
+            f"{from_here(state / RUN_FILE)!r} does not say what the files beside it held; remove {from_here(state.parent)!r} to begin anew."
         )
     for name, digest in files.items():
         file = state / name
@@ -178,5 +232,6 @@ def _check_whole(state: Path) -> None:
             continue
         cause = "not what this run wrote: damaged, edited or of another run" if file.is_file() else "missing"
         raise CheckpointError(
-            f"{str(file)!r} is {cause}; remove {str(state)!r} to resume from the state before it, or {str(state.parent)!r} to begin anew."
+            f"{from_here(file)!r} is {cause}; remove {from_here(state)!r} to resume from the state before it, or "
+            f"{from_here(state.parent)!r} to begin anew."
         )

@@ -50,14 +50,17 @@ def train(
         about: JSON values that identify the run too.
 
     Returns:
-        The Trainer's closing figures: `train_loss`, the mean over all updates, `train_runtime` in seconds, and others.
+        The Trainer's closing figures: `train_loss`, the mean over all updates, `train_runtime` in seconds, and others; no
+            `train_runtime` where the state to go on from was already the last.
 
     Raises:
-        ConfigError: `eval_steps` without validation pairs; `output` cannot be written, holds the state of another run, or that of one
+        ConfigError: no pairs; `eval_steps` without validation pairs; `output` cannot be written, holds the state of another run, or that of one
             that did not end and is not to be resumed.
         CheckpointError: the state to resume from is damaged.
     """
     output = full_path(output)
+    if not pairs:
+        raise ConfigError("There are no pairs to train on; give one or more.")
     if settings.eval_steps and not validation:
         raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
     arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")

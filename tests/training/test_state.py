@@ -68,24 +68,27 @@ def test_a_run_with_dropout_goes_on_to_the_same_bits(cut, left):
 
 
 OTHERS = {
-    "settings.learning_rate is 0.005 there and 0.01 here": {"settings": replace(SETTINGS, learning_rate=0.01)},
-    "settings.max_steps is 6 there and 8 here": {"settings": replace(SETTINGS, max_steps=8)},
-    "settings.seed is 0 there and 1 here": {"settings": replace(SETTINGS, seed=1)},
-    "settings.per_device_train_batch_size is 4 there and 2 here": {
+    "--learning-rate is 0.005 there and 0.01 here": {"settings": replace(SETTINGS, learning_rate=0.01)},
+    "--max-steps is 6 there and 8 here": {"settings": replace(SETTINGS, max_steps=8)},
+    "--seed is 0 there and 1 here": {"settings": replace(SETTINGS, seed=1)},
+    "--per-device-train-batch-size is 4 there and 2 here; --gradient-accumulation-steps is 1 there and 2 here": {
         "settings": replace(SETTINGS, per_device_train_batch_size=2, gradient_accumulation_steps=2)
     },
-    "data.examples is 24 there and 23 here": {"pairs": pairs(23)},
-    "data.content is": {"pairs": pairs()[::-1]},
-    "data.validation_content is": {"held_out": pairs(4, seed=8)},
-    "base.weights is": {"model": lambda: fresh(seed=1)},
-    "base.dtype is 'torch.float32' there and 'torch.bfloat16' here": {"model": lambda: fresh(dtype=torch.bfloat16)},
-    "method.passes is": {"model": lambda: fresh(method="only_causal")},
-    "adapters.causal.r is 4 there and 2 here": {"model": lambda: fresh(rank=2)},
-    "adapters.causal.lora_alpha is 8 there and 4 here": {"model": lambda: fresh(alpha=4)},
-    "adapters.causal.target_modules is": {"model": lambda: fresh(targets=["q_proj"])},
-    "adapters.causal.use_dora is False there and True here": {"model": lambda: fresh(kind="dora")},
-    "mixing.theta_init is 0.01 there and 0.02 here": {"model": lambda: fresh(mixing=MixingSettings(theta_init=0.02))},
-    "initial_mixing_alpha is None there and 0.3 here": {"about": {"initial_mixing_alpha": 0.3}},
+    "the number of examples .--data, .*. is 24 there and 23 here; resume": {"pairs": pairs(23)},
+    "what the examples hold .--data, .* is another; resume": {"pairs": pairs()[::-1]},
+    "what the held-out examples hold .--data, .* is another; resume": {"held_out": pairs(4, seed=8)},
+    "the base's weights .--base. is another; resume": {"model": lambda: fresh(seed=1)},
+    "the base's dtype .--dtype, --bf16. is 'torch.float32' there and 'torch.bfloat16' here": {
+        "model": lambda: fresh(dtype=torch.bfloat16)
+    },
+    "--method is another; resume": {"model": lambda: fresh(method="only_causal")},
+    "--rank is 4 there and 2 here; --lora-alpha is 8 there and 4 here; resume": {"model": lambda: fresh(rank=2)},
+    "--lora-alpha is 8 there and 4 here; resume": {"model": lambda: fresh(alpha=4)},
+    "--targets is": {"model": lambda: fresh(targets=["q_proj"])},
+    "DoRA .--peft. is False there and True here; resume": {"model": lambda: fresh(kind="dora")},
+    "--peft is 'LORA' there and 'IA3' here; resume": {"model": lambda: fresh(kind="ia3", dropout=0.0)},
+    "--theta-init is 0.01 there and 0.02 here": {"model": lambda: fresh(mixing=MixingSettings(theta_init=0.02))},
+    "--initial-mixing-alpha is None there and 0.3 here": {"about": {"initial_mixing_alpha": 0.3}},
 }
 
 
