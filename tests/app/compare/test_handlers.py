@@ -159,7 +159,7 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path, content):
 def test_a_recording_of_bytes_and_one_that_is_a_folder_are_refused(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xff{}")
     (tmp_path / "b.json").mkdir()
-    for name, words in (("a.json", "not a recording"), ("b.json", "cannot be read")):
+    for name, words in (("a.json", "not a recording"), ("b.json", "is a folder, not a file")):
         with pytest.raises(DataError, match=words):
             read(tmp_path / name)
 
