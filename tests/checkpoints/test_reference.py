@@ -157,7 +157,7 @@ THETA = "base_model.model.pass_scale_v.weight"
 WRONG = {
     "no settings": (lambda f: (f / "config.json").unlink(), "config.json is missing"),
     "settings are a list": (lambda f: (f / "config.json").write_text("[]"), "config.json holds a list"),
-    "no pass_type": (lambda f: change_settings(f, pass_type=...), "pass_type None"),
+    "no pass_type": (lambda f: change_settings(f, pass_type=...), "has no pass_type"),
     "pass_type 0": (lambda f: change_settings(f, pass_type=0), "pass_type 0"),
     "pass_type 2": (lambda f: change_settings(f, pass_type=2), "pass_type 2"),
     "pass_type 610": (lambda f: change_settings(f, pass_type=610), "pass_type 610"),
