@@ -136,21 +136,22 @@ def _check_same_tensors(adapter: str, expected: Mapping[str, Tensor], own: Mappi
     """CheckpointError unless `own` has the keys and shapes of `expected`; `layers` are the names of the base's."""
     lacking, foreign = sorted(expected.keys() - own.keys()), sorted(own.keys() - expected.keys())
     reshaped = sorted(_reshaped(expected, own))
-    misnamed = [key for key in foreign if not key.startswith(PREFIX) or _is_of_another_adapter(key, expected)]
+    misnamed = [key for key in foreign if PREFIX + key in expected or _is_of_another_adapter(key, expected)]
     not_asked_for = [key for key in foreign if (match := _OF_A_LAYER.fullmatch(key)) and _layer_of_base(match[1]) in layers]
     of_config = [key for key in reshaped if _is_reshaped_by_config(key, own[key].shape, expected[key].shape)]
     for problem, keys, remedy in (
         ("have, under names that PEFT's save_pretrained does not write,", misnamed, "save it with save_pretrained"),
         ("have, and its config does not ask for,", not_asked_for, _ONE_ADAPTER),
-        ("have, and this base has no place for,", foreign, _ITS_BASE),
         ("lack", lacking, f"{_ONE_ADAPTER}, and {_ITS_BASE}"),
+        ("have, and this base has no place for,", foreign, _ITS_BASE),
         ("have in another shape than its config asks for", of_config, _ONE_ADAPTER),
         ("have in another shape", reshaped, _ITS_BASE),
     ):
         if keys:
             shapes = f" ({tuple(own[keys[0]].shape)} for {tuple(expected[keys[0]].shape)})" if keys[0] in reshaped else ""
+            count = f"{len(keys)} of {len(expected if keys is lacking else own)}"
             raise CheckpointError(
-                f"The weights for adapter {adapter!r} {problem} {len(keys)} of {len(expected)} tensors, first {keys[0]!r}{shapes}; {remedy}."
+                f"The weights for adapter {adapter!r} {problem} {count} tensors, first {keys[0]!r}{shapes}; {remedy}."
             )
 
 

@@ -269,7 +269,7 @@ WRONG_ADAPTERS = {
     "rank": ({"r": 8}, "shape"),
     "rank 0": ({"r": 0}, "r"),
     "rank as text": ({"r": "4"}, ""),
-    "other targets": ({"target_modules": ["q_proj"]}, "no place"),
+    "other targets": ({"target_modules": ["q_proj"]}, "does not ask for, 48 of 56 tensors"),
     "targets that are not there": ({"target_modules": ["c_attn"]}, "c_attn"),
     "a target that cannot be": ({"target_modules": ["q_proj", "input_layernorm"]}, "RMSNorm"),
     "no targets": ({"target_modules": None}, ""),
