@@ -6,14 +6,16 @@ import sys
 import pytest
 import torch
 import transformers as t
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from bitune import BituneModel, MixingRatios, UnsupportedModelError
 from bitune.adapters.kinds import linear_layers, new_peft_config
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left
+from bitune.errors import ConfigError
 from bitune.model.prefill import Row, prefill
-from bitune.modeling.interface import cache_input, position_input
+from bitune.modeling.interface import cache_input, position_input, vocabulary_size
 from bitune.modeling.masks import pass_masks
 from bitune.modeling.support import check_supported
 from bitune.schema.variants import BASE
@@ -286,7 +288,7 @@ def test_what_a_config_need_not_say_comes_from_the_modules():
     model.config.vocab_size = 7
     vars(model.config)["hidden_size"] = None
     layout = check_supported(model)
-    assert (layout.vocabulary, layout.hidden_size) == (300, plain.hidden_size)
+    assert (vocabulary_size(model), layout.hidden_size) == (300, plain.hidden_size)
     assert bitune_on(model).to_checkpoint().config.base.hidden_size == plain.hidden_size
 
 
@@ -418,8 +420,11 @@ def test_in_a_mixture_of_experts_the_attention_is_adapted():
 @pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")
 def test_adapters_that_peft_would_put_on_fused_experts_are_refused():
     model = built(CONFIGS["deepseek_v3"]())
+    targets = ["q_a_proj", "gate_proj", "up_proj"]
     with refused(model, "target_parameters"):
-        BituneModel.create(model, peft_config=new_peft_config(model, targets=["q_a_proj", "gate_proj", "up_proj"]))
+        BituneModel.create(model, peft_config=LoraConfig(target_modules=targets, task_type="CAUSAL_LM"))
+    with refused(model, "gate_proj", "choose among", error=ConfigError):
+        new_peft_config(model, targets=targets)
 
 
 def test_a_base_that_gives_no_numbers_is_called_that():
