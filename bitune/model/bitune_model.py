@@ -150,8 +150,9 @@ class BituneModel(nn.Module):
         try:
             model.log, model.card = checkpoint.log, checkpoint.card
             model._set_theta(checkpoint)
-            if not trainable and not any(parameter.requires_grad for parameter in model.base.parameters()):
-                model.eval()  # as PeftModel.from_pretrained, unless somebody trains on this base
+            with manager.turn():  # it walks over modules, among which another thread may put some
+                if not trainable and not any(parameter.requires_grad for parameter in model.base.parameters()):
+                    model.eval()  # as PeftModel.from_pretrained, unless somebody trains on this base
         except BaseException:
             model.release()
             raise

@@ -80,7 +80,7 @@ def test_an_unreachable_hub_is_named(hub, monkeypatch):
 
 def test_a_repository_of_other_things_is_no_checkpoint(hub):
     hub.files["somebody/other"] = {"config.json": b"{}", "README.md": b"# other\n"}
-    with pytest.raises(CheckpointError, match="bitune_config.json is missing"):
+    with pytest.raises(CheckpointError, match="is a base model .*, no checkpoint; name it as the base"):
         BituneModel.from_pretrained("somebody/other", base=tiny_base())
 
 

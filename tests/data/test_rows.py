@@ -143,7 +143,7 @@ def test_a_broken_array_is_named_by_line_or_record(tmp_path):
     with pytest.raises(DataError, match="some.json: .* at line 4, column 17"):
         load_records(path)
     path.write_text(json.dumps([PAIR, {"prompt": "a"}]))
-    with pytest.raises(DataError, match="some.json, record 2: field 'answer' is None"):
+    with pytest.raises(DataError, match="some.json, record 2: field 'answer' is missing or null"):
         load_records(path)
     path.write_text("[]")
     with pytest.raises(DataError, match="no record"):
