@@ -83,7 +83,7 @@ def check_file(file: Path, limit: int, error_class: type[BituneError]) -> int:
             f"{file} is a link to {os.readlink(file)!r}, and there is no such file; copy the file itself."
         ) from None
     except OSError as error:
-        raise _unreadable(file, error, error_class) from error
+        raise unreadable(file, error, error_class) from error
     except ValueError as error:  # a zero in the name
         raise error_class(f"{str(file)!r} is no name of a file ({reason(error)}); give another.") from error
     if not stat.S_ISREG(status.st_mode):
@@ -101,7 +101,7 @@ def read_bytes(file: Path, limit: int, error_class: type[BituneError], *, at_mos
         with file.open("rb") as stream:
             content = stream.read(limit + 1 if at_most is None else at_most)
     except OSError as error:
-        raise _unreadable(file, error, error_class) from error
+        raise unreadable(file, error, error_class) from error
     if len(content) > limit:  # it grows, or is one of those that the system makes while they are read
         raise _too_large(file, len(content), limit, error_class)
     if content.startswith(_POINTER):
@@ -231,7 +231,8 @@ def _tensor_header(name: str, entry: object, size: int) -> TensorHeader:
     return TensorHeader(dtype, tuple(shape))
 
 
-def _unreadable(file: Path, error: OSError, error_class: type[BituneError]) -> BituneError:
+def unreadable(file: Path, error: OSError, error_class: type[BituneError]) -> BituneError:
+    """The sentence for a file that the system does not let us read, with the remedy for its reason."""
     failure = disk_failure(error)
     return error_class(f"{file} cannot be read: {failure.cause}; {failure.remedy}.")
 

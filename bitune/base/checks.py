@@ -7,7 +7,7 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,12 +47,12 @@ _OBJECTS = ("config.json", "generation_config.json", "special_tokens_map.json", 
 # Settings that transformers counts up to while it makes a config or a model, by the ends of their names in all families.
 _COUNTED = re.compile(r"^(n|num)_|(layers?|blocks|depth|experts|labels)$")
 _NOT_COUNTED = re.compile(r"^max_|position|ctx|embd|embed|vocab|words|tokens")  # max_window_layers of Qwen2 is a bound
-MOST_COUNTED = 100_000
+MAX_COUNTED = 100_000
 _GGUF_COUNTS = struct.Struct("<IIQQ")  # magic, version, tensors, keys
-MOST_NUMBER = 2**31
+MAX_NUMBER = 2**31
 """No width, count, length or token id of a model is larger."""
-_MOST_OF_TORCH = 2**63 - 1
-"""The largest integer of torch; the base of a rotary embedding (rope_theta) passes MOST_NUMBER where a context was extended."""
+_MAX_OF_TORCH = 2**63 - 1
+"""The largest integer of torch; the base of a rotary embedding (rope_theta) passes MAX_NUMBER where a context was extended."""
 _OBJECTS_IN_CONFIG = ("quantization_config", "id2label", "label2id")
 _TEXTS = ("model_type", "dtype", "torch_dtype")
 _ROPE_NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor")
@@ -70,11 +70,12 @@ def check_files(folder: Path) -> None:
             f"{folder / 'tokenizer_config.json'} has a chat_template of {size:,} characters and at most {TEMPLATE_BYTES:,} are read; it is "
             "not what its name says: replace it."
         )
-    _check_kinds(folder / "config.json", objects["config.json"])
+    sizes = list(_sizes(objects["config.json"]))
+    _check_kinds(folder / "config.json", objects["config.json"], sizes)
     _check_tokenizer_kinds(folder, objects)
     tensors = sum(len(read_header(folder / name, sys.maxsize, BaseNotFoundError).tensors) for name in weight_files(folder))
-    for name, value in _sizes(objects["config.json"]):
-        most = min(MOST_COUNTED, tensors) if _LAYERS.search(name) else MOST_COUNTED
+    for name, value in sizes:
+        most = min(MAX_COUNTED, tensors) if _LAYERS.search(name) else MAX_COUNTED
         if _COUNTED.search(name) and not _NOT_COUNTED.search(name) and abs(value) > most:
             raise BaseNotFoundError(
                 f"{folder / 'config.json'} has {name} {shown(value)}, and its weights are {tensors:,} tensors; download or copy both "
@@ -82,10 +83,10 @@ def check_files(folder: Path) -> None:
             )
 
 
-def _check_kinds(file: Path, config: dict) -> None:
+def _check_kinds(file: Path, config: dict, sizes: Iterable[tuple[str, int]]) -> None:
     """BaseNotFoundError for a number that is too large, or a value of another type, that transformers would use unchecked."""
-    most = dict.fromkeys(_ROPE_NUMBERS, _MOST_OF_TORCH)
-    wrong = [(name, value) for name, value in _sizes(config) if abs(value) > most.get(name, MOST_NUMBER)]
+    most = dict.fromkeys(_ROPE_NUMBERS, _MAX_OF_TORCH)
+    wrong = [(name, value) for name, value in sizes if abs(value) > most.get(name, MAX_NUMBER)]
     wrong += [(name, config[name]) for name in _TEXTS if not isinstance(config.get(name), str | None)]
     wrong += [(name, config[name]) for name in _OBJECTS_IN_CONFIG if not isinstance(config.get(name), dict | None)]
     ropes = [part for part in (config.get("rope_parameters"), config.get("rope_scaling")) if isinstance(part, dict)]
@@ -93,24 +94,26 @@ def _check_kinds(file: Path, config: dict) -> None:
     for rope in ropes:
         wrong += [(name, rope[name]) for name in ("rope_type", "type") if not isinstance(rope.get(name, ""), str)]
         wrong += [(name, rope[name]) for name in _ROPE_NUMBERS if not isinstance(rope.get(name), int | float | None)]
-    if wrong:
-        name, value = wrong[0]
-        raise BaseNotFoundError(f"{file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
+    _refuse_first((file, name, value) for name, value in wrong)
 
 
 def _check_tokenizer_kinds(folder: Path, objects: dict[str, dict]) -> None:
     """BaseNotFoundError for a value of another type in a tokenizer's files that transformers would use unchecked."""
     kinds = {"tokenizer_class": str | None, "model_max_length": int | float | None, "chat_template": str | list | dict | None}
-    settings, file = objects.get("tokenizer_config.json", {}), "tokenizer_config.json"
+    settings, file = objects.get("tokenizer_config.json", {}), folder / "tokenizer_config.json"
     wrong = [(file, name, settings[name]) for name, kind in kinds.items() if not isinstance(settings.get(name), kind)]
     templates = settings.get("chat_template")
     if isinstance(templates, list) and not all(isinstance(template, dict) for template in templates):
         wrong.append((file, "chat_template", templates))
     added = objects.get("added_tokens.json", {})
-    wrong += [("added_tokens.json", shown(token), value) for token, value in added.items() if type(value) is not int]
-    if wrong:
-        file, name, value = wrong[0]
-        raise BaseNotFoundError(f"{folder / file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
+    wrong += [(folder / "added_tokens.json", shown(token), value) for token, value in added.items() if type(value) is not int]
+    _refuse_first(wrong)
+
+
+def _refuse_first(wrong: Iterable[tuple[Path, str, object]]) -> None:
+    """BaseNotFoundError for the first of these values, each with its file and name; nothing where there is none."""
+    for file, name, value in wrong:
+        raise BaseNotFoundError(f"{file} has {name} {shown(value)}, which makes no sense; copy or download it again.")
 
 
 def check_gguf_layers(file: Path, layers: int) -> None:

@@ -9,8 +9,8 @@ from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bitune.errors import CheckpointError, disk_failure, reason, shown
-from bitune.files import Header, TensorHeader, read_header
+from bitune.errors import CheckpointError, reason, shown
+from bitune.files import Header, TensorHeader, read_header, unreadable
 from bitune.schema.config import MixingSettings
 
 WEIGHTS_BYTES = 32 * 1024**3
@@ -81,8 +81,7 @@ def _load(file: Path, keys: Iterable[str]) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{file} is damaged or cut short ({reason(error)}); download or save it again.") from error
     except OSError as error:
-        failure = disk_failure(error)
-        raise CheckpointError(f"{file} cannot be read: {failure.cause}; {failure.remedy}.") from error
+        raise unreadable(file, error, CheckpointError) from error
 
 
 def read_theta(file: Path) -> tuple[Tensor, Tensor]:

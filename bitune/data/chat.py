@@ -20,9 +20,9 @@ from transformers import PreTrainedTokenizerBase
 
 from bitune.errors import PromptError, reason
 
-MOST_SECONDS = 2.0  # of a processor, for what takes milliseconds
-MOST_CHARACTERS = 10_000_000  # that it writes: several of the longest contexts
-MOST_TIMES = 1_000  # that it takes a value which is not a constant
+MAX_SECONDS = 2.0  # of a processor, for what takes milliseconds
+MAX_CHARACTERS = 10_000_000  # that it writes: several of the longest contexts
+MAX_TIMES = 1_000  # that it takes a value which is not a constant
 _TEMPLATE_CHARACTERS = 1_000_000  # of itself: thirty times the longest known
 _CODE = "<template>"  # what Jinja calls the file of a template that came as text
 _HALF_A_PAIR = re.compile("[\ud800-\udfff]")
@@ -88,7 +88,7 @@ class _GenerationTag(Extension):
 def _unbounded(template: str) -> str | None:
     """The arithmetic of a template whose time or memory has no bound, and which Python cannot interrupt; None without any.
 
-    That is every power, and a product unless a number up to MOST_TIMES multiplies what holds no other product, or a number that is
+    That is every power, and a product unless a number up to MAX_TIMES multiplies what holds no other product, or a number that is
     computed repeats a constant text, as for an indentation.
     """
     try:
@@ -96,7 +96,7 @@ def _unbounded(template: str) -> str | None:
         if tree.find(nodes.Pow) is not None:
             return "a power (**)"
         if not all(_is_bounded(product) for product in tree.find_all(nodes.Mul)):
-            return f"a product (*) without a number up to {MOST_TIMES:,} in it"
+            return f"a product (*) without a number up to {MAX_TIMES:,} in it"
     except (jinja2.TemplateSyntaxError, RecursionError):  # as transformers will find
         pass
     return None
@@ -108,7 +108,7 @@ def _is_bounded(product: nodes.Mul) -> bool:
             return False
         if isinstance(side.value, str):
             return not isinstance(other, nodes.Const)
-        small = isinstance(side.value, int | float) and side.value <= MOST_TIMES
+        small = isinstance(side.value, int | float) and side.value <= MAX_TIMES
         return small and not isinstance(other, nodes.Mul) and other.find(nodes.Mul) is None
 
     return is_bound(product.left, product.right) or is_bound(product.right, product.left)
@@ -123,9 +123,8 @@ def _render(messages: Sequence[dict[str, str]], tokenizer: PreTrainedTokenizerBa
         raise PromptError(f"The chat template of this base {error}; {remedy}.") from error
     except Exception as error:
         # Jinja's own, what the template's code did, or a last message that it does not write; anything else is not the template's.
-        jinjas = isinstance(
-            error, jinja2.TemplateError | RecursionError | SyntaxError
-        )  # Python's own: too many blocks in one another
+        # SyntaxError is Python's, for too many blocks in one another.
+        jinjas = isinstance(error, jinja2.TemplateError | RecursionError | SyntaxError)
         templates = error is watch.raised and not isinstance(error, MemoryError)
         if jinjas or templates or "continue_final_message" in str(error):
             raise PromptError(f"The chat template of this base fails: {reason(error)}; {remedy}.") from error
@@ -153,7 +152,7 @@ class _Watch:
         self._characters = 0
 
     def __enter__(self) -> "_Watch":
-        self._end = time.thread_time() + MOST_SECONDS
+        self._end = time.thread_time() + MAX_SECONDS
         self._before = sys.gettrace()
         sys.settrace(self._called)
         return self
@@ -189,9 +188,9 @@ class _Watch:
         return self._within
 
     def _check_length(self, value: object, characters: int = 0) -> None:
-        if isinstance(value, str) and max(characters, len(value)) > MOST_CHARACTERS:
-            raise _StoppedError(f"writes over {MOST_CHARACTERS:,} characters")
+        if isinstance(value, str) and max(characters, len(value)) > MAX_CHARACTERS:
+            raise _StoppedError(f"writes over {MAX_CHARACTERS:,} characters")
 
     def _check_time(self) -> None:
         if time.thread_time() > self._end:
-            raise _StoppedError(f"does not end within {MOST_SECONDS:g} seconds")
+            raise _StoppedError(f"does not end within {MAX_SECONDS:g} seconds")

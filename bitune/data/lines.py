@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
-from bitune.errors import DataError, disk_failure, reason
-from bitune.files import unique_keys
+from bitune.errors import DataError, reason
+from bitune.files import unique_keys, unreadable
 
 _GZIP = b"\x1f\x8b"
 
@@ -38,8 +38,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, object]]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cut short ({reason(error)}); pack or download it again.") from error
     except OSError as error:
-        failure = disk_failure(error)
-        raise DataError(f"{path} cannot be read: {failure.cause}; {failure.remedy}.") from error
+        raise unreadable(path, error, DataError) from error
 
 
 def _rows(text: TextIO, path: Path) -> Iterator[tuple[str, object]]:
