@@ -1,5 +1,6 @@
 """Tiny random models of many families, built from a config, and a tokenizer of bytes: all offline, in milliseconds."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -116,3 +117,14 @@ def ids(*lengths: int, seed: int = 2) -> list[torch.Tensor]:
     """Random prompts of these lengths, each [1, length]."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randint(3, 250, (1, length), generator=generator) for length in lengths]
+
+
+def longrope_settings(switch: int, long_factor: Sequence[float]) -> dict[str, object]:
+    """Rotary settings of a base with heads of 8 numbers that takes `long_factor` in calls of more than `switch` tokens, as Phi-3 does."""
+    return {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": list(long_factor),
+        "original_max_position_embeddings": switch,
+    }

@@ -12,7 +12,7 @@ from bitune.errors import BituneError
 from bitune.harness import BituneLM
 from tests.closeness import assert_close
 from tests.harness.tasks import ask
-from tests.tiny import GROUPED, tiny_tokenizer
+from tests.tiny import GROUPED, longrope_settings, tiny_tokenizer
 
 SWITCH, NEW = 24, 6
 CONTEXTS = ["One", "And two of them", "x" * 40, "y" * 33]
@@ -27,11 +27,10 @@ def generate(lm, contexts: list[str], **settings: object) -> list[str]:
 def longrope(tmp_path):
     """A base whose rotary embedding switches at SWITCH tokens."""
     torch.manual_seed(0)
-    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 8.0]}
     config = Phi3Config(
         **GROUPED | {"max_position_embeddings": 64},
         original_max_position_embeddings=SWITCH,
-        rope_parameters=rope | {"original_max_position_embeddings": SWITCH},
+        rope_parameters=longrope_settings(SWITCH, [4.0, 3.0, 2.0, 8.0]),
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)

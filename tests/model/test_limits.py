@@ -14,16 +14,10 @@ from bitune.evaluation.scores import Question, answer, score
 from bitune.inference.sweep import sweep
 from tests.closeness import assert_close
 from tests.greedy import greedy
-from tests.tiny import END, GROUPED, bitune_on, ids, tiny_base, tiny_tokenizer
+from tests.tiny import END, GROUPED, bitune_on, ids, longrope_settings, tiny_base, tiny_tokenizer
 
 SWITCH, CONTEXT, NEW = 24, 64, 6
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 10000.0,
-    "short_factor": [1.0] * 4,
-    "long_factor": [4.0, 3.0, 2.0, 8.0],
-    "original_max_position_embeddings": SWITCH,
-}
+LONGROPE = longrope_settings(SWITCH, [4.0, 3.0, 2.0, 8.0])
 SMALL = GROUPED | {"max_position_embeddings": CONTEXT}
 CONFIGS = {
     "phi3": lambda: Phi3Config(**SMALL, original_max_position_embeddings=SWITCH, rope_parameters=LONGROPE),

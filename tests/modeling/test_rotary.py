@@ -11,17 +11,11 @@ from bitune import UnsupportedModelError
 from bitune.modeling.interface import cache_input
 from bitune.modeling.support import check_supported
 from tests.closeness import assert_apart, assert_close
-from tests.tiny import FAMILIES, GROUPED, SHAPE, tiny_model
+from tests.tiny import FAMILIES, GROUPED, SHAPE, longrope_settings, tiny_model
 
 CONTEXT, SWITCH = 128, 24
 SMALL = GROUPED | {"max_position_embeddings": CONTEXT}
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 10000.0,
-    "short_factor": [1.0] * 4,
-    "long_factor": [1.05, 1.1, 2.0, 8.0],
-    "original_max_position_embeddings": SWITCH,
-}
+LONGROPE = longrope_settings(SWITCH, [1.05, 1.1, 2.0, 8.0])
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
 STATIC = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 LAYERS = ["sliding_attention", "full_attention"] * 2

@@ -11,8 +11,9 @@ from bitune import BituneModel, CheckpointError, ConfigError
 from bitune.adapters.kinds import new_peft_config
 from bitune.schema.config import MixingSettings
 from bitune.training.settings import TrainingSettings
-from bitune.training.trainer import BituneTrainer, train
+from bitune.training.trainer import train
 from tests.tiny import tiny_base
+from tests.training.killed import train_until_killed
 from tests.training.test_trainer import FAST, assert_same, pairs, state
 from tests.unharmed import edit
 
@@ -29,25 +30,13 @@ def fresh(seed: int = 0, method: str = "bitune", dtype: torch.dtype = torch.floa
     return BituneModel.create(base, method, new_peft_config(base.model, **{"rank": 4, "dropout": 0.5} | more), mixing)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.fixture(scope="module")
 def cut(tmp_path_factory):
     """The folder of a run that was killed after its fourth update, and the model of the same run without a break."""
     folder = tmp_path_factory.mktemp("cut")
     whole = fresh()
     train(whole, pairs(), SETTINGS, tmp_path_factory.mktemp("whole"), HELD_OUT)
-
-    def die_at_5(self, logs, start_time=None, log=BituneTrainer.log):
-        log(self, logs, start_time)
-        if self.state.global_step == 5:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(BituneTrainer, "log", die_at_5)
-        train(fresh(), pairs(), SETTINGS, folder, HELD_OUT)
+    train_until_killed(fresh(), pairs(), SETTINGS, folder, HELD_OUT)
     return folder, whole
 
 

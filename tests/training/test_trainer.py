@@ -20,6 +20,7 @@ from bitune.training.trainer import BituneTrainer, arguments_of, train
 from tests.closeness import assert_apart, assert_close
 from tests.launch import launched
 from tests.tiny import saved_base, tiny_base
+from tests.training.killed import train_until_killed
 
 ROOT = Path(__file__).parent.parent.parent
 FAST = {"per_device_train_batch_size": 4, "max_steps": 6, "learning_rate": 5e-3, "logging_steps": 1, "save_steps": 2}
@@ -78,18 +79,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     whole, cut = fresh(), fresh()
     settings = TrainingSettings(**FAST)
     train(whole, pairs(), settings, tmp_path / "whole")
-
-    class Killed(Exception):
-        pass
-
-    def die_at_5(self, logs, start_time=None, log=BituneTrainer.log):
-        log(self, logs, start_time)
-        if self.state.global_step == 5:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(BituneTrainer, "log", die_at_5)
-        train(cut, pairs(), settings, tmp_path / "cut")
+    train_until_killed(cut, pairs(), settings, tmp_path / "cut")
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-4"
     # A state that was being written when the power went has no trainer_state.json and is passed over.
     (tmp_path / "cut" / "checkpoint-5").mkdir()
