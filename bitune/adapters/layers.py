@@ -24,6 +24,14 @@ def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
+def base_modules(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules of the base, without those that PEFT put around them."""
+    layers = adapter_layers(model)
+    of_base = {module for layer in layers for module in layer.get_base_layer().modules()}
+    of_adapters = {module for layer in layers for module in layer.modules()} - of_base
+    return [module for module in model.modules() if module not in of_adapters]
+
+
 def unwrap(model: PreTrainedModel) -> None:
     """Put every layer that PEFT wrapped back where it was; what PEFT calls unload needs an adapter that was injected whole."""
     outer = ""
@@ -46,8 +54,12 @@ def is_plain_lora(layer: BaseTunerLayer, adapters: Sequence[str]) -> bool:
 def rows_of_adapters(layers: Sequence[BaseTunerLayer], adapters: Sequence[str | None]) -> Iterator[None]:
     """Run row r of a batch under `adapters[r]` until the end of the block, beams of a row under its adapter too.
 
+    Nothing needs to be done where all rows have the same adapter, which is active.
     PEFT's own way in (`adapter_names=` of the model) leaves its hooks behind when the forward raises.
     """
+    if len(set(adapters)) == 1:
+        yield
+        return
     names = [_BASE_ROW if name is None else name for name in adapters]
 
     def name_rows(_, args, kwargs):
@@ -120,10 +132,11 @@ class BaseWeights:
     """The base's parameters as they are now, to see whether PEFT changes them, and to put them back.
 
     Args:
-        parameters: Of the bare base; those of adapters may be learning meanwhile.
+        modules: Of the bare base; the parameters of adapters may be learning meanwhile.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]):
+    def __init__(self, modules: Sequence[nn.Module]):
+        parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
         self._data = [(parameter, parameter.data, _sample(parameter)) for parameter in parameters]
 
     def restore(self) -> bool:

@@ -6,9 +6,8 @@ At rest no adapter is active: the base answers as if it had never been wrapped. 
 import copy
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
@@ -17,29 +16,30 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bitune.adapters.failures import injection_errors
-from bitune.adapters.kinds import check_switchable, is_mixture_of_experts
+from bitune.adapters.kinds import check_switchable
 from bitune.adapters.layers import (
     BaseWeights,
     adapter_layers,
+    base_modules,
     check_layers,
     check_tying,
     is_plain_lora,
-    rows_of_adapters,
-    switch,
     unwrap,
 )
 from bitune.adapters.patterns import check_patterns
+from bitune.adapters.rows import AdapterRows
 from bitune.adapters.saved import PREFIX, own_tensors
-from bitune.adapters.turns import SharedModel
 from bitune.base.fingerprint import fingerprint
-from bitune.errors import CheckpointError, ConfigError, UnknownNameError, UnsupportedModelError
+from bitune.errors import CheckpointError, ConfigError, UnsupportedModelError
 from bitune.modeling.support import check_supported
 
-Result = TypeVar("Result")
 
+class AdapterManager(AdapterRows):
+    """The adapters of one base. Get it with `AdapterManager.of(model)`: everybody who shares a base shares its manager.
 
-class AdapterManager(SharedModel):
-    """The adapters of one base. Get it with `AdapterManager.of(model)`: everybody who shares a base shares its manager."""
+    Attributes:
+        base_parameters: How many numbers the bare base holds.
+    """
 
     def __init__(self, model: PreTrainedModel):
         if adapter_layers(model):
@@ -48,13 +48,9 @@ class AdapterManager(SharedModel):
             )
         self.layout = check_supported(model)
         self.fingerprint = fingerprint(model)
-        self._base_parameters = list(model.parameters())
+        self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         super().__init__(model)
-        self._configs: dict[str, PeftConfig] = {}
         self._given: set[str] = set()
-        self._layers = []
-        self._trainable: set[str] = set()
-        self._active: str | None = None
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "AdapterManager":
@@ -71,11 +67,6 @@ class AdapterManager(SharedModel):
         super().__setstate__(state)
         with _REGISTRY_LOCK:
             _REGISTRY[id(self.model)] = self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every adapter loaded on this base."""
-        return tuple(self._configs)
 
     def config(self, name: str) -> PeftConfig:
         """The PEFT config of an adapter; UnknownNameError for one that is not loaded."""
@@ -104,7 +95,8 @@ class AdapterManager(SharedModel):
         check_patterns(config, paths, f"Adapter {wanted!r}")
         with self.turn():
             name = self._free_name(wanted)
-            base_weights = BaseWeights(self._base_parameters)
+            self._unpack()
+            base_weights = BaseWeights(base_modules(self.model))
             try:
                 with injection_errors(f"Adapter {wanted!r}"):
                     self._inject(name, copy.deepcopy(config))  # PEFT writes into it
@@ -160,11 +152,6 @@ class AdapterManager(SharedModel):
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
-    @property
-    def base_parameters(self) -> int:
-        """How many numbers the bare base holds."""
-        return sum(parameter.numel() for parameter in self._base_parameters)
-
     def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
 
@@ -172,52 +159,6 @@ class AdapterManager(SharedModel):
         """
         names = {name for name in adapters if name is not None}
         return self._holds.hold(names, lambda: self._check_known(names))
-
-    @contextmanager
-    def active_adapter(self, adapter: str | None) -> Iterator[None]:
-        """Run with one adapter (None: the base alone) until the end of the block, also when it ends by an exception."""
-        with self.turn():
-            self._check_known([adapter])
-            before = self._active
-            try:
-                self._activate(adapter)
-                yield
-            finally:
-                self._activate(before)
-
-    @contextmanager
-    def active_rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
-        """Run row r of a batch under `adapters[r]` until the end of the block. They must be of one batch, see `batches`."""
-        if len(set(adapters)) == 1:
-            with self.active_adapter(adapters[0]):
-                yield
-            return
-        with self.active_adapter(next(name for name in adapters if name is not None)), rows_of_adapters(self._layers, adapters):
-            yield
-
-    def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
-        """[(rows, call(rows)), ...] for each of `batches(adapters)`: together they cover every row, row r under `adapters[r]`."""
-        results = []
-        with self.turn():
-            self._check_known(adapters)
-            for rows in self.batches(adapters):
-                with self.active_rows([adapters[row] for row in rows]):
-                    results.append((rows, call(rows)))
-        return results
-
-    def batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
-        """The rows that can share a forward: one batch for the adapters that PEFT can mix, and one for each other adapter."""
-        distinct = list(dict.fromkeys(adapters))
-        together = [name for name in distinct if self.can_mix([name])]
-        groups = [together, *([name] for name in distinct if name not in together)]
-        return [[row for row, adapter in enumerate(adapters) if adapter in group] for group in groups if group]
-
-    def can_mix(self, adapters: Sequence[str | None]) -> bool:
-        """Whether PEFT can run these adapters, one a row, in one forward: plain LoRA on linear layers, in eval mode."""
-        if self.model.training or is_mixture_of_experts(self.model):
-            return False
-        names = [name for name in adapters if name is not None]
-        return all(is_plain_lora(layer, names) for layer in self._layers)
 
     def under_autocast(self) -> AbstractContextManager[None]:
         """Spare PEFT's casts of inputs to float32, which autocast undoes at once. For plain LoRA only: DoRA computes with what was cast."""
@@ -245,7 +186,7 @@ class AdapterManager(SharedModel):
             inject_adapter_in_model(config, self.model, name)
             cast_adapter_dtype(self.model, name)  # float32 over a base of 16 bits, as PeftModel has them
         finally:
-            self._layers = adapter_layers(self.model)
+            self._set_layers(adapter_layers(self.model))
             for layer in self._layers:
                 layer.bitune_manager = self
                 layer.train(self.model.training)  # PEFT makes them in train mode, where dropout is on
@@ -256,7 +197,8 @@ class AdapterManager(SharedModel):
         self._trainable.discard(name)
         self._configs.pop(name, None)
         if not self._configs:
-            self._layers, self._active = [], None
+            self._active = None
+            self._set_layers([])
             unwrap(self.model)
             return
         active = self._active if self._active in self.names else None
@@ -264,13 +206,9 @@ class AdapterManager(SharedModel):
         for layer in self._layers:
             layer.delete_adapter(name)
         self.model.peft_config.pop(name, None)
+        self._set_layers(self._layers)  # without what was stacked of it
         self._activate(active)
         self._set_gradients()
-
-    def _activate(self, adapter: str | None) -> None:
-        self._active = adapter
-        for layer in self._layers:
-            switch(layer, adapter)
 
     def _set_gradients(self) -> None:
         """Both adapters of a model learn at once, and those of others do not; PEFT would let the active one learn alone."""
@@ -285,11 +223,6 @@ class AdapterManager(SharedModel):
             name = f"{wanted}_{number}"
         self._given.add(name)
         return name
-
-    def _check_known(self, adapters: Iterable[str | None]) -> None:
-        for name in set(adapters) - {None}:
-            if name not in self.names:
-                raise UnknownNameError("adapter", str(name), self.names)
 
 
 # id of a base -> its manager, as long as somebody uses it. The manager holds the base, so the id cannot become another's; and the

@@ -53,6 +53,7 @@ class Engine:
         if self.base.tokenizer is None:
             raise ConfigError(f"The base {self.base.id!r} has no tokenizer, so it reads no text; give a folder that has one.")
         self.manager = AdapterManager.of(self.base.model)
+        self.manager.keep_packed()
         self._entries: dict[str, _Entry] = {BASE_NAME: _Entry(BASE.with_mixing(None))}  # replaced, never changed in place
         self._lock = threading.Lock()
 

@@ -63,7 +63,8 @@ def test_removing_the_last_adapter_leaves_the_base_as_it_came(kind):
     models = [bitune_on(base, kind=kind, seed=seed) for seed in (1, 2)]
     expected = scores(models[1])
     models[0].release()
-    assert wrapped(base) and torch.equal(scores(models[1]), expected)
+    assert wrapped(base)
+    assert_close(scores(models[1]), expected)
     models[1].release()
     assert [type(m) for m in base.modules()] == modules
     assert {n: p.data_ptr() for n, p in base.named_parameters()} == parameters
@@ -186,14 +187,24 @@ def test_who_can_share_a_batch():
     assert manager.can_mix([None, "causal", "bidirectional"]), "a DoRA beside them is no obstacle"
     assert not manager.can_mix(["causal", dora.names["causal"]])
     assert not manager.can_mix([dora.names["causal"]])
-    batches = [rows for rows, _ in manager.run(["causal", dora.names["causal"], None, "bidirectional"], lambda rows: None)]
-    assert batches == [[0, 2, 3], [1]]
+    order = ["causal", dora.names["causal"], None, "bidirectional", "causal"]
+    assert [rows for rows, _ in manager.run(order, lambda rows: None)] == [[0, 4, 2, 3], [1]], "with gradients PEFT runs"
     manager.model.train()
     assert not manager.can_mix(["causal", "bidirectional"])
     manager.model.eval()
     dora.release()
     assert manager.can_mix(["causal", "bidirectional"])
     assert not bitune_on(tiny_model(), kind="ia3").manager.can_mix(["causal", None])
+
+
+def test_without_gradients_all_kinds_share_a_batch():
+    lora = bitune_on(tiny_model())
+    dora = bitune_on(lora.base, "lora", kind="dora")
+    with torch.no_grad():
+        assert lora.manager.can_mix([None, "causal", dora.names["causal"]])
+        assert bitune_on(tiny_model(), kind="ia3").manager.can_mix(["causal", None])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not lora.manager.can_mix([dora.names["causal"]]), "autocast casts as PEFT's products come"
 
 
 def test_adapters_of_different_places_and_ranks_share_a_batch():

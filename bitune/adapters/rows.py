@@ -1,0 +1,139 @@
+"""Which adapter runs on which row of a batch, and which rows can share a forward."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel
+
+from bitune.adapters.kinds import is_mixture_of_experts
+from bitune.adapters.layers import base_modules, is_plain_lora, rows_of_adapters, switch
+from bitune.adapters.stacked import Stacks, is_stackable
+from bitune.adapters.turns import SharedModel
+from bitune.errors import UnknownNameError
+from bitune.modeling.packed import pack, unpack
+
+Result = TypeVar("Result")
+
+
+class AdapterRows(SharedModel):
+    """A base with adapters, run so that each row of a batch has its own. At rest no adapter is active."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__(model)
+        self._configs: dict[str, PeftConfig] = {}
+        self._trainable: set[str] = set()
+        self._has_experts = is_mixture_of_experts(model)
+        self._packs = self._is_packed = False
+        self._active: str | None = None
+        self._set_layers([])
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._is_packed = False  # a copy of a packed layer is a plain one
+        self._set_layers(self._layers)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in super().__getstate__().items() if key != "_stacks"}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every adapter loaded on this base."""
+        return tuple(self._configs)
+
+    def keep_packed(self) -> None:
+        """From now on, while nobody trains on this base, its linear layers hold their weights as `modeling.packed` has them.
+
+        Whoever reads such a layer's `weight` gets a copy. Adding an adapter unpacks them; the next forward packs them again.
+        """
+        self._packs = True
+
+    @contextmanager
+    def active_adapter(self, adapter: str | None) -> Iterator[None]:
+        """Run with one adapter (None: the base alone), as PEFT does, until the end of the block, also when it ends by an exception."""
+        with self.turn():
+            self._check_known([adapter])
+            before = self._active
+            try:
+                self._activate(adapter)
+                yield
+            finally:
+                self._activate(before)
+
+    @contextmanager
+    def active_rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+        """Run row r of a batch under `adapters[r]` until the end of the block. They must be of one batch, see `batches`."""
+        with self.active_adapter(next((name for name in adapters if name is not None), None)):
+            if self._runs_stacked():
+                self._pack()
+                with self._stacks.running(adapters) as others, rows_of_adapters(others, adapters):
+                    yield
+            else:
+                with rows_of_adapters(self._layers, adapters):
+                    yield
+
+    def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
+        """[(rows, call(rows)), ...] for each of `batches(adapters)`: together they cover every row, row r under `adapters[r]`."""
+        results = []
+        with self.turn():
+            self._check_known(adapters)
+            for rows in self.batches(adapters):
+                with self.active_rows([adapters[row] for row in rows]):
+                    results.append((rows, call(rows)))
+        return results
+
+    def batches(self, adapters: Sequence[str | None]) -> list[list[int]]:
+        """The rows that can share a forward: one batch for the adapters that can be mixed, and one for each other adapter.
+
+        Rows of the same adapter are neighbours.
+        """
+        distinct = list(dict.fromkeys(adapters))
+        together = [name for name in distinct if self.can_mix([name])]
+        groups = [together, *([name] for name in distinct if name not in together)]
+        return [[row for name in group for row, adapter in enumerate(adapters) if adapter == name] for group in groups if group]
+
+    def can_mix(self, adapters: Sequence[str | None]) -> bool:
+        """Whether these adapters can run in one forward, one a row, in eval mode.
+
+        Without gradients LoRA, DoRA and IA3 on linear layers can (adapters.stacked); else what PEFT mixes can, which is plain LoRA.
+        """
+        if self.model.training or self._has_experts:
+            return False
+        names = [name for name in adapters if name is not None]
+        stacked = self._runs_stacked()
+        return all((stacked and _all_stackable(layer, names)) or is_plain_lora(layer, names) for layer in self._layers)
+
+    def _runs_stacked(self) -> bool:
+        """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, or autocast, which casts product by product."""
+        casts = torch.is_autocast_enabled(self.model.device.type)
+        return not (torch.is_grad_enabled() or self.model.training or casts)
+
+    def _pack(self) -> None:
+        if self._packs and not self._is_packed and not self._trainable:
+            pack(base_modules(self.model))
+            self._is_packed = True
+
+    def _unpack(self) -> None:
+        if self._is_packed:
+            unpack(self.model)
+            self._is_packed = False
+
+    def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
+        self._layers, self._stacks = list(layers), Stacks(layers)
+
+    def _activate(self, adapter: str | None) -> None:
+        self._active = adapter
+        for layer in self._layers:
+            switch(layer, adapter)
+
+    def _check_known(self, adapters: Iterable[str | None]) -> None:
+        for name in set(adapters) - {None}:
+            if name not in self.names:
+                raise UnknownNameError("adapter", str(name), self.names)
+
+
+def _all_stackable(layer: BaseTunerLayer, adapters: Iterable[str]) -> bool:
+    return all(is_stackable(layer, name) for name in adapters)

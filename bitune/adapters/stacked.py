@@ -1,0 +1,245 @@
+"""The adapters of a batch in a few products: in each layer the base's own, and the rows' adapters together.
+
+PEFT runs a batch of several adapters one adapter after the other in every layer, and DoRA and IA3 not at all. Here the matrices A of all
+adapters of a layer lie in one, B likewise, and a row takes what is its own; a DoRA is a scale per row and output besides, an IA3 a
+vector per row. tests/adapters/test_stacked.py holds it to PEFT, which stays what trains, and what runs layers of other kinds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import accumulate, groupby
+
+import torch
+from peft.tuners import ia3, lora
+from peft.tuners.lora.variants import DoraLinearVariant
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bitune.modeling.packed import weight_dtype
+
+Forward = Callable[[Tensor], Tensor]
+_FEW_TOKENS = 32  # of a batch, up to which one product over all adapters is faster than one for each of them
+_REMEMBERED = 8  # sets of rows whose forwards are kept: a request comes back with the same ones every few tokens
+
+
+def is_stackable(layer: BaseTunerLayer, adapter: str) -> bool:
+    """Whether this module computes what PEFT's layer does with this adapter: LoRA, DoRA or IA3 on a linear layer, held whole here."""
+    if type(layer) is ia3.Linear:
+        return adapter not in layer.ia3_l or type(layer.ia3_l[adapter]) is nn.Parameter
+    if type(layer) is not lora.Linear:
+        return False
+    if adapter not in layer.lora_A:
+        return True
+    variant = layer.lora_variant.get(adapter)
+    known = variant is None or (type(variant) is DoraLinearVariant and layer.lora_B[adapter].bias is None)
+    return known and all(type(parameter) is nn.Parameter for parameter in _parameters(layer, adapter))  # no shard of one
+
+
+class Stacks:
+    """The adapters on the layers of one base, as products over a batch.
+
+    Args:
+        layers: What PEFT has wrapped.
+    """
+
+    def __init__(self, layers: Sequence[BaseTunerLayer]):
+        self._layers = list(layers)
+        self._stacks: dict[int, _LoraStack] = {}  # id of a layer -> its LoRA adapters
+        self._forwards: OrderedDict[tuple[str | None, ...], list[Forward]] = OrderedDict()
+
+    @contextmanager
+    def running(self, rows: Sequence[str | None]) -> Iterator[list[BaseTunerLayer]]:
+        """Run row r of a batch under the adapter `rows[r]` until the end of the block, beams of a row under its adapter too.
+
+        Without gradients. Yields the layers that are not `is_stackable` for all of `rows`: those are PEFT's to run.
+        """
+        forwards = self._prepared(tuple(rows))
+        try:
+            for layer, forward in zip(self._layers, forwards, strict=True):
+                if forward is not None:
+                    vars(layer)["forward"] = forward
+            yield [layer for layer, forward in zip(self._layers, forwards, strict=True) if forward is None]
+        finally:
+            for layer in self._layers:
+                vars(layer).pop("forward", None)
+
+    def _prepared(self, rows: tuple[str | None, ...]) -> list[Forward | None]:
+        if not all(stack.is_current() for stack in self._stacks.values()):
+            self._stacks.clear()
+            self._forwards.clear()
+        if rows not in self._forwards:
+            self._forwards[rows] = [self._forward(layer, rows) for layer in self._layers]
+            if len(self._forwards) > _REMEMBERED:
+                self._forwards.popitem(last=False)
+        self._forwards.move_to_end(rows)
+        return self._forwards[rows]
+
+    def _forward(self, layer: BaseTunerLayer, rows: tuple[str | None, ...]) -> Forward | None:
+        if not all(is_stackable(layer, name) for name in rows if name is not None):
+            return None
+        given = layer.ia3_l if isinstance(layer, ia3.Linear) else layer.lora_A
+        own = [name if name in given else None for name in rows]
+        if not any(own):
+            return layer.base_layer
+        if isinstance(layer, ia3.Linear):
+            return _ia3_forward(layer, own)
+        if id(layer) not in self._stacks:
+            self._stacks[id(layer)] = _LoraStack(layer)
+        return self._stacks[id(layer)].forward(own)
+
+
+class _LoraStack:
+    """All LoRA adapters of one layer: R ranks altogether, one after the other.
+
+    Attributes:
+        a, b: [R, in_features] and [R, out_features], in the dtype of the base. PEFT's own parameters become views of them where they have
+            this dtype and do not learn, so that nothing lies in memory twice.
+        places: Adapter -> which of the R are its own.
+    """
+
+    def __init__(self, layer: lora.Linear):
+        self.layer, self.base = layer, layer.base_layer
+        names = [name for name in layer.lora_A if is_stackable(layer, name)]
+        dtype, ends = weight_dtype(self.base), list(accumulate(layer.lora_A[name].weight.shape[0] for name in names))
+        self.places = {name: slice(start, end) for name, start, end in zip(names, [0, *ends], ends, strict=False)}
+        self.a = torch.cat([layer.lora_A[name].weight.detach().to(dtype) for name in names])
+        self.b = torch.cat([layer.lora_B[name].weight.detach().t().to(dtype) for name in names])
+        for name, place in self.places.items():
+            a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+            if a.dtype == b.dtype == dtype and not (a.requires_grad or b.requires_grad):
+                a.data, b.data = self.a[place], self.b[place].t()
+        self.shifts, self.scales = {}, {}
+        for name in names:
+            if (bias := layer.lora_B[name].bias) is not None:
+                self.shifts[name] = (bias.detach() * layer.scaling[name]).to(dtype)
+            if name in layer.lora_variant:
+                self.scales[name] = _dora_scale(layer, name).to(dtype)
+        self._read = self._versions()
+
+    def is_current(self) -> bool:
+        """Whether the layer's adapters are still what was read of them: nobody wrote into them or moved them."""
+        return self._versions() == self._read
+
+    def _versions(self) -> list[tuple[int, int, float]]:
+        return [
+            (parameter.data_ptr(), parameter._version, self.layer.scaling[name])
+            for name in self.places
+            for parameter in _parameters(self.layer, name)
+        ]
+
+    def forward(self, own: Sequence[str | None]) -> Forward:
+        """What the layer computes where row r has the adapter `own[r]`."""
+        segments = self._segments(own)
+        places = [place for name, place in self.places.items() if name in own]
+        start, end = places[0].start, places[-1].stop
+        is_dense = 2 * sum(place.stop - place.start for place in places) >= end - start  # not mostly adapters of nobody's
+        if len(set(own)) == 1 or not is_dense:
+            return partial(self._by_segments, segments, len(own))
+        a, b, masks = self.a[start:end], self.b[start:end], self._masks(own)[:, start:end]
+        shift, scale = self._by_row(own, self.shifts, 0.0), self._by_row(own, self.scales, 1.0)
+
+        def forward(x: Tensor, *arguments, **named) -> Tensor:
+            if x.numel() > _FEW_TOKENS * x.shape[-1]:
+                return self._by_segments(segments, len(own), x, *arguments, **named)
+            output = self.base(x, *arguments, **named)
+            inner = functional.linear(x, a) * _of_rows(masks, x)
+            if scale is not None and self.base.bias is not None:
+                output = output - self.base.bias
+            output = torch.addmm(output.view(-1, output.shape[-1]), inner.view(-1, len(a)), b).view(output.shape)
+            if shift is not None:
+                output = output + _of_rows(shift, x)
+            if scale is not None:
+                output = output * _of_rows(scale, x)
+                output = output if self.base.bias is None else output + self.base.bias
+            return output
+
+        return forward
+
+    def _masks(self, own: Sequence[str | None]) -> Tensor:
+        """[rows, R]: the scaling of a row's adapter in its place, 0 elsewhere."""
+        masks = torch.zeros(len(own), len(self.a), dtype=self.a.dtype, device=self.a.device)
+        for row, name in enumerate(own):
+            if name is not None:
+                masks[row, self.places[name]] = self.layer.scaling[name]
+        return masks
+
+    def _segments(self, own: Sequence[str | None]) -> list[tuple[int, int, str]]:
+        """(first row, row after the last one, adapter) of neighbours that have the same adapter."""
+        segments, start = [], 0
+        for name, group in groupby(own):
+            end = start + len(list(group))
+            if name is not None:
+                segments.append((start, end, name))
+            start = end
+        return segments
+
+    def _by_segments(self, segments: Sequence[tuple[int, int, str]], rows: int, x: Tensor, *arguments, **named) -> Tensor:
+        """A product for each segment: what many tokens are run by."""
+        output = self.base(x, *arguments, **named)
+        beams, bias = x.shape[0] // rows, self.base.bias
+        for start, end, name in segments:
+            # A segment of all rows is all there is: tokens that go to an expert come without their rows.
+            part = slice(None) if (start, end) == (0, rows) else slice(start * beams, end * beams)
+            place, inputs, outputs = self.places[name], x[part], output[part].view(-1, output.shape[-1])
+            inner = functional.linear(inputs.reshape(-1, x.shape[-1]), self.a[place])
+            if name in self.scales and bias is not None:
+                outputs -= bias
+            outputs.addmm_(inner, self.b[place], alpha=self.layer.scaling[name])
+            if name in self.shifts:
+                outputs += self.shifts[name]
+            if name in self.scales:
+                outputs *= self.scales[name]
+                if bias is not None:
+                    outputs += bias
+        return output
+
+    def _by_row(self, own: Sequence[str | None], vectors: dict[str, Tensor], otherwise: float) -> Tensor | None:
+        """[rows, out_features], None where no row has any."""
+        if not vectors.keys() & set(own):
+            return None
+        neutral = torch.full_like(next(iter(vectors.values())), otherwise)
+        return torch.stack([vectors.get(name, neutral) for name in own])
+
+
+def _parameters(layer: lora.Linear, name: str) -> list[nn.Parameter]:
+    dora = [layer.lora_magnitude_vector[name].weight] if name in layer.lora_variant else []
+    bias = layer.lora_B[name].bias
+    return [layer.lora_A[name].weight, layer.lora_B[name].weight, *dora, *([] if bias is None else [bias])]
+
+
+@torch.no_grad()
+def _dora_scale(layer: lora.Linear, name: str) -> Tensor:
+    """m / ||W + s B A||, one number for each output [out_features]: DoRA (arXiv 2402.09353), equation 5."""
+    dora, a, b = layer.lora_magnitude_vector[name], layer.lora_A[name].weight, layer.lora_B[name].weight
+    weight = layer.base_layer.weight
+    norm = dora.get_weight_norm(weight, (b @ a).to(weight.dtype), layer.scaling[name])
+    return dora.weight / norm
+
+
+def _ia3_forward(layer: ia3.Linear, own: Sequence[str | None]) -> Forward:
+    """base(x * l) in a feed-forward layer, base(x) * l in another one, l of each row."""
+    base = layer.base_layer
+    known = next(layer.ia3_l[name].detach().flatten() for name in own if name is not None)
+    neutral = torch.ones_like(known)
+    vectors = torch.stack([neutral if name is None else layer.ia3_l[name].detach().flatten() for name in own])
+    if len(set(own)) == 1:
+        vectors = vectors[:1]
+
+    def forward(x: Tensor, *arguments, **named) -> Tensor:
+        factors = vectors if len(vectors) == 1 else _of_rows(vectors, x)
+        if layer.is_feedforward:
+            return base((x * factors).to(x.dtype), *arguments, **named)
+        output = base(x, *arguments, **named)
+        return (output * factors).to(output.dtype)
+
+    return forward
+
+
+def _of_rows(values: Tensor, x: Tensor) -> Tensor:
+    """`values` [rows, n] for the rows of `x`, beams of a row alike: [rows x beams, 1, n], or without the 1 for two dimensions."""
+    beams = x.shape[0] // len(values)
+    repeated = values if beams == 1 else values.repeat_interleave(beams, 0)
+    return repeated.view(len(repeated), *[1] * (x.dim() - 2), -1)

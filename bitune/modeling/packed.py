@@ -1,0 +1,144 @@
+"""Linear layers of a CPU in the form that oneDNN multiplies fastest: packed weights in the place of the plain ones.
+
+A product with two to eight rows, which is a decoding step of several variants, takes about as long as one with a single row then; with
+plain weights it takes twice as long. The numbers are the same to rounding. tests/modeling/test_contract_torch.py holds torch to it.
+"""
+
+import functools
+import platform
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ROWS = 8  # for which oneDNN chooses the form; more or fewer rows run on it as well
+_FEW_ROWS = 16  # up to here oneDNN is faster than torch's own product also on a weight that is not packed
+_NONE = ("none", [], "")  # no activation after the product
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that holds its weight packed, and unpacks a copy of it for whoever reads `weight`.
+
+    Whatever needs the layer's parameter itself (another device or dtype, loading, copying, pickling) gets a plain layer back.
+    """
+
+    @property
+    def weight(self) -> Tensor:
+        """A plain copy [out_features, in_features]; writing into it changes nothing."""
+        return self._packed.to_dense()
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or input.dtype != self._packed.dtype or torch.is_autocast_enabled("cpu"):
+            return F.linear(input, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, *_NONE)
+
+    def _apply(self, fn, recurse=True):
+        return _unpack(self)._apply(fn, recurse)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.weight
+
+    def _load_from_state_dict(self, *arguments, **named):
+        return _unpack(self)._load_from_state_dict(*arguments, **named)
+
+    def __reduce_ex__(self, protocol):
+        plain = _new_linear()
+        vars(plain).update(vars(self), _parameters=dict(self._parameters))
+        return _new_linear, (), vars(_unpack(plain))
+
+
+class SharedLinear(nn.Linear):
+    """A linear layer whose weight something else reads too, as a tied head's: it stays plain, and few rows are multiplied by oneDNN."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows = input.numel() // self.in_features
+        if rows > _FEW_ROWS or torch.is_grad_enabled() or input.dtype != self.weight.dtype or torch.is_autocast_enabled("cpu"):
+            return F.linear(input, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, *_NONE)
+
+
+def pack(modules: Sequence[nn.Module]) -> None:
+    """Pack the weights of the linear layers that can be, in place and one after the other: at no time are there two of all.
+
+    Left alone are layers whose weight requires a gradient, lies on another device, or is not float32 (bfloat16 where the CPU has it).
+    Nothing is done where torch cannot pack, or where it would not be faster.
+
+    Args:
+        modules: All modules of a model, however deep.
+    """
+    if not can_pack():
+        return
+    uses = Counter(id(parameter) for module in modules for parameter in module._parameters.values())
+    with torch.no_grad():
+        for module in modules:
+            if type(module) is not nn.Linear or "_hf_hook" in vars(module) or not _fits(module.weight):
+                continue
+            if uses[id(module.weight)] > 1:
+                module.__class__ = SharedLinear
+                continue
+            weight = module._parameters.pop("weight")
+            module._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+            module.__class__ = PackedLinear
+        for module in modules:
+            _leave_the_file(module)
+
+
+def unpack(model: nn.Module) -> None:
+    """Make plain linear layers of what `pack` changed."""
+    for module in model.modules():
+        if isinstance(module, PackedLinear | SharedLinear):
+            _unpack(module)
+
+
+def _leave_the_file(module: nn.Module) -> None:
+    """Copy what is still plain: weights that were read lie in a map of their file, which stays in memory whole as long as one does."""
+    for parameter in module.parameters(recurse=False):
+        if _fits(parameter):
+            parameter.data = parameter.data.clone()
+
+
+def _new_linear() -> nn.Linear:
+    return nn.Linear.__new__(nn.Linear)
+
+
+def weight_dtype(layer: nn.Module) -> torch.dtype:
+    """The dtype of a linear layer's weight, without unpacking it."""
+    return layer._packed.dtype if isinstance(layer, PackedLinear) else layer.weight.dtype
+
+
+def _unpack(module: nn.Linear) -> nn.Linear:
+    """The same layer, in place, as the plain one that it was."""
+    packed = vars(module).pop("_packed", None)
+    module.__class__ = nn.Linear
+    if packed is not None:
+        module.weight = nn.Parameter(packed.to_dense(), requires_grad=False)
+    return module
+
+
+def _fits(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and not weight.requires_grad and can_multiply(weight.dtype)
+
+
+@functools.cache
+def can_multiply(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a fast product of this dtype on this CPU."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
+
+
+@functools.cache
+def can_pack() -> bool:
+    """Whether this torch packs, on a processor where it was measured to be faster, and multiplies right with what it packed."""
+    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+        return False
+    weight, rows = torch.arange(12.0).view(4, 3), torch.ones(2, 3)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+        found = torch.ops.mkldnn._linear_pointwise(rows, packed, None, *_NONE)
+    except (AttributeError, NotImplementedError, RuntimeError):  # private to torch: absent, or with other arguments
+        return False
+    return torch.equal(found, F.linear(rows, weight)) and torch.equal(packed.to_dense(), weight)
