@@ -32,6 +32,17 @@ def base_modules(model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in model.modules() if module not in of_adapters]
 
 
+def own_parameters(layer: BaseTunerLayer, adapter: str) -> list[nn.Parameter]:
+    """The parameters of one adapter in a layer, none where it has nothing there."""
+    parameters = []
+    for kind in layer.adapter_layer_names:
+        parts = getattr(layer, kind)  # by name of the adapter: modules (lora_A), or parameters (ia3_l)
+        if adapter in parts:
+            part = parts[adapter]
+            parameters += [part] if isinstance(part, nn.Parameter) else part.parameters()
+    return parameters
+
+
 def unwrap(model: PreTrainedModel) -> None:
     """Put every layer that PEFT wrapped back where it was; what PEFT calls unload needs an adapter that was injected whole."""
     outer = ""

@@ -1,4 +1,4 @@
-"""One base model with any number of PEFT adapters, and which of them runs on which row of a batch.
+"""One base model with any number of PEFT adapters.
 
 At rest no adapter is active: the base answers as if it had never been wrapped. Threads use a base in turns (adapters.turns).
 """
@@ -24,6 +24,7 @@ from bitune.adapters.layers import (
     check_layers,
     check_tying,
     is_plain_lora,
+    own_parameters,
     unwrap,
 )
 from bitune.adapters.patterns import check_patterns
@@ -31,6 +32,7 @@ from bitune.adapters.rows import AdapterRows
 from bitune.adapters.saved import PREFIX, own_tensors
 from bitune.base.fingerprint import fingerprint
 from bitune.errors import CheckpointError, ConfigError, UnsupportedModelError
+from bitune.modeling.pass_store import PassStore
 from bitune.modeling.support import check_supported
 
 
@@ -39,6 +41,7 @@ class AdapterManager(AdapterRows):
 
     Attributes:
         base_parameters: How many numbers the bare base holds.
+        passes: Prompt passes that this base has run lately, by default in a quarter of the bytes that the base itself takes.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -50,6 +53,7 @@ class AdapterManager(AdapterRows):
         self.fingerprint = fingerprint(model)
         self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         super().__init__(model)
+        self.passes = PassStore(sum(parameter.nbytes for parameter in model.parameters()) // 4)
         self._given: set[str] = set()
 
     @classmethod
@@ -65,6 +69,7 @@ class AdapterManager(AdapterRows):
 
     def __setstate__(self, state: dict) -> None:  # a base that is copied or pickled with its manager has one of its own
         super().__setstate__(state)
+        self.passes = PassStore(self.passes.limit)
         with _REGISTRY_LOCK:
             _REGISTRY[id(self.model)] = self
 
@@ -151,6 +156,14 @@ class AdapterManager(AdapterRows):
     def trainable_parameters(self, names: Sequence[str]) -> int:
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
+
+    def state(self, adapter: str | None) -> int:
+        """A number that is another one once somebody has written into the base's weights or into those of this adapter."""
+        with self.turn():
+            self._settle()
+            parameters = [parameter for module in base_modules(self.model) for parameter in module.parameters(recurse=False)]
+            own = [part for layer in self._layers for part in own_parameters(layer, adapter)] if adapter is not None else []
+        return hash(tuple((parameter.data_ptr(), parameter._version) for parameter in (*parameters, *own)))
 
     def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.

@@ -68,7 +68,7 @@ class AdapterRows(SharedModel):
         """Run row r of a batch under `adapters[r]` until the end of the block. They must be of one batch, see `batches`."""
         with self.active_adapter(next((name for name in adapters if name is not None), None)):
             if self._runs_stacked():
-                self._pack()
+                self._settle()
                 with self._stacks.running(adapters) as others, rows_of_adapters(others, adapters):
                     yield
             else:
@@ -111,7 +111,10 @@ class AdapterRows(SharedModel):
         casts = torch.is_autocast_enabled(self.model.device.type)
         return not (torch.is_grad_enabled() or self.model.training or casts)
 
-    def _pack(self) -> None:
+    def _settle(self) -> None:
+        """Move weights to where they stay until an adapter is added or removed."""
+        if self._runs_stacked():
+            self._stacks.build()
         if self._packs and not self._is_packed and not self._trainable:
             pack(base_modules(self.model))
             self._is_packed = True

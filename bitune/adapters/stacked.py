@@ -18,6 +18,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bitune.adapters.layers import own_parameters
 from bitune.modeling.packed import weight_dtype
 
 Forward = Callable[[Tensor], Tensor]
@@ -35,7 +36,7 @@ def is_stackable(layer: BaseTunerLayer, adapter: str) -> bool:
         return True
     variant = layer.lora_variant.get(adapter)
     known = variant is None or (type(variant) is DoraLinearVariant and layer.lora_B[adapter].bias is None)
-    return known and all(type(parameter) is nn.Parameter for parameter in _parameters(layer, adapter))  # no shard of one
+    return known and all(type(parameter) is nn.Parameter for parameter in own_parameters(layer, adapter))  # no shard of one
 
 
 class Stacks:
@@ -66,10 +67,18 @@ class Stacks:
             for layer in self._layers:
                 vars(layer).pop("forward", None)
 
+    def build(self) -> None:
+        """Stack what is not stacked yet, or no longer as it was."""
+        if self._stacks and all(stack.is_current() for stack in self._stacks.values()):
+            return
+        self._forwards.clear()
+        loras = [layer for layer in self._layers if type(layer) is lora.Linear]
+        self._stacks = {
+            id(layer): _LoraStack(layer) for layer in loras if any(is_stackable(layer, name) for name in layer.lora_A)
+        }
+
     def _prepared(self, rows: tuple[str | None, ...]) -> list[Forward | None]:
-        if not all(stack.is_current() for stack in self._stacks.values()):
-            self._stacks.clear()
-            self._forwards.clear()
+        self.build()
         if rows not in self._forwards:
             self._forwards[rows] = [self._forward(layer, rows) for layer in self._layers]
             if len(self._forwards) > _REMEMBERED:
@@ -86,8 +95,6 @@ class Stacks:
             return layer.base_layer
         if isinstance(layer, ia3.Linear):
             return _ia3_forward(layer, own)
-        if id(layer) not in self._stacks:
-            self._stacks[id(layer)] = _LoraStack(layer)
         return self._stacks[id(layer)].forward(own)
 
 
@@ -127,7 +134,7 @@ class _LoraStack:
         return [
             (parameter.data_ptr(), parameter._version, self.layer.scaling[name])
             for name in self.places
-            for parameter in _parameters(self.layer, name)
+            for parameter in own_parameters(self.layer, name)
         ]
 
     def forward(self, own: Sequence[str | None]) -> Forward:
@@ -202,12 +209,6 @@ class _LoraStack:
             return None
         neutral = torch.full_like(next(iter(vectors.values())), otherwise)
         return torch.stack([vectors.get(name, neutral) for name in own])
-
-
-def _parameters(layer: lora.Linear, name: str) -> list[nn.Parameter]:
-    dora = [layer.lora_magnitude_vector[name].weight] if name in layer.lora_variant else []
-    bias = layer.lora_B[name].bias
-    return [layer.lora_A[name].weight, layer.lora_B[name].weight, *dora, *([] if bias is None else [bias])]
 
 
 @torch.no_grad()

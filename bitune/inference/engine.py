@@ -260,7 +260,7 @@ class Engine:
         check_given_answer(self.base.model, self.manager.layout, list(request.ids.values()), answer)
         rows = [(variant, index) for index, variant in enumerate(request.variants.values())]
         with self._holding(request), torch.no_grad(), self.manager.eval_turn():
-            prompts = read_variants(self.manager, list(request.ids.values()), rows)
+            prompts = read_variants(self.manager, list(request.ids.values()), rows, remember=True)
             values = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
         return {name: likelihood.sum for name, likelihood in zip(request.variants, values, strict=True)}
 

@@ -70,7 +70,7 @@ def read_prompts(
     """
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
-    cache = read_variants(manager, distinct, rows, lambda: check_running(cancelled))
+    cache = read_variants(manager, distinct, rows, lambda: check_running(cancelled), remember=True)
     return [Decoder(cache, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
 
 

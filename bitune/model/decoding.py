@@ -17,8 +17,9 @@ from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left, pad_right
 from bitune.model.generation_config import base_defaults
 from bitune.model.limits import check_ids
+from bitune.model.passes import Recall
 from bitune.model.prefill import Row, prefill
-from bitune.modeling.cache import take_rows
+from bitune.modeling.cache import take_rows, with_room
 from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
 from bitune.schema.variants import Variant
 
@@ -42,6 +43,7 @@ class PromptCache:
         ids, mask: The prompts, int64 [prompts, P], padded on the left.
         rows: What each cache row holds, and the adapter that answers from it.
         cache: Keys and values of the first P - 1 tokens, [rows, heads, P - 1, head dim] a layer.
+        known: Of each row, whether all its passes came from memory; empty where nothing was asked from there.
     """
 
     manager: AdapterManager
@@ -49,6 +51,7 @@ class PromptCache:
     mask: Tensor
     rows: Sequence[Row]
     cache: Cache
+    known: Sequence[bool] = ()
     _is_used: bool = field(default=False, init=False)
 
     def take(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Cache]:
@@ -73,11 +76,21 @@ def read_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Seque
     return PromptCache(manager, ids, mask, rows, prefill(manager, ids, mask, rows))
 
 
+def recall_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Sequence[Row]) -> PromptCache:
+    """As `read_prompts`, but what this base has read lately is not run again; in a turn, without gradients."""
+    recall = Recall()
+    cache = prefill(manager, ids, mask, rows, recall)
+    known = [all((one, row.prompt) in recall.known for one in row.passes) for row in rows]
+    return PromptCache(manager, ids, mask, rows, cache, known)
+
+
 def read_variants(
     manager: AdapterManager,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[tuple[Variant, int]],
     check: Callable[[], None] = lambda: None,
+    *,
+    remember: bool = False,
 ) -> PromptCache:
     """Read prompts, each once for every pass that is asked for.
 
@@ -85,6 +98,7 @@ def read_variants(
         prompts: Token ids.
         answers: The variant and the index of the prompt of each row.
         check: Called before every layer; what it raises ends the passes. A long prompt is one forward and may take a minute.
+        remember: Take passes that this base has run lately from memory, and keep those that are run now.
 
     Raises:
         ConfigError: An id is no token of the base: its tokenizer may know more than it does.
@@ -92,8 +106,9 @@ def read_variants(
     for prompt in prompts:
         check_ids(manager.model, "A prompt", prompt)
     ids, mask = pad_left(prompts, 0, input_device(manager.model))
+    read = recall_prompts if remember else read_prompts
     with before_each_layer(manager.model, check):
-        return read_prompts(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
+        return read(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
 
 
 def generate(
@@ -177,8 +192,8 @@ class Decoder:
     def __init__(self, prompts: PromptCache, rows: Sequence[int]):
         self.rows = list(rows)
         self._manager, self._adapters = prompts.manager, prompts.adapters(rows)
-        ids, self._mask, self._cache = prompts.take(rows)
-        self._input = ids[:, -1:]
+        ids, self._mask, cache = prompts.take(rows)
+        self._cache, self._input = with_room(cache), ids[:, -1:]
 
     def active(self) -> AbstractContextManager[None]:
         """The rows' adapters, for as many tokens as the block decodes."""

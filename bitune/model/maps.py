@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bitune.adapters.manager import AdapterManager
 from bitune.errors import ConfigError, UnsupportedModelError
-from bitune.model.decoding import read_prompts, score
+from bitune.model.decoding import recall_prompts, score
 from bitune.model.prefill import Row, run_passes
 from bitune.modeling.interface import input_device
 from bitune.modeling.recorder import Recorder, Take, recording
@@ -90,7 +90,7 @@ def _answer_maps(
 ) -> tuple[AnswerMaps, list[np.ndarray]]:
     """AnswerMaps of the answer, and how far mixing moved keys and values: [layers, P - 1] each."""
     rows = [Row.of(variant, 0), Row(0, variant.passes[:1], answer_adapter=variant.answer_adapter)]
-    prompts = read_prompts(manager, ids, torch.ones_like(ids), rows)
+    prompts = recall_prompts(manager, ids, torch.ones_like(ids), rows)
     nothing_moved = np.zeros((manager.layout.layers, 0), np.float32)
     moved = [_moved(prompts.cache, kind) if ids.shape[1] > 1 else nothing_moved for kind in ("keys", "values")]
     # An answer is read after the last prompt token; without one, that token alone is.

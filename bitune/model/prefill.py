@@ -4,7 +4,7 @@ The first P - 1 prompt tokens go through the passes; the last one belongs to the
 run once. Source: Bitune (arXiv 2405.14862), section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,9 @@ from transformers import Cache, DynamicCache
 
 from bitune.adapters.manager import AdapterManager
 from bitune.model.mixing import mix_rows
-from bitune.modeling.cache import join_rows
+from bitune.modeling.cache import join_rows, take_rows
 from bitune.modeling.interface import attention_implementation, cache_input, position_input
-from bitune.modeling.masks import pass_masks
+from bitune.modeling.masks import last_queries, pass_masks
 from bitune.schema.variants import PromptPass, Variant
 
 
@@ -43,8 +43,16 @@ class Row:
         return cls(prompt, variant.passes, *ratios, variant.answer_adapter)
 
 
-def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, rows: Sequence[Row]) -> Cache:
-    """A cache of `len(rows)` rows and P - 1 tokens. `prompt_ids`, `prompt_mask` [prompts, P], left-padded.
+Wanted = tuple[PromptPass, int]
+"""A pass and the index of the prompt that it reads."""
+Read = Callable[[AdapterManager, Tensor, Tensor, Sequence[Wanted]], tuple[Cache, dict[Wanted, int]]]
+"""How passes come about: `run_passes`, or `passes.recall_passes`, which runs only what was not run before."""
+
+
+def prefill(
+    manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, rows: Sequence[Row], read: Read | None = None
+) -> Cache:
+    """A cache of `len(rows)` rows and P - 1 tokens. `prompt_ids`, `prompt_mask` [prompts, P], left-padded; `read` is `run_passes` if None.
 
     With one-token prompts the cache is empty: there is nothing to read twice.
     """
@@ -53,7 +61,7 @@ def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, ro
     if ids.shape[1] == 0:
         return DynamicCache(config=manager.model.config)
     wanted = list(dict.fromkeys((one, row.prompt) for row in rows for one in row.passes))
-    cache, cache_rows = run_passes(manager, ids, mask, wanted)
+    cache, cache_rows = (read or run_passes)(manager, ids, mask, wanted)
     first = torch.tensor([cache_rows[row.passes[0], row.prompt] for row in rows])
     second = torch.tensor([cache_rows[row.passes[-1], row.prompt] for row in rows])
     alpha_k = _stack([row.alpha_k for row in rows], len(cache.layers))
@@ -62,19 +70,29 @@ def prefill(manager: AdapterManager, prompt_ids: Tensor, prompt_mask: Tensor, ro
 
 
 def run_passes(
-    manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[tuple[PromptPass, int]]
-) -> tuple[Cache, dict[tuple[PromptPass, int], int]]:
-    """Run each (pass, prompt row) once over all tokens of `ids` [prompts, tokens]; returns the cache and each pair's row in it."""
+    manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted], known: Cache | None = None
+) -> tuple[Cache, dict[Wanted, int]]:
+    """Run each (pass, prompt row) once over all tokens of `ids` [prompts, tokens]; returns the cache and each pair's row in it.
+
+    `known`: keys and values of the first tokens of each of `wanted`, where these need not be run.
+    """
     decoder = manager.model.base_model  # without the head: nobody reads the logits of a prompt pass
+    start = 0 if known is None else known.get_seq_length()
 
     def call(batch: list[int]) -> Cache:
         prompts = [wanted[i][1] for i in batch]
         row_mask = mask[prompts]
         implementation = attention_implementation(manager.model)
         masks = pass_masks(manager.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, manager.model.dtype)
-        cache = DynamicCache(config=manager.model.config)
-        placed = position_input(manager.model, row_mask, row_mask.shape[1])
-        decoder(input_ids=ids[prompts], attention_mask=masks, use_cache=True, **cache_input(cache), **placed)
+        cache = DynamicCache(config=manager.model.config) if known is None else take_rows(known, torch.tensor(batch))
+        placed = position_input(manager.model, row_mask, row_mask.shape[1] - start)
+        decoder(
+            input_ids=ids[prompts][:, start:],
+            attention_mask=last_queries(masks, start),
+            use_cache=True,
+            **cache_input(cache),
+            **placed,
+        )
         return cache
 
     batches = manager.run([pass_.adapter for pass_, _ in wanted], call)

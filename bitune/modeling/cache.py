@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 LayerContent = Callable[[int, CacheLayerMixin], tuple[Tensor, Tensor]]
 
@@ -51,3 +51,59 @@ def with_layers(cache: Cache, content: LayerContent) -> Cache:
     for index, layer in enumerate(result.layers):
         layer.keys, layer.values = content(index, cache.layers[index])
     return result
+
+
+def row_of(cache: Cache, row: int, start: int) -> list[tuple[Tensor, Tensor]]:
+    """A copy of one row's keys and values from token `start` on, [heads, tokens, head dim] for each layer."""
+    return [(layer.keys[row, :, start:].clone(), layer.values[row, :, start:].clone()) for layer in cache.layers]
+
+
+def cache_of_rows(model: PreTrainedModel, rows: Sequence[Sequence[tuple[Tensor, Tensor]]], tokens: int) -> Cache:
+    """A cache of `tokens` tokens, of rows as `row_of` returns them, padded on the left with zeros.
+
+    Layers with a sliding window must see all tokens: `tokens` is less than the window.
+    """
+    cache = DynamicCache(config=model.config)
+    for index in range(len(rows[0])):
+        keys, values = (torch.stack([_padded(row[index][part], tokens) for row in rows]) for part in (0, 1))
+        cache.update(keys, values, index)
+    return cache
+
+
+def _padded(part: Tensor, tokens: int) -> Tensor:
+    missing = tokens - part.shape[-2]
+    return torch.nn.functional.pad(part, (0, 0, missing, 0)) if missing else part
+
+
+class _RoomyLayer(DynamicLayer):
+    """A layer that grows within room taken in advance; transformers' copies all that it has for every token."""
+
+    _room: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        used = self.keys.shape[-2] if self.keys.dim() == key_states.dim() else 0
+        needed = used + key_states.shape[-2]
+        if self._room is None or self._room[0].shape[-2] < needed:
+            size = (*key_states.shape[:2], needed + max(_LEAST_ROOM, needed // 2))
+            room = [part.new_empty(*size, part.shape[-1]) for part in (key_states, value_states)]
+            for whole, part in zip(room, (self.keys, self.values), strict=True):
+                if used:
+                    whole[:, :, :used] = part
+            self._room = tuple(room)
+        for whole, part in zip(self._room, (key_states, value_states), strict=True):
+            whole[:, :, used:needed] = part
+        self.keys, self.values = (whole[:, :, :needed] for whole in self._room)
+        return self.keys, self.values
+
+
+_LEAST_ROOM = 64  # tokens
+
+
+def with_room(cache: Cache) -> Cache:
+    """The same cache, in place, for an answer of many tokens: layers without a window no longer copy themselves for each of them."""
+    for layer in cache.layers:
+        if type(layer) is DynamicLayer:
+            layer.__class__ = _RoomyLayer
+    return cache

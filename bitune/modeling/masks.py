@@ -73,6 +73,13 @@ def pass_masks(
     return by_type if len(by_type) > 1 else next(iter(by_type.values()))
 
 
+def last_queries(masks: Tensor | dict[str, Tensor], start: int) -> Tensor | dict[str, Tensor]:
+    """What `pass_masks` returned, for the queries from token `start` on alone: the keys before it are known."""
+    if isinstance(masks, dict):
+        return {kind: mask[:, :, start:] for kind, mask in masks.items()}
+    return masks[:, :, start:]
+
+
 def _row_masks(attentions: Sequence[Attention], token_mask: Tensor, window: int | None) -> Tensor:
     tokens, device = token_mask.shape[1], token_mask.device
     patterns = {attention: visible(attention, tokens, window, device) for attention in set(attentions)}

@@ -1,0 +1,81 @@
+"""Prompt passes from memory: what a base has read before is not run again, and of a causal pass only what comes after a known beginning.
+
+A pass is determined by its adapter's weights, its attention and the tokens it reads. What was run in another batch differs by rounding.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from bitune.adapters.manager import AdapterManager
+from bitune.model.prefill import Wanted, run_passes
+from bitune.modeling.cache import cache_of_rows, row_of
+from bitune.modeling.pass_store import PassKey, StoredPass
+
+_LEAST_PREFIX = 32  # tokens; running fewer of them takes no longer than the extra forward over the rest
+
+
+class Recall:
+    """Reads passes for one request, and notes which of them were known: `prefill.Read`."""
+
+    def __init__(self):
+        self.known: set[Wanted] = set()
+
+    def __call__(
+        self, manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]
+    ) -> tuple[Cache, dict[Wanted, int]]:
+        """As `run_passes`, in a turn and without gradients."""
+        if any(window is not None and window <= ids.shape[1] for window in manager.layout.windows.values()):
+            return run_passes(manager, ids, mask, wanted)  # a sliding layer forgets what another batch may need
+        store = manager.passes
+        states = {adapter: manager.state(adapter) for adapter in {prompt_pass.adapter for prompt_pass, _ in wanted}}
+        keys = {want: _key(states, ids, mask, want) for want in wanted}
+        passes = {want: found for want, key in keys.items() if (found := store.get(key)) is not None}
+        self.known = set(passes)
+        missing = [want for want in wanted if want not in passes]
+        for (prefix, _), group in _groups(manager, {want: keys[want] for want in missing}).items():
+            passes |= _run(manager, ids, mask, group, keys, prefix)
+        for want in missing:
+            store.put(keys[want], passes[want])
+        rows = [passes[want].layers for want in wanted]
+        return cache_of_rows(manager.model, rows, ids.shape[1]), {want: row for row, want in enumerate(wanted)}
+
+
+def _key(states: Mapping[str | None, int], ids: Tensor, mask: Tensor, want: Wanted) -> PassKey:
+    prompt_pass, prompt = want
+    return PassKey(prompt_pass, states[prompt_pass.adapter], tuple(ids[prompt][mask[prompt].bool()].tolist()))
+
+
+def _groups(manager: AdapterManager, keys: dict[Wanted, PassKey]) -> dict[tuple[int, int], list[Wanted]]:
+    """{(tokens whose keys are known, tokens altogether): passes}; (0, 0) for all that are run whole."""
+    groups = defaultdict(list)
+    for want, key in keys.items():
+        prefix = _prefix_length(manager, key)
+        groups[(prefix, len(key.ids)) if prefix else (0, 0)].append(want)
+    return groups
+
+
+def _prefix_length(manager: AdapterManager, key: PassKey) -> int:
+    """How many first tokens of a causal pass need not be run."""
+    if key.prompt_pass.attention != "causal" or manager.layout.rotary_switch is not None:
+        return 0  # beyond the switch, known keys of a shorter call are others
+    shared = min(manager.passes.longest_prefix(key)[1], len(key.ids) - 1)
+    return shared if shared >= _LEAST_PREFIX else 0
+
+
+def _run(
+    manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted], keys: dict[Wanted, PassKey], prefix: int
+) -> dict[Wanted, StoredPass]:
+    if not prefix:
+        cache, rows = run_passes(manager, ids, mask, group)
+        starts = (mask == 0).sum(1).tolist()
+        return {want: StoredPass(row_of(cache, rows[want], starts[want[1]])) for want in group}
+    known = [manager.passes.longest_prefix(keys[want])[0].layers for want in group]
+    first = [[(part_k[:, :prefix], part_v[:, :prefix]) for part_k, part_v in layers] for layers in known]
+    tokens = len(keys[group[0]].ids)
+    own_ids, own_mask = ids[:, ids.shape[1] - tokens :], torch.ones_like(mask[:, :tokens])
+    cache, rows = run_passes(manager, own_ids, own_mask, group, cache_of_rows(manager.model, first, prefix))
+    return {want: StoredPass(row_of(cache, rows[want], 0)) for want in group}

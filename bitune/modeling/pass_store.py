@@ -1,0 +1,98 @@
+"""Prompt passes that were run: their keys and values, kept on the device for the next request that wants the same."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bitune.schema.variants import PromptPass
+
+
+@dataclass(frozen=True)
+class PassKey:
+    """What determines a pass on one base: the pass, the state of its adapter's weights, and the tokens that were read."""
+
+    prompt_pass: PromptPass
+    weights: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoredPass:
+    """Keys and values of one pass over n tokens, [heads, n, head dim] for each layer."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for layer in self.layers for part in layer)
+
+
+class PassStore:
+    """The passes of one base that were used last. Its user owns the base meanwhile, see adapters.turns.
+
+    Args:
+        limit: The most bytes that are kept; what was used longest ago goes first. May be changed at any time.
+
+    Attributes:
+        nbytes: How many are kept now.
+    """
+
+    def __init__(self, limit: int):
+        self.nbytes = 0
+        self._limit = limit
+        self._passes: OrderedDict[PassKey, StoredPass] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        self._limit = value
+        self._shrink()
+
+    def get(self, key: PassKey) -> StoredPass | None:
+        """The pass, if it is still there."""
+        if key in self._passes:
+            self._passes.move_to_end(key)
+        return self._passes.get(key)
+
+    def put(self, key: PassKey, stored: StoredPass) -> None:
+        """Keep a pass, unless it is larger than everything that may be kept."""
+        if key in self._passes or stored.nbytes > self._limit:
+            return
+        self._passes[key] = stored
+        self.nbytes += stored.nbytes
+        self._shrink()
+
+    def longest_prefix(self, key: PassKey) -> tuple[StoredPass | None, int]:
+        """The pass of the same adapter and attention that agrees with most tokens of `key` from the first one on, and with how many."""
+        best, length = None, 0
+        for other, stored in self._passes.items():
+            if (other.prompt_pass, other.weights) == (key.prompt_pass, key.weights):
+                shared = _shared(other.ids, key.ids)
+                if shared > length:
+                    best, length = stored, shared
+        return best, length
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._passes.clear()
+        self.nbytes = 0
+
+    def _shrink(self) -> None:
+        while self.nbytes > self._limit:
+            _, oldest = self._passes.popitem(last=False)
+            self.nbytes -= oldest.nbytes
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens are the same from the first one on."""
+    return next(
+        (index for index, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )

@@ -1,0 +1,179 @@
+"""Prompt passes from memory: the same as those that are run, and never those of somebody else."""
+
+import pytest
+import torch
+
+from bitune import METHODS
+from bitune.adapters.kinds import new_peft_config
+from bitune.model.bitune_model import BituneModel
+from bitune.model.decoding import likelihoods, read_variants
+from bitune.model.passes import Recall
+from bitune.model.prefill import run_passes
+from bitune.modeling.pass_store import PassKey, PassStore, StoredPass
+from bitune.schema.variants import BASE, MixingRatios, PromptPass
+from tests.closeness import assert_close
+from tests.tiny import FAMILIES, WINDOW, bitune_on, ids, randomized, tiny_model
+
+families = pytest.mark.parametrize("family", sorted(FAMILIES))
+
+
+def flat(cache, row) -> torch.Tensor:
+    return torch.cat([part[row].flatten() for layer in cache.layers for part in (layer.keys, layer.values)])
+
+
+@torch.no_grad()
+def recalled(manager, prompt, passes):
+    """What memory gives for passes over one prompt, each beside the same pass run anew; and which of them were known."""
+    wanted, recall = [(one, 0) for one in passes], Recall()
+    with manager.eval_turn():
+        found, rows = recall(manager, prompt, torch.ones_like(prompt), wanted)
+        run, run_rows = run_passes(manager, prompt, torch.ones_like(prompt), wanted)
+    return [(flat(found, rows[want]), flat(run, run_rows[want])) for want in wanted], [want in recall.known for want in wanted]
+
+
+@families
+@pytest.mark.parametrize("method", ["bitune", "only_causal"])
+def test_a_pass_from_memory_is_the_pass_that_was_run(family, method):
+    model = bitune_on(tiny_model(family), method)
+    prompt = ids(WINDOW - 2)[0]
+    for expected in (False, True):
+        pairs, known = recalled(model.manager, prompt, model.variant.passes)
+        assert known == [expected] * 2
+        for found, run in pairs:
+            assert_close(found, run)
+
+
+@families
+def test_a_prompt_longer_than_a_window_is_run_anew(family):
+    model = bitune_on(tiny_model(family))
+    prompt = ids(WINDOW + 3)[0]
+    has_window = any(model.manager.layout.windows.values())
+    for expected in (False, not has_window):
+        pairs, known = recalled(model.manager, prompt, model.variant.passes)
+        assert known == [expected] * 2
+        for found, run in pairs:
+            assert_close(found, run)
+
+
+@pytest.mark.parametrize("family", sorted(name for name in FAMILIES if name not in ("mistral", "gemma3")))
+@pytest.mark.parametrize("shared", [40, 59, 60])
+def test_a_causal_pass_goes_on_from_the_longest_known_beginning(family, shared):
+    model = bitune_on(tiny_model(family))
+    model.manager.passes.limit = 2**20
+    longer = ids(70)[0]
+    first = torch.cat([longer[:, :shared], ids(60, seed=5)[0][:, shared:]], dim=1)
+    recalled(model.manager, first, model.variant.passes)
+    inputs = []
+    hook = model.base.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: inputs.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    pairs, known = recalled(model.manager, longer, model.variant.passes)
+    hook.remove()
+    assert known == [False, False]
+    assert sorted(inputs[:-1]) == [70 - shared, 70], "the bidirectional pass is run whole, the causal one from where they part"
+    for found, run in pairs:
+        assert_close(found, run)
+
+
+def test_padding_is_not_kept():
+    model = bitune_on(tiny_model())
+    prompts = [prompt[0].tolist() for prompt in ids(5, 12)]
+    answers = [(model.variant, 0), (model.variant, 1), (BASE.with_mixing(None), 0)]
+    with torch.no_grad(), model.manager.eval_turn():
+        first = read_variants(model.manager, prompts, answers, remember=True)
+        alone = read_variants(model.manager, prompts[:1], answers[:1], remember=True)
+        plain = read_variants(model.manager, prompts[:1], answers[:1])
+        assert (first.known, alone.known) == ([False] * 3, [True])
+        found, expected = (likelihoods(read, [0], [[3, 4]])[0].sum for read in (alone, plain))
+    assert_close(torch.tensor(found), torch.tensor(expected))
+
+
+def test_nobody_gets_the_pass_of_another():
+    model = bitune_on(tiny_model())
+    manager, prompt = model.manager, ids(9)[0]
+    recalled(manager, prompt, model.variant.passes)
+    others = [PromptPass(one.adapter, "anticausal") for one in model.variant.passes]
+    others += [PromptPass(None, "causal"), PromptPass("causal", "bidirectional"), PromptPass("bidirectional", "causal")]
+    assert recalled(manager, prompt, others)[1] == [False] * 5
+    assert recalled(manager, ids(9, seed=4)[0], model.variant.passes)[1] == [False] * 2
+    model.release()
+    again = bitune_on(manager.model, seed=3)
+    assert recalled(manager, prompt, again.variant.passes)[1] == [False] * 2
+    other = bitune_on(tiny_model(seed=1))
+    assert recalled(other.manager, prompt, other.variant.passes)[1] == [False] * 2
+
+
+@pytest.mark.parametrize("change", ["fill", "in place", "data", "base", "dtype"])
+def test_weights_that_changed_are_read_again(change):
+    model = bitune_on(tiny_model())
+    manager, prompt = model.manager, ids(9)[0]
+    assert recalled(manager, prompt, model.variant.passes)[1] == [False] * 2
+    assert recalled(manager, prompt, model.variant.passes)[1] == [True] * 2
+    with torch.no_grad():
+        if change == "fill":
+            weights = {key: value + 1 for key, value in manager.weights("causal").items()}
+            manager.fill("causal", weights)
+        elif change == "in place":
+            next(p for name, p in model.named_parameters() if "lora_B.causal" in name).add_(1)
+        elif change == "data":
+            parameter = next(p for name, p in model.named_parameters() if "lora_B.causal" in name)
+            parameter.data = parameter.data + 1
+        elif change == "base":
+            manager.model.get_input_embeddings().weight.mul_(1.5)
+        else:
+            manager.model.to(torch.float64)
+    pairs, known = recalled(manager, prompt, model.variant.passes)
+    assert known == [False, change in ("fill", "in place", "data")], "what did not change is still known"
+    for found, run in pairs:
+        assert_close(found, run)
+
+
+def test_what_if_ratios_share_the_passes_of_their_checkpoint():
+    model = bitune_on(tiny_model())
+    prompt = ids(9)[0][0].tolist()
+    what_if = model.variant.with_mixing(MixingRatios.constant(model.manager.layout.layers, 0.25))
+    with torch.no_grad(), model.manager.eval_turn():
+        read_variants(model.manager, [prompt], [(model.variant, 0)], remember=True)
+        read = read_variants(model.manager, [prompt], [(what_if, 0), (model.variant, 0)], remember=True)
+        plain = read_variants(model.manager, [prompt], [(what_if, 0), (model.variant, 0)])
+    assert read.known == [True, True]
+    for row in (0, 1):
+        assert_close(flat(read.cache, row), flat(plain.cache, row))
+
+
+def stored(tokens: int) -> StoredPass:
+    return StoredPass([(torch.zeros(2, tokens, 4), torch.zeros(2, tokens, 4))] * 3)
+
+
+def test_the_store_keeps_within_its_limit_and_drops_what_was_used_longest_ago():
+    one = stored(5).nbytes
+    store = PassStore(3 * one)
+    keys = [PassKey(PromptPass(None, "causal"), 1, (token,) * 5) for token in range(4)]
+    for key in keys[:3]:
+        store.put(key, stored(5))
+    store.put(keys[0], stored(5))
+    assert store.get(keys[0]) is not None and store.nbytes == 3 * one
+    store.put(keys[3], stored(5))
+    assert [store.get(key) is not None for key in keys] == [True, False, True, True]
+    store.put(PassKey(PromptPass(None, "causal"), 1, (9,) * 20), stored(20))
+    assert len(store) == 3, "what is larger than all that may be kept drops nothing"
+    store.limit = one
+    assert len(store) == 1 and store.nbytes == one
+    store.clear()
+    assert len(store) == 0 == store.nbytes
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+def test_all_methods_answer_from_memory_as_from_a_first_reading(kind):
+    base = tiny_model()
+    for method in sorted(METHODS):
+        model = randomized(BituneModel.create(base, method, new_peft_config(base, kind)))
+        prompt, answers = ids(9)[0][0].tolist(), [(model.variant, 0)]
+        with torch.no_grad(), model.manager.eval_turn():
+            sums = [
+                likelihoods(read_variants(model.manager, [prompt], answers, remember=remember), [0], [[3, 4, 5]])[0].sum
+                for remember in (False, True, True)
+            ]
+        for found in sums[1:]:
+            assert_close(torch.tensor(found), torch.tensor(sums[0]))
+        model.release()
