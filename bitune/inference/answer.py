@@ -5,10 +5,9 @@ from collections.abc import Collection
 
 from transformers import PreTrainedTokenizerBase
 
+from bitune.inference.detokenizer import UNFINISHED, Detokenizer
 from bitune.inference.sampling import GenerationSettings
 from bitune.schema.results import Completion, FinishReason
-
-_UNFINISHED = "\ufffd"  # what a tokenizer puts for bytes that are not yet a character
 
 
 class Answer:
@@ -20,8 +19,10 @@ class Answer:
         self._variant, self._tokenizer, self._stop, self._limit, self._ends = variant, tokenizer, settings.stop, limit, ends
         self._lock = threading.Lock()
         self._ids: list[int] = []
+        self._detokenizer = Detokenizer(tokenizer)
         self._first = self._last = 0.0
         self._finish_reason: FinishReason | None = None
+        self._snapshot: Completion | None = None  # of the answer as it is
 
     @property
     def tokens(self) -> int:
@@ -40,9 +41,11 @@ class Answer:
         with self._lock:
             self._first, self._last = self._first if self._ids else seconds, seconds
             self._ids.append(token)
+            self._detokenizer.add(token)
+            self._snapshot = None
             if token in self._ends:
                 self._finish_reason = "eos"
-            elif self._stop and self._stop_position(self._decoded()) is not None:
+            elif self._stop and self._has_new_stop():
                 self._finish_reason = "stop"
             elif len(self._ids) >= self._limit:
                 self._finish_reason = "length"
@@ -50,23 +53,36 @@ class Answer:
     def cancel(self) -> None:
         """No more tokens come, because somebody stopped the request."""
         with self._lock:
-            self._finish_reason = self._finish_reason or "cancelled"
+            if self._finish_reason is None:
+                self._finish_reason, self._snapshot = "cancelled", None
 
     def snapshot(self) -> Completion:
-        """The answer so far as plain values."""
+        """The answer so far as plain values. While it goes on, its text only grows; the last text is that of all tokens at once."""
         with self._lock:
-            text, count = self._decoded(), len(self._ids)
-            position = self._stop_position(text)
-            if position is not None:
-                text = text[:position]
-            elif self._finish_reason in (None, "cancelled"):
-                text = text.rstrip(_UNFINISHED)
-            speed = (count - 1) / (self._last - self._first) if count > 1 and self._last > self._first else None
-            first = self._first if count else None
-            return Completion(self._variant, text, count, first, speed, self._finish_reason, tuple(self._ids))
+            if self._snapshot is None:
+                count = len(self._ids)
+                text = self._text_so_far() if self._finish_reason is None else self._whole_text()
+                speed = (count - 1) / (self._last - self._first) if count > 1 and self._last > self._first else None
+                first = self._first if count else None
+                reason, ids = self._finish_reason, tuple(self._ids)
+                self._snapshot = Completion(self._variant, text, count, first, speed, reason, ids)
+            return self._snapshot
 
-    def _decoded(self) -> str:
-        return self._tokenizer.decode(self._ids, skip_special_tokens=True)
+    def _has_new_stop(self) -> bool:
+        """Whether a stop string ends in what the last token changed; before it there was none."""
+        start = max(0, self._detokenizer.settled - max(map(len, self._stop)))
+        text = self._detokenizer.text()
+        return any(text.find(stop, start) >= 0 for stop in self._stop)
 
-    def _stop_position(self, text: str) -> int | None:
-        return min((text.index(stop) for stop in self._stop if stop in text), default=None)
+    def _text_so_far(self) -> str:
+        """Without an end that the next tokens may change, or that a stop string may begin with."""
+        text = self._detokenizer.lasting()
+        begun = (size for stop in self._stop for size in range(1, len(stop)) if text.endswith(stop[:size]))
+        return text[: len(text) - max(begun, default=0)]
+
+    def _whole_text(self) -> str:
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        position = min((text.index(stop) for stop in self._stop if stop in text), default=None)
+        if position is not None:
+            return text[:position]
+        return text.rstrip(UNFINISHED) if self._finish_reason == "cancelled" else text
