@@ -31,6 +31,7 @@ NOTHING_YET = (
 class Screen:
     """What Compare shows: two pieces of HTML, whether a run is under way; and what was asked and answered so far.
 
+    `answers`: while a run is under way the columns alone; what is in them is `live`.
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
     """
 
@@ -40,6 +41,11 @@ class Screen:
     update: Update | None = None
     request: CompareRequest | None = None
     views: Mapping[str, VariantView] = field(default_factory=dict)
+
+    @property
+    def live(self) -> list[dict[str, object]]:
+        """What fills the columns of `answers` by now; nothing where they are whole."""
+        return html.live(self.update, self.views) if self.running and self.update is not None else []
 
     @property
     def latest_run(self) -> LatestRun | None:
@@ -89,8 +95,11 @@ class CompareHandlers:
         known = [views[name] for name in request.variants if name in views]
         yield Screen(html.waiting(known, html.READING), running=True)
         with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
+            columns = html.begun(known)
             for update in updates:
-                yield screen(request, update, views)
+                if not update.done:
+                    yield Screen(columns, running=True, update=update, request=request, views=views)
+        yield ended(request, update, views)
 
     def finish(self, latest: Screen) -> Screen:
         """After a run. One that was cancelled keeps the answers as far as they came."""
@@ -98,11 +107,11 @@ class CompareHandlers:
             return latest
         if latest.update is None:
             return Screen(empty("Stopped before the first token."))
-        ended = {
+        completions = {
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
             for name, completion in latest.update.completions.items()
         }
-        return screen(latest.request, replace(latest.update, completions=ended, done=True), latest.views)
+        return ended(latest.request, replace(latest.update, completions=completions, done=True), latest.views)
 
     def failed(self, words: str) -> Screen:
         """Instead of answers."""
@@ -156,10 +165,9 @@ class CompareHandlers:
         }
 
 
-def screen(request: CompareRequest, update: Update, views: Mapping[str, VariantView]) -> Screen:
-    """The answers so far; what was read is shown when all is written, since a disclosure cannot be read while it is redrawn."""
-    prompts = html.prompts(update, views) if update.done else ""
-    return Screen(html.answers(update, views), prompts, not update.done, update, request, views)
+def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantView]) -> Screen:
+    """The answers when no more is to come, and what was read."""
+    return Screen(html.answers(update, views), html.prompts(update, views), False, update, request, views)
 
 
 def as_json(completion) -> dict[str, object]:

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from app.compare.recorded import Recording
 from app.ui.differences import difference, in_words
-from app.ui.templates import render
+from app.ui.templates import faithful, render
 from app.ui.variants import VariantView
 from bitune.schema.results import Completion, Update
 
@@ -33,6 +33,11 @@ class Column:
     def running(self) -> bool:
         return self.completion is None or self.completion.finish_reason is None
 
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """What stands under the answer; nothing before the model has begun."""
+        return {} if self.completion is None else figures(self.completion)
+
 
 def answers(update: Update, views: Mapping[str, VariantView], recording: Recording | None = None) -> Markup:
     """One column a variant; differing words are marked once all is written."""
@@ -46,6 +51,37 @@ def answers(update: Update, views: Mapping[str, VariantView], recording: Recordi
         else:
             columns.append(column(completion, views, [(completion.text, False)], "", update.phase))
     return render("compare/answers.html", columns=columns, recording=recording)
+
+
+def begun(chosen: Iterable[VariantView]) -> Markup:
+    """The columns of a request that runs. What is in them comes by `live`, so that an update need not bring all of it again."""
+    columns = [Column(view, silent=READING, completion=Completion(view.name, "", 0, None, None, None)) for view in chosen]
+    return render("compare/answers.html", columns=columns, recording=None)
+
+
+def live(update: Update, views: Mapping[str, VariantView]) -> list[dict[str, object]]:
+    """What stands in the columns of `begun` now, as plain text for answers.js."""
+    columns = [column(completion, views, (), "", update.phase) for completion in update.completions.values()]
+    return [
+        {
+            "text": faithful(one.completion.text),
+            "silent": one.silent,
+            "running": one.running,
+            "figures": list(one.figures.values()),
+        }
+        for one in columns
+    ]
+
+
+def figures(completion: Completion) -> dict[str, str]:
+    """Name of each figure -> what it is, in words."""
+    first, speed = completion.seconds_to_first_token, completion.tokens_per_second
+    return {
+        "New tokens": str(completion.tokens),
+        "First token": "–" if first is None else f"{first:.2f} s",
+        "Speed": "–" if speed is None else f"{speed:.1f} tokens/s",
+        "Ended": ENDED[completion.finish_reason],
+    }
 
 
 def column(
@@ -62,6 +98,13 @@ def column(
 
 
 SILENT = {None: READING, "cancelled": "Stopped before the first token."}
+ENDED = {
+    None: "still writing",
+    "eos": "by itself",
+    "length": "at the limit of new tokens",
+    "stop": "at a stop text",
+    "cancelled": "by you",
+}
 NO_TEXT = "No text: the first token already ended the answer."
 
 

@@ -1,6 +1,7 @@
 """The tab Compare: components and wiring only."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 from markupsafe import Markup
@@ -17,6 +18,7 @@ from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
 from bitune.errors import ConfigError
 
+FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
     "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: "
     "there an answer parts from the one in the first column."
@@ -128,7 +130,13 @@ def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
 
 def results(first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State) -> ModelRequest[Screen]:
     """Where a Screen is shown."""
-    answers = gr.HTML(first.answers, elem_id="bt-results", apply_default_css=False)
+    answers = gr.HTML(
+        columns(first),
+        html_template='<div data-part="answers"></div>',
+        js_on_load=(FOLDER / "answers.js").read_text(encoding="utf-8"),
+        elem_id="bt-results",
+        apply_default_css=False,
+    )
     with gr.Accordion(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
     ) as disclosure:
@@ -136,13 +144,18 @@ def results(first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State
 
     def show(screen: Screen) -> Updates:
         return {
-            answers: screen.answers,
+            answers: columns(screen),
             prompts: screen.prompts,
             disclosure: gr.update(visible=bool(screen.prompts)),
             latest_run: screen.latest_run,
         }
 
     return ModelRequest(run, stop, [answers, prompts, disclosure, latest_run], show, first)
+
+
+def columns(screen: Screen) -> dict[str, object]:
+    """The answers as answers.js draws them; Gradio sends only what is new in the texts."""
+    return {"html": screen.answers, "live": screen.live}
 
 
 def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], prompt: gr.Textbox, request: ModelRequest[Screen]) -> None:
