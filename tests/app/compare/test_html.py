@@ -111,3 +111,16 @@ def test_before_its_first_token_an_answer_says_what_happens():
 
 def test_a_prompt_read_by_all_is_shown_once():
     assert html.prompts(update("a", "b"), VIEWS).count("Q: hi") == 1
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_comes_while_answers_are_written_is_plain_text(text):
+    """It fills columns that are drawn once; a browser test holds that it is set as text."""
+    running = update(text, "", done=False, reason=None)
+    columns = html.begun(VIEWS.values())
+    assert columns.count("<article") == 2
+    assert texts(columns) == [html.READING] * 2
+    first, second = html.live(running, VIEWS)
+    assert (first["text"], first["silent"], first["running"]) == (text, "", True)
+    assert (second["text"], second["silent"]) == ("", html.READING)
+    assert first["figures"] == ["3", "0.41 s", "12.3 tokens/s", "still writing"]
