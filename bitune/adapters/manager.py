@@ -24,7 +24,6 @@ from bitune.adapters.layers import (
     check_layers,
     check_tying,
     is_plain_lora,
-    own_parameters,
     unwrap,
 )
 from bitune.adapters.patterns import check_patterns
@@ -157,14 +156,6 @@ class AdapterManager(AdapterRows):
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
-    def state(self, adapter: str | None) -> int:
-        """A number that is another one once somebody has written into the base's weights or into those of this adapter."""
-        with self.turn():
-            self._settle()
-            parameters = [parameter for module in base_modules(self.model) for parameter in module.parameters(recurse=False)]
-            own = [part for layer in self._layers for part in own_parameters(layer, adapter)] if adapter is not None else []
-        return hash(tuple((parameter.data_ptr(), parameter._version) for parameter in (*parameters, *own)))
-
     def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
 
@@ -211,8 +202,8 @@ class AdapterManager(AdapterRows):
         self._configs.pop(name, None)
         if not self._configs:
             self._active = None
-            self._set_layers([])
             unwrap(self.model)
+            self._set_layers([])
             return
         active = self._active if self._active in self.names else None
         self._activate(self.names[0])  # PEFT warns if it has to choose

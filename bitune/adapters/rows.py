@@ -7,10 +7,11 @@ from typing import TypeVar
 import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import is_mixture_of_experts
-from bitune.adapters.layers import base_modules, is_plain_lora, rows_of_adapters, switch
+from bitune.adapters.layers import base_modules, is_plain_lora, own_parameters, rows_of_adapters, switch
 from bitune.adapters.stacked import Stacks, is_stackable
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
@@ -34,10 +35,10 @@ class AdapterRows(SharedModel):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._is_packed = False  # a copy of a packed layer is a plain one
-        self._set_layers(self._layers)
+        self._stacks, self._parameters = Stacks(self._layers), None
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in super().__getstate__().items() if key != "_stacks"}
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_stacks", "_parameters")}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -102,14 +103,32 @@ class AdapterRows(SharedModel):
         """
         if self.model.training or self._has_experts:
             return False
-        names = [name for name in adapters if name is not None]
-        stacked = self._runs_stacked()
-        return all((stacked and _all_stackable(layer, names)) or is_plain_lora(layer, names) for layer in self._layers)
+        return all(self._is_mixable(name) for name in adapters if name is not None)
+
+    def _is_mixable(self, adapter: str) -> bool:
+        key = (adapter, self._runs_stacked())
+        if key not in self._mixable:
+            self._mixable[key] = all(
+                (key[1] and is_stackable(layer, adapter)) or is_plain_lora(layer, [adapter]) for layer in self._layers
+            )
+        return self._mixable[key]
+
+    def states(self, adapters: Iterable[str | None]) -> dict[str | None, int]:
+        """For each adapter a number that is another one once somebody has written into its weights, or into the base's."""
+        with self.turn():
+            self._settle()
+            if self._parameters is None:
+                base = [parameter for module in base_modules(self.model) for parameter in module.parameters(recurse=False)]
+                own = {name: [part for layer in self._layers for part in own_parameters(layer, name)] for name in self.names}
+                self._parameters = {None: base, **own}
+            base = _written(self._parameters[None])
+            return {name: base if name is None else hash((base, _written(self._parameters[name]))) for name in adapters}
 
     def _runs_stacked(self) -> bool:
-        """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, or autocast, which casts product by product."""
-        casts = torch.is_autocast_enabled(self.model.device.type)
-        return not (torch.is_grad_enabled() or self.model.training or casts)
+        """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""
+        first = next(self.model.parameters())
+        casts, is_whole = torch.is_autocast_enabled(first.device.type), type(first) is nn.Parameter
+        return is_whole and not (torch.is_grad_enabled() or self.model.training or casts)
 
     def _settle(self) -> None:
         """Move weights to where they stay until an adapter is added or removed."""
@@ -117,15 +136,18 @@ class AdapterRows(SharedModel):
             self._stacks.build()
         if self._packs and not self._is_packed and not self._trainable:
             pack(base_modules(self.model))
-            self._is_packed = True
+            self._is_packed, self._parameters = True, None
 
     def _unpack(self) -> None:
         if self._is_packed:
             unpack(self.model)
-            self._is_packed = False
+            self._is_packed, self._parameters = False, None
 
     def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
         self._layers, self._stacks = list(layers), Stacks(layers)
+        self.modules = list(self.model.modules())
+        self._mixable: dict[tuple[str, bool], bool] = {}
+        self._parameters: dict[str | None, list[nn.Parameter]] | None = None  # of the base and of each adapter, once asked for
 
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter
@@ -138,5 +160,5 @@ class AdapterRows(SharedModel):
                 raise UnknownNameError("adapter", str(name), self.names)
 
 
-def _all_stackable(layer: BaseTunerLayer, adapters: Iterable[str]) -> bool:
-    return all(is_stackable(layer, name) for name in adapters)
+def _written(parameters: Iterable[nn.Parameter]) -> int:
+    return hash(tuple((parameter.data_ptr(), parameter._version) for parameter in parameters))

@@ -27,16 +27,15 @@ _REMEMBERED = 8  # sets of rows whose forwards are kept: a request comes back wi
 
 
 def is_stackable(layer: BaseTunerLayer, adapter: str) -> bool:
-    """Whether this module computes what PEFT's layer does with this adapter: LoRA, DoRA or IA3 on a linear layer, held whole here."""
+    """Whether this module computes what PEFT's layer does with this adapter: LoRA, DoRA or IA3 on a linear layer."""
     if type(layer) is ia3.Linear:
-        return adapter not in layer.ia3_l or type(layer.ia3_l[adapter]) is nn.Parameter
+        return True
     if type(layer) is not lora.Linear:
         return False
     if adapter not in layer.lora_A:
         return True
     variant = layer.lora_variant.get(adapter)
-    known = variant is None or (type(variant) is DoraLinearVariant and layer.lora_B[adapter].bias is None)
-    return known and all(type(parameter) is nn.Parameter for parameter in own_parameters(layer, adapter))  # no shard of one
+    return variant is None or (type(variant) is DoraLinearVariant and layer.lora_B[adapter].bias is None)
 
 
 class Stacks:
@@ -49,13 +48,16 @@ class Stacks:
     def __init__(self, layers: Sequence[BaseTunerLayer]):
         self._layers = list(layers)
         self._stacks: dict[int, _LoraStack] = {}  # id of a layer -> its LoRA adapters
+        self._read: list[tuple[nn.Parameter, int, int]] | None = (
+            None  # where the adapters lay, and how often they had been written
+        )
         self._forwards: OrderedDict[tuple[str | None, ...], list[Forward]] = OrderedDict()
 
     @contextmanager
     def running(self, rows: Sequence[str | None]) -> Iterator[list[BaseTunerLayer]]:
         """Run row r of a batch under the adapter `rows[r]` until the end of the block, beams of a row under its adapter too.
 
-        Without gradients. Yields the layers that are not `is_stackable` for all of `rows`: those are PEFT's to run.
+        Without gradients, after `build`. Yields the layers that are not `is_stackable` for all of `rows`: those are PEFT's to run.
         """
         forwards = self._prepared(tuple(rows))
         try:
@@ -68,17 +70,20 @@ class Stacks:
                 vars(layer).pop("forward", None)
 
     def build(self) -> None:
-        """Stack what is not stacked yet, or no longer as it was."""
-        if self._stacks and all(stack.is_current() for stack in self._stacks.values()):
+        """Stack what is not stacked yet, or is no longer what was read: somebody wrote into it or moved it."""
+        if self._read is not None and all(_is_unchanged(*one) for one in self._read):
             return
         self._forwards.clear()
         loras = [layer for layer in self._layers if type(layer) is lora.Linear]
         self._stacks = {
             id(layer): _LoraStack(layer) for layer in loras if any(is_stackable(layer, name) for name in layer.lora_A)
         }
+        parameters = [
+            part for stack in self._stacks.values() for name in stack.places for part in own_parameters(stack.layer, name)
+        ]
+        self._read = [(parameter, parameter.data_ptr(), parameter._version) for parameter in parameters]
 
     def _prepared(self, rows: tuple[str | None, ...]) -> list[Forward | None]:
-        self.build()
         if rows not in self._forwards:
             self._forwards[rows] = [self._forward(layer, rows) for layer in self._layers]
             if len(self._forwards) > _REMEMBERED:
@@ -124,18 +129,6 @@ class _LoraStack:
                 self.shifts[name] = (bias.detach() * layer.scaling[name]).to(dtype)
             if name in layer.lora_variant:
                 self.scales[name] = _dora_scale(layer, name).to(dtype)
-        self._read = self._versions()
-
-    def is_current(self) -> bool:
-        """Whether the layer's adapters are still what was read of them: nobody wrote into them or moved them."""
-        return self._versions() == self._read
-
-    def _versions(self) -> list[tuple[int, int, float]]:
-        return [
-            (parameter.data_ptr(), parameter._version, self.layer.scaling[name])
-            for name in self.places
-            for parameter in own_parameters(self.layer, name)
-        ]
 
     def forward(self, own: Sequence[str | None]) -> Forward:
         """What the layer computes where row r has the adapter `own[r]`."""
@@ -209,6 +202,10 @@ class _LoraStack:
             return None
         neutral = torch.full_like(next(iter(vectors.values())), otherwise)
         return torch.stack([vectors.get(name, neutral) for name in own])
+
+
+def _is_unchanged(parameter: nn.Parameter, address: int, version: int) -> bool:
+    return parameter._version == version and parameter.data_ptr() == address
 
 
 @torch.no_grad()

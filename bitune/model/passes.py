@@ -31,7 +31,7 @@ class Recall:
         if any(window is not None and window <= ids.shape[1] for window in manager.layout.windows.values()):
             return run_passes(manager, ids, mask, wanted)  # a sliding layer forgets what another batch may need
         store = manager.passes
-        states = {adapter: manager.state(adapter) for adapter in {prompt_pass.adapter for prompt_pass, _ in wanted}}
+        states = manager.states({prompt_pass.adapter for prompt_pass, _ in wanted})
         keys = {want: _key(states, ids, mask, want) for want in wanted}
         passes = {want: found for want, key in keys.items() if (found := store.get(key)) is not None}
         self.known = set(passes)

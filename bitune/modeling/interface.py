@@ -1,7 +1,7 @@
 """What bitune needs to know of a loaded transformers model, and the arguments whose form depends on the installed version."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -70,18 +70,18 @@ def position_input(model: PreTrainedModel, token_mask: Tensor, last: int) -> dic
     return {"position_ids": positions(token_mask)[:, -last:]} if takes_positions else {}
 
 
-def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
-    """The attention module of every layer, in order: the ones that know their place in the cache."""
-    return [module for module in model.modules() if "layer_idx" in vars(module)]
+def attention_modules(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """The attention module of every layer among a model's modules, in order: the ones that know their place in the cache."""
+    return [module for module in modules if "layer_idx" in vars(module)]
 
 
 @contextmanager
-def before_each_layer(model: PreTrainedModel, check: Callable[[], None]) -> Iterator[None]:
+def before_each_layer(modules: Iterable[nn.Module], check: Callable[[], None]) -> Iterator[None]:
     """Call `check()` before every layer's attention until the end of the block; what it raises ends the forward.
 
     A long prompt is one forward and may take a minute: this is how it can be stopped on the way.
     """
-    hooks = [module.register_forward_pre_hook(lambda *_: check()) for module in attention_modules(model)]
+    hooks = [module.register_forward_pre_hook(lambda *_: check()) for module in attention_modules(modules)]
     try:
         yield
     finally:

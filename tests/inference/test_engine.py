@@ -219,7 +219,7 @@ def test_closing_cancels_and_frees_the_model(engine):
 def test_cancelling_does_not_wait_for_a_long_prompt(engine, monkeypatch):
     """Cancelled in the first layer: no later layer runs, no token is written, and the base is free and whole."""
     ran = []
-    layers = attention_modules(engine.base.model)
+    layers = attention_modules(engine.base.model.modules())
     forward = type(layers[0]).forward
     session = engine.stream("y" * 300, ["base", "qa"], template="none")
 

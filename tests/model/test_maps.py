@@ -60,7 +60,7 @@ def attended(monkeypatch) -> Callable[[PreTrainedModel], list[Call]]:
         if model.config._attn_implementation == "sdpa":
             monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", noting(ALL_ATTENTION_FUNCTIONS["sdpa"]))
         else:
-            module = inspect.getmodule(type(attention_modules(model)[0]))
+            module = inspect.getmodule(type(attention_modules(model.modules())[0]))
             monkeypatch.setattr(module, "eager_attention_forward", noting(module.eager_attention_forward))
         return calls
 
