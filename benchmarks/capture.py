@@ -1,57 +1,38 @@
-"""What attention capture costs: python -m benchmarks.capture [--tokens 128] [--memory-tokens 1024] [--rounds 7]
-
-Ratios of the same prompt passes with and without capture, interleaved in one run, median over rounds; and how far memory rises
-above the loaded model while a long prompt is summarized in all layers.
-"""
-
-import argparse
+"""What attention capture costs: the same prompt passes with and without it, and how far memory rises above the loaded model while
+a long prompt is summarized in all layers."""
 
 import torch
 
-import bitune
-from benchmarks.measures import in_turn, peak_above
+from benchmarks.bases import open_engine
+from benchmarks.measures import Measured, amount, in_turn, peak_above, ratio, timed
+from benchmarks.setting import Setting
 from bitune.model.maps import attention_maps, recording, summarize
 from bitune.model.prefill import run_passes
-from bitune.schema.variants import PromptPass
+from bitune.schema.variants import MixingRatios, PromptPass, Variant
 
-PASSES = [(PromptPass(None, "causal"), 0), (PromptPass(None, "bidirectional"), 0)]
+PASSES = (PromptPass(None, "causal"), PromptPass(None, "bidirectional"))
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--memory-tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
-    engine = bitune.Engine(bitune.load_base(device="cpu", dtype="float32"))
-    manager = engine.manager
-    ids = torch.randint(3, 40_000, (1, options.tokens))
-    ones = torch.ones_like(ids)
+def capture(setting: Setting) -> dict[str, Measured]:
+    """The base read twice, without adapters."""
+    manager = open_engine(setting, []).manager
+    layers, vocabulary = manager.layout.layers, manager.model.get_input_embeddings().num_embeddings
+    ids = torch.randint(3, vocabulary, (1, setting.tokens(128)))
+    ones, wanted = torch.ones_like(ids), [(reading, 0) for reading in PASSES]
 
-    def plain():
-        run_passes(manager, ids, ones, PASSES)
-
-    def captured(only: set[int] | None, reduce):
+    def captured(only: set[int] | None, reduce) -> None:
         with recording(manager.model, reduce, only):
-            run_passes(manager, ids, ones, PASSES)
+            run_passes(manager, ids, ones, wanted)
 
     works = {
-        "plain": plain,
-        "one layer": lambda: captured({15}, lambda layer, weights: weights.to(torch.float16).numpy()),
-        "summary of all layers": lambda: captured(None, lambda layer, weights: [summarize(row) for row in weights]),
+        "without": timed(lambda: run_passes(manager, ids, ones, wanted)),
+        "layer": timed(lambda: captured({layers // 2}, lambda layer, weights: weights.to(torch.float16).numpy())),
+        "summary": timed(lambda: captured(None, lambda layer, weights: [summarize(row) for row in weights])),
     }
-    ratios = in_turn(works, options.rounds)
-    print(
-        f"{options.tokens} tokens, two passes, median of {options.rounds}: {ratios['plain'].seconds * 1000:.0f} ms without capture"
-    )
-    for name in ("one layer", "summary of all layers"):
-        print(f"{name}: {ratios[name]}")
-    variant = bitune.Variant(tuple(p for p, _ in PASSES), bitune.MixingRatios.constant(30, 0.5), None)
-    long = torch.randint(3, 40_000, (options.memory_tokens,)).tolist()
+    times = in_turn(works, setting.rounds)
+    variant = Variant(PASSES, MixingRatios.constant(layers, 0.5), None)
+    long = torch.randint(3, vocabulary, (setting.tokens(1024),)).tolist()
     most = peak_above(lambda: attention_maps(manager, variant, long, [], []))
-    print(f"all-layer summary of {options.memory_tokens} tokens: {most / 2**30:.2f} GB above the loaded model")
-
-
-if __name__ == "__main__":
-    main()
+    figures = {f"capture-{name}": ratio(times[name], times["without"]) for name in ("layer", "summary")}
+    return figures | {"capture-memory": amount([most / 2**30], "GB")}

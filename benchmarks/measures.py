@@ -1,56 +1,75 @@
-"""How the benchmarks measure: works run in turn inside one process, as ratios; memory above what was there before."""
+"""How the benchmarks measure: works that run in turn inside one process, as ratios; memory above what was there before."""
 
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-Work = Callable[[], object]
+import psutil
+
+Work = Callable[[], float]
+"""Does something and returns what it measured of it, as a rule seconds."""
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """Time of a work over that of the first one, round by round; `seconds` is the median time of the work itself."""
+class Measured:
+    """A figure: the median over rounds, the least and the most.
+
+    Attributes:
+        unit: Of the three; empty for a ratio.
+        over, under: Of a ratio, the medians of what was held against each other, in the unit that was measured.
+    """
 
     median: float
     least: float
     most: float
-    seconds: float
+    rounds: int
+    unit: str = ""
+    over: float | None = None
+    under: float | None = None
 
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f} to {self.most:.2f})"
 
-
-def seconds(work: Work) -> float:
+def seconds(call: Callable[[], object]) -> float:
     """Time of one call."""
     started = time.perf_counter()
-    work()
+    call()
     return time.perf_counter() - started
 
 
-def in_turn(works: Mapping[str, Work], rounds: int) -> dict[str, Ratio]:
-    """Each work once to warm up, then `rounds` times in turn; times as ratios to the first work of the same round."""
-    for work in works.values():
-        work()
-    times = [{name: seconds(work) for name, work in works.items()} for _ in range(rounds)]
-    first = next(iter(works))
-    result = {}
-    for name in works:
-        ratios = [turn[name] / turn[first] for turn in times]
-        median = statistics.median(turn[name] for turn in times)
-        result[name] = Ratio(statistics.median(ratios), min(ratios), max(ratios), median)
-    return result
+def timed(call: Callable[[], object]) -> Work:
+    """The call as a work that measures its seconds."""
+    return lambda: seconds(call)
+
+
+def in_turn(works: Mapping[str, Work], rounds: int, *, warm_up: bool = True) -> dict[str, list[float]]:
+    """Each work once to warm up, then `rounds` times in turn; what each has measured, round by round."""
+    if warm_up:
+        for work in works.values():
+            work()
+    turns = [{name: work() for name, work in works.items()} for _ in range(rounds)]
+    return {name: [turn[name] for turn in turns] for name in works}
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> Measured:
+    """What was measured of one thing over that of another, round by round."""
+    ratios = [one / other for one, other in zip(over, under, strict=True)]
+    of_each = statistics.median(over), statistics.median(under)
+    return Measured(statistics.median(ratios), min(ratios), max(ratios), len(ratios), "", *of_each)
+
+
+def amount(values: Sequence[float], unit: str) -> Measured:
+    """A figure that is no ratio: a time or a size."""
+    return Measured(statistics.median(values), min(values), max(values), len(values), unit)
 
 
 def resident() -> int:
     """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return psutil.Process().memory_info().rss
 
 
-def peak_above(work: Work) -> int:
-    """Most bytes above the start while `work` runs, looked at every 5 ms."""
+def peak_above(call: Callable[[], object]) -> int:
+    """Most bytes above the start while `call` runs, looked at every 5 ms."""
     start, most, done = resident(), 0, threading.Event()
 
     def watch():
@@ -61,7 +80,7 @@ def peak_above(work: Work) -> int:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        work()
+        call()
     finally:
         done.set()
         watcher.join()

@@ -1,0 +1,126 @@
+"""The command line: python -m benchmarks [NAME ...] measures, each group of figures in a process of its own. Knows no torch."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks import record
+from benchmarks.figures import FIGURES, GROUPS, chosen_groups
+from benchmarks.measures import Measured
+from benchmarks.setting import SHAPE, Setting
+from benchmarks.table import row
+from bitune.errors import BituneError
+
+MOST_SECONDS = 600  # of one group: then it is ended, and the others go on
+
+
+class Failed(Exception):
+    """A group ended by an error; its text is what the process said last."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    names = ", ".join(group.name for group in GROUPS)
+    flags = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=f"Measure speed and memory. Groups of figures: {names}."
+    )
+    flags.add_argument("names", nargs="*", metavar="NAME", help="groups or figures; left out: all that the base can be asked")
+    flags.add_argument(
+        "--base", default=Setting.base, help=f"as bitune takes it, or {SHAPE}gemma-2b, {SHAPE}llama-3-8b: random weights"
+    )
+    flags.add_argument("--device", default=Setting.device, help="default: %(default)s")
+    flags.add_argument("--dtype", default=Setting.dtype, help="default: %(default)s")
+    flags.add_argument("--threads", type=int, default=Setting.threads, help="default: %(default)s")
+    flags.add_argument(
+        "--rounds", type=int, default=Setting.rounds, help="how often each thing is measured; default: %(default)s"
+    )
+    flags.add_argument("--quick", action="store_true", help="a few tokens of each, to see that it runs; kept only with --output")
+    flags.add_argument("--llama", type=Path, metavar="FOLDER", help="where node-llama-cpp is installed, see benchmarks/llama.py")
+    flags.add_argument("--output", type=Path, metavar="FILE", help="figures are put into it; default: assets/results/BASE.json")
+    return flags
+
+
+def run_group(name: str, setting: Setting) -> dict:
+    """What `benchmarks.one` has written for a group, in a process of its own; Failed if it ended otherwise."""
+    output = setting.folder / f"{name}.json"
+    text = json.dumps(asdict(setting), default=str)
+    command = [sys.executable, "-m", "benchmarks.one", name, text, str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(setting.threads), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    with open(setting.folder / f"{name}.txt", "w+", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            command, cwd=record.ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            status = process.wait(MOST_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"It took longer than {MOST_SECONDS} s.") from None
+        finally:
+            end(process)
+        said.seek(0)
+        if status != 0:
+            raise Failed("".join(said.readlines()[-12:]))
+    return json.loads(output.read_text("utf-8"))
+
+
+def end(process: subprocess.Popen) -> None:
+    """End the process, if it runs still, with all that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def measure(names: Sequence[str], setting: Setting, output: Path | None) -> bool:
+    """Measure the groups, say how each went, and keep what was measured at once; returns whether none has failed."""
+    groups, failed = chosen_groups(names, shape=setting.shape is not None), []
+    for name in ["prepare", *(group.name for group in groups)]:
+        started = time.monotonic()
+        try:
+            result = run_group(name, setting)
+        except Failed as error:
+            failed.append(name)
+            print(f"{name}: failed\n{error}", flush=True)
+            if name == "prepare":
+                break
+            continue
+        print(f"{name}: {result.get('skipped') or f'{time.monotonic() - started:.0f} s'}", flush=True)
+        figures = {key: Measured(**value) for key, value in result.get("figures", {}).items()}
+        for key, figure in figures.items():
+            print("  " + row(FIGURES[key], figure), flush=True)
+        if output is not None and figures:
+            record.write(record.read(output).with_run(figures, result["run"]), output)
+    if failed:
+        print(f"Failed: {', '.join(failed)}.")
+    return not failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    with TemporaryDirectory(prefix="bitune-benchmarks-") as folder:
+        setting = Setting(
+            folder=Path(folder),
+            base=options.base,
+            device=options.device,
+            dtype=options.dtype,
+            threads=options.threads,
+            rounds=1 if options.quick else options.rounds,
+            quick=options.quick,
+            llama=options.llama and options.llama.resolve(),
+        )
+        output = options.output or (None if options.quick else record.path_of(setting))
+        try:
+            return 0 if measure(options.names, setting, output and output.resolve()) else 1
+        except BituneError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
