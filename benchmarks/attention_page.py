@@ -3,20 +3,16 @@ picture on the screen, in a real Chromium; and seconds from Draw to BertViz's li
 """
 
 import json
-import os
 import random
-import shutil
 
-from playwright.sync_api import Error, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 import bitune
 from app.attention.handlers import AttentionHandlers
-from app.page import build_page
-from app.server import serve
-from app.settings import Settings
 from benchmarks.bases import Prompts, open_engine
+from benchmarks.browser import opened
 from benchmarks.measures import Measured, amount
-from benchmarks.setting import Setting, Skipped
+from benchmarks.setting import Setting
 from bitune.schema.variants import MixingRatios, PromptPass, Variant
 
 # From the click until the browser has drawn the frame after it.
@@ -60,10 +56,8 @@ def read(page: Page, prompt: str) -> None:
     expect(page.locator("#bt-attention .bt-empty")).to_be_hidden(timeout=120_000)
 
 
-def in_browser(browser_page: Page, address: str, prompts: tuple[str, str], places: list[tuple[int, int]]) -> dict[str, Measured]:
+def on_screen(browser_page: Page, prompts: tuple[str, str], places: list[tuple[int, int]]) -> dict[str, Measured]:
     """Heads that were never opened before, so that each is fetched; then BertViz's head view."""
-    browser_page.goto(address)
-    expect(browser_page.locator("#bt-results p").first).to_be_visible(timeout=60_000)
     browser_page.get_by_role("tab", name="Attention").click()
     browser_page.locator("#bt-attention-variant input[value=twice]").check()
     browser_page.locator("#bt-attention-template input[value=none]").check()
@@ -76,7 +70,7 @@ def in_browser(browser_page: Page, address: str, prompts: tuple[str, str], place
 
 
 def page(setting: Setting) -> dict[str, Measured]:
-    """All on one page, served by this process."""
+    """A map as it is sent, and the tab on the screen."""
     engine = open_engine(setting, [])
     facts = engine.base_facts
     passes = (PromptPass(None, "causal"), PromptPass(None, "bidirectional"))
@@ -84,20 +78,6 @@ def page(setting: Setting) -> dict[str, Measured]:
     prompts = Prompts(engine.base.tokenizer)
     long, short = prompts.new(setting.tokens(128)), prompts.new(setting.tokens(64))
     places = [(layer, head) for layer in range(facts.layers) for head in range(facts.heads + 1)]
-    figures = {"map-size": amount([payload(engine, long)], "kB")}
-    with sync_playwright() as playwright:
-        program = os.environ.get("CHROMIUM") or shutil.which("chromium") or playwright.chromium.executable_path
-        try:
-            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        except Error as error:
-            raise Skipped(f"No Chromium starts ({error.message.splitlines()[0]}); name one in CHROMIUM.") from error
-        demo = build_page(engine, {})
-        try:
-            address = serve(demo, Settings(port=0), wait=False)
-            browser_page = browser.new_page(viewport={"width": 1440, "height": 900})
-            some = random.Random(0).sample(places, min(30, len(places)))
-            figures |= in_browser(browser_page, address, (long, short), some)
-        finally:
-            browser.close()
-            demo.close()
-    return figures
+    some = random.Random(0).sample(places, min(30, len(places)))
+    with opened(engine) as browser_page:
+        return {"map-size": amount([payload(engine, long)], "kB")} | on_screen(browser_page, (long, short), some)

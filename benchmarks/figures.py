@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from benchmarks.measures import Measured
-from benchmarks.setting import Setting
+from benchmarks.setting import Setting, Skipped
 from bitune.errors import UnknownNameError
+
+DEVELOPMENT = ("lm_eval", "playwright")
+"""Packages that some groups need and the project itself does not."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,14 @@ class Group:
 
     @property
     def measure(self) -> Callable[[Setting], dict[str, Measured]]:
-        """The function; it returns the group's figures by name, or raises `Skipped`."""
+        """The function; it returns the group's figures by name, or raises `Skipped`, as this does where a package is missing."""
         module, _, function = self.place.partition(":")
-        return getattr(importlib.import_module(module), function)
+        try:
+            return getattr(importlib.import_module(module), function)
+        except ModuleNotFoundError as error:
+            if error.name not in DEVELOPMENT:
+                raise
+            raise Skipped(f"The package {error.name} is not installed; requirements-dev.txt has it.") from error
 
 
 PLAIN = "of the base alone, plain `transformers.generate`"

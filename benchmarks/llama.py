@@ -76,5 +76,5 @@ def five(setting: Setting) -> dict[str, Measured]:
             "llama.cpp": lambda: llama.seconds(engine.prompt_ids(new(), "base", template="none"), tokens, len(names)),
             "together": timed(lambda: answer(engine, new(), names, tokens)),
         }
-        times = in_turn(works, setting.rounds)
+        times = in_turn(works, setting.few)
     return {"llama": ratio(times["together"], times["llama.cpp"])}

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_a_group_gives_its_figures(group, setting):
     check(group, setting)
 
 
-@pytest.mark.parametrize("group", [one for one in GROUPS if one.name in ("large", "step", "training")], ids=lambda one: one.name)
+@pytest.mark.parametrize("group", [one for one in GROUPS if one.name in ("large", "step")], ids=lambda one: one.name)
 def test_random_weights_in_a_shape_give_them_too(group, shape):
     assert group.on_shapes
     check(group, shape)
@@ -102,6 +103,19 @@ def test_both_sides_run_the_same_weights(of, request):
     assert_close(engine.base.model(ids).logits, plain(ids).logits)
     (last,) = list(engine.stream(prompt, ["bitune"], template="none", max_new_tokens=20))[-1].completions.values()
     assert last.tokens == 20 and last.finish_reason == "length"
+
+
+def test_a_group_whose_package_is_missing_is_left_out_with_a_sentence(monkeypatch):
+    group = next(group for group in GROUPS if group.name == "evaluate")
+    monkeypatch.delitem(sys.modules, "benchmarks.evaluation", raising=False)
+    monkeypatch.setitem(sys.modules, "benchmarks.bases", None)
+    with pytest.raises(ModuleNotFoundError, match="benchmarks.bases"):
+        _ = group.measure
+    monkeypatch.setattr(sys, "path", [])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(Skipped, match="lm_eval is not installed"):
+        _ = group.measure
 
 
 def test_a_shape_that_is_not_there_is_named(tmp_path):
