@@ -20,6 +20,7 @@ from benchmarks.table import row
 from bitune.errors import BituneError
 
 MOST_SECONDS = 600  # of one group: then it is ended, and the others go on
+QUIET = 0.5  # load average: others that compute slow down the two sides of a ratio unlike
 
 
 class Failed(Exception):
@@ -80,6 +81,10 @@ def end(process: subprocess.Popen) -> None:
 def measure(names: Sequence[str], setting: Setting, output: Path | None) -> bool:
     """Measure the groups, say how each went, and keep what was measured at once; returns whether none has failed."""
     groups, failed = chosen_groups(names, shape=setting.shape is not None), []
+    if (load := os.getloadavg()[0]) > QUIET:
+        print(
+            f"This machine is busy (load average {load:.1f}): ratios of a busy machine are not those of a quiet one.", flush=True
+        )
     for name in ["prepare", *(group.name for group in groups)]:
         started = time.monotonic()
         try:
@@ -123,4 +128,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl+C: what was started ends too
     sys.exit(main())

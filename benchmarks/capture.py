@@ -18,7 +18,7 @@ def capture(setting: Setting) -> dict[str, Measured]:
     """The base read twice, without adapters."""
     manager = open_engine(setting, []).manager
     layers, vocabulary = manager.layout.layers, manager.model.get_input_embeddings().num_embeddings
-    ids = torch.randint(3, vocabulary, (1, setting.tokens(128)))
+    ids = torch.randint(3, vocabulary, (1, setting.tokens(128)), device=manager.model.device)
     ones, wanted = torch.ones_like(ids), [(reading, 0) for reading in PASSES]
 
     def captured(only: set[int] | None, reduce) -> None:
@@ -27,7 +27,7 @@ def capture(setting: Setting) -> dict[str, Measured]:
 
     works = {
         "without": timed(lambda: run_passes(manager, ids, ones, wanted)),
-        "layer": timed(lambda: captured({layers // 2}, lambda layer, weights: weights.to(torch.float16).numpy())),
+        "layer": timed(lambda: captured({layers // 2}, lambda layer, weights: weights.to(torch.float16).cpu().numpy())),
         "summary": timed(lambda: captured(None, lambda layer, weights: [summarize(row) for row in weights])),
     }
     times = in_turn(works, setting.rounds)
