@@ -99,21 +99,33 @@ def nine_factors(setting: Setting) -> dict[str, Measured]:
     return {"sweep": ratio(times["nine"], times["one"])}
 
 
+def lengths_of(setting: Setting) -> tuple[int, int]:
+    """Tokens of a long answer, and how many at either end are compared."""
+    return (12, 4) if setting.quick else (512, 64)
+
+
+def last_and_first(arrivals: Sequence[tuple[float, int]], tokens: int, part: int) -> tuple[float, float]:
+    """Seconds of the last tokens and of the first ones after the very first.
+
+    Args:
+        arrivals: (seconds, tokens so far), one or more for each update; between two updates tokens come evenly.
+        tokens: Of the whole answer.
+        part: How many at either end.
+    """
+    reached: dict[int, float] = {}
+    for at, count in arrivals:
+        reached.setdefault(count, at)
+    begun, past_first, before_last, ended = np.interp([1, 1 + part, tokens - part, tokens], [*reached], [*reached.values()])
+    return float(ended - before_last), float(past_first - begun)
+
+
 def long_answer(setting: Setting) -> dict[str, Measured]:
     """The last 64 tokens of a long answer against the first 64, as the updates of one request bring them."""
-    tokens, part = (12, 4) if setting.quick else (512, 64)
-    engine = open_engine(setting, ["bitune"])
-    prompts, first, last = Prompts(engine.base.tokenizer), [], []
+    engine, (tokens, part) = open_engine(setting, ["bitune"]), lengths_of(setting)
+    prompts, pairs = Prompts(engine.base.tokenizer), []
     answer(engine, prompts.new(setting.tokens(PROMPT)), ["bitune"], part)
-    for _ in range(1 if setting.quick else 2):
-        counts, times = [], []
-        updates = engine.stream(prompts.new(setting.tokens(PROMPT)), ["bitune"], template="none", max_new_tokens=tokens)
-        for update in updates:
-            counts.append(update["bitune"].tokens)
-            times.append(time.perf_counter())
-        at = dict(
-            zip((1, 1 + part, tokens - part, tokens), np.interp([1, 1 + part, tokens - part, tokens], counts, times), strict=True)
-        )
-        first.append(at[1 + part] - at[1])
-        last.append(at[tokens] - at[tokens - part])
-    return {"long-answer": ratio(last, first)}
+    for _ in range(min(setting.rounds, 2)):
+        prompt = prompts.new(setting.tokens(PROMPT))
+        updates = engine.stream(prompt, ["bitune"], template="none", max_new_tokens=tokens)
+        pairs.append(last_and_first([(time.perf_counter(), update["bitune"].tokens) for update in updates], tokens, part))
+    return {"long-answer": ratio(*zip(*pairs, strict=True))}

@@ -107,6 +107,11 @@ GROUPS: tuple[Group, ...] = (
         on_shapes=True,
     ),
     Group(
+        "long-answer-page",
+        "benchmarks.long_answer:page",
+        (Figure("long-answer-page", "the last 64 of 512 tokens", "the first 64, on the page", 1.15),),
+    ),
+    Group(
         "start",
         "benchmarks.start:page",
         (Figure("start", "`python app.py` until the page answers, weights cached", "`import gradio` alone", 1.5),),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import llama
+from benchmarks.answers import last_and_first
 from benchmarks.bases import Prompts, open_base, open_engine, plain_model, prepare
 from benchmarks.figures import FIGURES, GROUPS, Group, chosen_groups
 from benchmarks.measures import Measured
@@ -17,7 +18,7 @@ from bitune.errors import UnknownNameError
 from tests.closeness import assert_close
 from tests.tiny import saved_base, tiny_tokenizer
 
-BROWSER = ("attention-page",)
+BROWSER = ("attention-page", "long-answer-page")
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +130,9 @@ def test_prompts_have_the_length_asked_for_and_no_beginning_in_common():
     texts = [prompts.new(length) for length in (1, 7, 64, 64, 64)]
     assert [len(tokenizer(text)["input_ids"]) for text in texts] == [1, 7, 64, 64, 64]
     assert len({text[:12] for text in texts[2:]}) == 3
+
+
+def test_the_ends_of_an_answer_are_timed_between_updates():
+    arrivals = [(10.0, 0), (11.0, 1), (11.5, 1), (15.0, 5), (20.0, 5), (24.0, 8), (30.0, 10)]
+    assert last_and_first(arrivals, 10, 2) == (6.0, 2.0)
+    assert last_and_first([(0.0, 0), (4.0, 4), (12.0, 8)], 8, 2) == (4.0, 2.0)
