@@ -1,6 +1,7 @@
 """The command line: python -m benchmarks [NAME ...] measures, each group of figures in a process of its own. Knows no torch."""
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -72,10 +73,10 @@ def run_group(name: str, setting: Setting) -> dict:
 
 
 def end(process: subprocess.Popen) -> None:
-    """End the process, if it runs still, with all that it has started."""
-    if process.poll() is None:
+    """End the process and all that it has started, if something of it runs still."""
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
 
 
 def measure(names: Sequence[str], setting: Setting, output: Path | None) -> bool:
