@@ -12,7 +12,8 @@ from torch import Tensor
 from bitune.adapters.manager import AdapterManager
 from bitune.errors import ConfigError, UnsupportedModelError
 from bitune.model.decoding import recall_prompts, score
-from bitune.model.prefill import Row, run_passes
+from bitune.model.passes import run_and_keep
+from bitune.model.prefill import Row
 from bitune.modeling.interface import input_device
 from bitune.modeling.recorder import Recorder, Take, recording
 from bitune.schema.results import AnswerMaps, AttentionMaps, HeadSummary
@@ -47,10 +48,15 @@ def _pass_maps(manager: AdapterManager, variant: Variant, ids: Tensor, layers: S
     summaries = {name: HeadSummary.empty(manager.layout.layers, heads) for name in names}
     if size == 0:
         return maps, summaries
-    for name, prompt_pass in zip(names, variant.passes, strict=True):
-        reduce = _reducer(maps[name], layers, summaries[name])
-        with recording(manager.model, reduce) as recorder:
-            run_passes(manager, prefix, torch.ones_like(prefix), [(prompt_pass, 0)])
+    reducers = [_reducer(maps[name], layers, summaries[name]) for name in names]
+    for batch in manager.batches([prompt_pass.adapter for prompt_pass in variant.passes]):
+
+        def take(layer: int, weights: Tensor, batch: Sequence[int] = batch) -> None:
+            for row, index in enumerate(batch):
+                reducers[index](layer, weights[row : row + 1])
+
+        with recording(manager.model, take) as recorder:
+            run_and_keep(manager, prefix, torch.ones_like(prefix), [(variant.passes[index], 0) for index in batch])
         _check_seen(manager, recorder)
     return maps, summaries
 

@@ -4,7 +4,7 @@ A pass is determined by its adapter's weights, its attention and the tokens it r
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -28,11 +28,9 @@ class Recall:
         self, manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]
     ) -> tuple[Cache, dict[Wanted, int]]:
         """As `run_passes`, in a turn and without gradients."""
-        if any(window is not None and window <= ids.shape[1] for window in manager.layout.windows.values()):
-            return run_passes(manager, ids, mask, wanted)  # a sliding layer forgets what another batch may need
-        store = manager.passes
-        states = manager.states({prompt_pass.adapter for prompt_pass, _ in wanted})
-        keys = {want: _key(states, ids, mask, want) for want in wanted}
+        if not _can_be_kept(manager, ids):
+            return run_passes(manager, ids, mask, wanted)
+        store, keys = manager.passes, _keys(manager, ids, mask, wanted)
         passes = {want: found for want, key in keys.items() if (found := store.get(key)) is not None}
         self.known = set(passes)
         missing = [want for want in wanted if want not in passes]
@@ -44,9 +42,27 @@ class Recall:
         return cache_of_rows(manager.model, rows, ids.shape[1]), {want: row for row, want in enumerate(wanted)}
 
 
-def _key(states: Mapping[str | None, int], ids: Tensor, mask: Tensor, want: Wanted) -> PassKey:
-    prompt_pass, prompt = want
-    return PassKey(prompt_pass, states[prompt_pass.adapter], tuple(ids[prompt][mask[prompt].bool()].tolist()))
+def run_and_keep(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]) -> None:
+    """Run passes even if they are known, and keep them for who comes next; in a turn and without gradients."""
+    cache, rows = run_passes(manager, ids, mask, wanted)
+    if _can_be_kept(manager, ids):
+        for want, key in _keys(manager, ids, mask, wanted).items():
+            manager.passes.put(key, _stored(cache, rows[want], mask[want[1]]))
+
+
+def _can_be_kept(manager: AdapterManager, ids: Tensor) -> bool:
+    """Whether no sliding layer has forgotten a token of these prompts, which another batch may need."""
+    return all(window is None or window > ids.shape[1] for window in manager.layout.windows.values())
+
+
+def _keys(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]) -> dict[Wanted, PassKey]:
+    states = manager.states({prompt_pass.adapter for prompt_pass, _ in wanted})
+    tokens = {prompt: tuple(ids[prompt][mask[prompt].bool()].tolist()) for prompt in {prompt for _, prompt in wanted}}
+    return {(one, prompt): PassKey(one, states[one.adapter], tokens[prompt]) for one, prompt in wanted}
+
+
+def _stored(cache: Cache, row: int, mask: Tensor) -> StoredPass:
+    return StoredPass(row_of(cache, row, int((mask == 0).sum())))
 
 
 def _groups(manager: AdapterManager, keys: dict[Wanted, PassKey]) -> dict[tuple[int, int], list[Wanted]]:
@@ -71,11 +87,10 @@ def _run(
 ) -> dict[Wanted, StoredPass]:
     if not prefix:
         cache, rows = run_passes(manager, ids, mask, group)
-        starts = (mask == 0).sum(1).tolist()
-        return {want: StoredPass(row_of(cache, rows[want], starts[want[1]])) for want in group}
+        return {want: _stored(cache, rows[want], mask[want[1]]) for want in group}
     known = [manager.passes.longest_prefix(keys[want])[0].layers for want in group]
     first = [[(part_k[:, :prefix], part_v[:, :prefix]) for part_k, part_v in layers] for layers in known]
     tokens = len(keys[group[0]].ids)
     own_ids, own_mask = ids[:, ids.shape[1] - tokens :], torch.ones_like(mask[:, :tokens])
     cache, rows = run_passes(manager, own_ids, own_mask, group, cache_of_rows(manager.model, first, prefix))
-    return {want: StoredPass(row_of(cache, rows[want], 0)) for want in group}
+    return {want: _stored(cache, rows[want], own_mask[0]) for want in group}

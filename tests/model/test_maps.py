@@ -25,17 +25,17 @@ families = pytest.mark.parametrize("family", sorted(FAMILIES))
 
 
 class Call(NamedTuple):
-    """What one layer attended with: queries [1, heads, tokens, dim], keys of as many heads or fewer, the factor of scores."""
+    """What one layer attended with: queries [rows, heads, tokens, dim], keys of as many heads or fewer, the factor of scores."""
 
     layer: int
     query: torch.Tensor
     key: torch.Tensor
     scaling: float
 
-    def weights(self, seen: torch.Tensor) -> torch.Tensor:
+    def weights(self, seen: torch.Tensor, row: int = 0) -> torch.Tensor:
         """[heads, query, key] by the definition of attention: softmax(q k^T x scaling) over what `seen`, bool [query, key], shows."""
-        key = self.key[0].repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=0)
-        scores = self.query[0] @ key.transpose(1, 2) * self.scaling
+        key = self.key[row].repeat_interleave(self.query.shape[1] // self.key.shape[1], dim=0)
+        scores = self.query[row] @ key.transpose(1, 2) * self.scaling
         return scores.masked_fill(~seen, float("-inf")).softmax(-1)
 
 
@@ -124,8 +124,8 @@ def test_summaries_equal_plain_loops(attended):
     maps = attention_maps(model.manager, model.variant, prompt[0].tolist(), [], range(4))
     for number, reading in enumerate(model.variant.passes):
         seen, summary = seen_by_layer("llama", reading.attention, 8), maps.summaries[reading.attention]
-        for call in calls[4 * number : 4 * number + 4]:  # a forward for each pass
-            weights = call.weights(seen[call.layer])
+        for call in calls[:4]:  # both passes are rows of one forward
+            weights = call.weights(seen[call.layer], number)
             for head in range(4):
                 ahead = entropy = distance = first = 0.0
                 for q in range(8):
@@ -258,9 +258,31 @@ def test_what_ifs_share_the_prompt_passes(engine, monkeypatch):
     )
     learned = engine.mixing("qa")
     what_ifs = {name: WhatIf("qa", preset(learned)) for name, preset in PRESETS.items()}
+    engine.manager.passes.clear()
     *_, last = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
     assert sizes[:2] == [2, 5], "two passes, then five rows that answer"
     assert last["learned"].text == last["qa"].text
+    *_, again = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
+    assert sizes[-2:] == [5, 5], "both tokens of the answer; the passes come from memory"
+    assert {name: one.text for name, one in again.completions.items()} == {
+        name: one.text for name, one in last.completions.items()
+    }
+
+
+def test_maps_leave_their_passes_in_memory_and_run_them_once(engine, monkeypatch):
+    sizes = []
+    decoder = type(engine.base.model.base_model)
+    forward = decoder.forward
+    monkeypatch.setattr(
+        decoder,
+        "forward",
+        lambda self, input_ids=None, **k: sizes.append(tuple(input_ids.shape)) or forward(self, input_ids=input_ids, **k),
+    )
+    engine.manager.passes.clear()
+    engine.attention("Hello you", "qa", [1], template="none", answer="A")
+    assert sizes == [(2, 8), (2, 1)], "both passes in one forward, and the answer on both caches"
+    *_, last = engine.stream("Hello you", ["qa"], template="none", max_new_tokens=1)
+    assert sizes[2:] == [(1, 1)] and last["qa"].tokens == 1
 
 
 def test_what_ifs_that_make_no_sense(engine):
