@@ -143,7 +143,8 @@ class CompareHandlers:
                 (first, causal reading only) to 1 (second, bidirectional reading only). /mixing has the learned ones.
 
         Returns:
-            For every variant its text, tokens, seconds_to_first_token, tokens_per_second and finish_reason; and the prompts as read.
+            For every variant its text, tokens, seconds_to_first_token, tokens_per_second, finish_reason and from_memory (the prompt had
+            been read before and was not read again); and the prompts as read.
         """
         request = CompareRequest(
             prompt=prompt,

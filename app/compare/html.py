@@ -78,7 +78,7 @@ def figures(completion: Completion) -> dict[str, str]:
     first, speed = completion.seconds_to_first_token, completion.tokens_per_second
     return {
         "New tokens": str(completion.tokens),
-        "First token": "–" if first is None else f"{first:.2f} s",
+        "First token": "–" if first is None else f"{first:.2f} s" + (", from memory" if completion.from_memory else ""),
         "Speed": "–" if speed is None else f"{speed:.1f} tokens/s",
         "Ended": ENDED[completion.finish_reason],
     }

@@ -23,6 +23,7 @@ class Answer:
         self._first = self._last = 0.0
         self._finish_reason: FinishReason | None = None
         self._snapshot: Completion | None = None  # of the answer as it is
+        self.from_memory = False  # set before the first token: whether the prompt had been read before
 
     @property
     def tokens(self) -> int:
@@ -65,7 +66,7 @@ class Answer:
                 speed = (count - 1) / (self._last - self._first) if count > 1 and self._last > self._first else None
                 first = self._first if count else None
                 reason, ids = self._finish_reason, tuple(self._ids)
-                self._snapshot = Completion(self._variant, text, count, first, speed, reason, ids)
+                self._snapshot = Completion(self._variant, text, count, first, speed, reason, ids, self.from_memory)
             return self._snapshot
 
     def _has_new_stop(self) -> bool:

@@ -52,6 +52,9 @@ def generate(
         with manager.eval_turn(cancelled):
             started()
             decoders = read_prompts(manager, variants, prompts, cancelled)
+        for decoder in decoders:
+            for row, known in zip(decoder.rows, decoder.known, strict=True):
+                answers[row].from_memory = known
         processors = [sampling(settings) for _ in decoders]  # the same draws for every batch
         while not all(answer.is_finished for answer in answers):
             for decoder, processor in zip(decoders, processors, strict=True):

@@ -43,7 +43,7 @@ class PromptCache:
         ids, mask: The prompts, int64 [prompts, P], padded on the left.
         rows: What each cache row holds, and the adapter that answers from it.
         cache: Keys and values of the first P - 1 tokens, [rows, heads, P - 1, head dim] a layer.
-        known: Of each row, whether all its passes came from memory; empty where nothing was asked from there.
+        known: Of each row, whether all its passes came from memory.
     """
 
     manager: AdapterManager
@@ -51,7 +51,7 @@ class PromptCache:
     mask: Tensor
     rows: Sequence[Row]
     cache: Cache
-    known: Sequence[bool] = ()
+    known: Sequence[bool]
     _is_used: bool = field(default=False, init=False)
 
     def take(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Cache]:
@@ -73,7 +73,7 @@ class PromptCache:
 
 def read_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Sequence[Row]) -> PromptCache:
     """Run the passes of `rows` over prompts `ids`, `mask` [prompts, P], padded on the left."""
-    return PromptCache(manager, ids, mask, rows, prefill(manager, ids, mask, rows))
+    return PromptCache(manager, ids, mask, rows, prefill(manager, ids, mask, rows), [False] * len(rows))
 
 
 def recall_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Sequence[Row]) -> PromptCache:
@@ -186,11 +186,13 @@ def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequen
 class Decoder:
     """Rows of a prompt cache that are answered in step, a token each at a time.
 
-    The first forward reads the last prompt token, which belongs to the answer: it runs with the answer adapter.
+    The first forward reads the last prompt token, which belongs to the answer: it runs with the answer adapter. `known`: of each row,
+    whether its prompt came from memory.
     """
 
     def __init__(self, prompts: PromptCache, rows: Sequence[int]):
         self.rows = list(rows)
+        self.known = [prompts.known[row] for row in rows]
         self._manager, self._adapters = prompts.manager, prompts.adapters(rows)
         ids, self._mask, cache = prompts.take(rows)
         self._cache, self._input = with_room(cache), ids[:, -1:]

@@ -18,6 +18,7 @@ class Completion:
     `tokens_per_second`: decoding only, from the first new token on; None before the second token.
     `token_ids`: the very tokens, the end token included, which text alone does not always give back.
     `finish_reason`: None while it goes on; `eos` end token, `length` token limit, `stop` a stop string, `cancelled` by a person.
+    `from_memory`: the prompt had been read before by the same passes, and was not read again.
     """
 
     variant: str
@@ -27,6 +28,7 @@ class Completion:
     tokens_per_second: float | None
     finish_reason: FinishReason | None
     token_ids: tuple[int, ...] = ()
+    from_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from peft import LoraConfig
 
 from bitune import BituneModel, ConfigError, Engine
 from bitune.adapters.layers import adapter_layers
+from tests.closeness import assert_close
 from tests.tiny import bitune_on, ids, randomized, tiny_base
 
 PROMPT, ANSWER = ids(9, 4)
@@ -74,7 +75,8 @@ def test_a_request_runs_in_eval_mode_and_puts_the_mode_back(engine):
     engine.base.model.model.norm.eval()  # somebody's own choice
     modes = [module.training for module in engine.base.model.modules()]
     assert answer(engine) == expected
-    assert engine.log_probabilities("Which way?", ["qa"], [5, 6, 7], template="none") == scores
+    again = engine.log_probabilities("Which way?", ["qa"], [5, 6, 7], template="none")
+    assert_close(torch.tensor(again["qa"]), torch.tensor(scores["qa"]))  # weights are packed where nobody trains
     assert [module.training for module in engine.base.model.modules()] == modes and model.training
 
 

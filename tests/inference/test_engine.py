@@ -63,6 +63,16 @@ def test_all_variants_are_one_batch_dora_among_them(engine, monkeypatch):
 
 
 @pytest.mark.usefixtures("clear_choices")
+def test_the_same_prompt_comes_from_memory_and_says_so(engine):
+    names = ["base", "qa", "dora"]
+    engine.manager.passes.clear()
+    first = final(engine, "Where does it come from?", names[:2])
+    again = final(engine, "Where does it come from?", names, seed=1)
+    assert {name: one.from_memory for name, one in first.completions.items()} == {"base": False, "qa": False}
+    assert {name: one.from_memory for name, one in again.completions.items()} == {"base": True, "qa": True, "dora": False}
+    assert texts(again)["qa"] == texts(first)["qa"]
+
+
 def test_one_adapter_at_a_time_gives_the_same(engine, monkeypatch):
     names = ["base", "qa", "plain"]
     greedy, sampled = texts(final(engine, PROMPT, names)), texts(final(engine, PROMPT, names, temperature=1.0, seed=3))

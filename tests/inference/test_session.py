@@ -156,11 +156,13 @@ def test_a_short_request_does_not_wait_for_a_long_one(engine):
 
 
 def test_batches_that_cannot_be_one_are_written_in_step(engine):
-    """DoRA runs in a batch of its own, but not after the others have ended."""
+    """Adapters that cannot be mixed, on an embedding say, run in a batch of their own, but not after the others have ended."""
+    alone = set(engine.variants["dora"].adapters)
     session = engine.stream(PROMPTS[0], ["base", "dora"], template="none", max_new_tokens=64)
     order: list[int] = []
     forward = Decoder.next_logits
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AdapterManager, "can_mix", lambda self, adapters: not alone.intersection(adapters))
         patch.setattr(Decoder, "next_logits", lambda self: order.append(self.rows[0]) or forward(self))
         answered(session)
     turns = [order[start] for start in range(0, len(order), TOKENS_A_TURN)]

@@ -124,7 +124,7 @@ def test_answers_for_programs_are_plain_json(handlers):
     answer = handlers.compare("hello", None, *GREEDY)
     assert json.loads(json.dumps(answer)) == answer, "nothing changes its type on the way"
     assert set(answer["completions"]) == {"base", "lora", "bitune"}
-    fields = {"text", "tokens", "seconds_to_first_token", "tokens_per_second", "finish_reason"}
+    fields = {"text", "tokens", "seconds_to_first_token", "tokens_per_second", "finish_reason", "from_memory"}
     assert all(set(completion) == fields for completion in answer["completions"].values())
     assert answer["prompts"]["base"] == TEMPLATE.format(prompt="hello")
 
