@@ -1,6 +1,6 @@
 """python -m bitune generate | train | evaluate | convert | inspect: the command line's flags.
 
-What a command does is in commands.py, which is imported when there is one to run, so that --help answers without torch.
+What a command does is in commands.py, which imports torch: --help and what preflight.py refuses are answered before that.
 The flags of the training settings come from their dataclass by a loop and not by `transformers.HfArgumentParser`, which takes two seconds
 to import and shows every flag twice.
 """
@@ -12,8 +12,11 @@ from dataclasses import fields
 from types import NoneType
 from typing import get_args
 
-from bitune.base.default import EMBEDDED
+from bitune import distributed
+from bitune.base.local import EMBEDDED
 from bitune.errors import BituneError
+from bitune.preflight import PREFLIGHT
+from bitune.progress import doing
 from bitune.schema.peft_kinds import PEFT_KINDS, RANK
 from bitune.schema.variants import METHODS
 from bitune.training.settings import LR_SCHEDULER_TYPES, TrainingSettings
@@ -42,10 +45,11 @@ RENAMED = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of ours and the system's come out as one sentence on stderr, status 1."""
     options = parser().parse_args(arguments)
-    from bitune import distributed
-    from bitune.commands import COMMANDS
-
     try:
+        PREFLIGHT[options.command](options)
+        with doing("Importing torch and transformers"):
+            from bitune.commands import COMMANDS
+
         COMMANDS[options.command](options)
         distributed.leave()
     except (BituneError, OSError) as error:

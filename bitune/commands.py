@@ -1,4 +1,5 @@
-"""What each command of the command line does: its parsed flags in, lines on stdout out. The only file of the library that prints."""
+"""What each command of the command line does: its parsed flags in, lines on stdout out. What can be refused by files alone is refused
+in preflight.py, before this module is imported."""
 
 import argparse
 from dataclasses import fields
@@ -12,16 +13,16 @@ from bitune import distributed
 from bitune.adapters.kinds import new_peft_config
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
-from bitune.checkpoints.older import check_target
 from bitune.data.sets import load_evaluation_sets, load_training_data, select_items, trained_prompts
 from bitune.errors import ConfigError
 from bitune.evaluation import run
 from bitune.evaluation.lines import average_lines, report_lines
-from bitune.evaluation.report import check_report_file, write_reports
+from bitune.evaluation.report import write_reports
 from bitune.inference.engine import Engine
 from bitune.model.bitune_model import BituneModel
 from bitune.model.mixing import MixingCoefficients
-from bitune.outputs import check_folder, from_here, full_path
+from bitune.outputs import from_here, full_path
+from bitune.progress import doing
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
 from bitune.training import trainer
@@ -44,9 +45,6 @@ def train(options: argparse.Namespace) -> None:
     """Train, save, and say where."""
     output = full_path(options.output)
     state = Path(f"{output}.state")
-    if distributed.is_main():  # now, not after hours
-        check_target(output)
-        check_folder(output)
     settings = TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
     torch.manual_seed(options.seed)
     base = load_base(options.base, device=options.device, dtype="bfloat16" if options.bf16 else options.dtype)
@@ -55,7 +53,8 @@ def train(options: argparse.Namespace) -> None:
             f"The base {options.base!r} has no tokenizer, so text cannot be trained on; give a folder that has one."
         )
     limits = {name: getattr(options, name) for name in ("max_prompt_tokens", "max_answer_tokens", "validation", "limit", "seed")}
-    data = load_training_data(options.data, base.tokenizer, **limits)
+    with doing("Reading and tokenizing the data"):
+        data = load_training_data(options.data, base.tokenizer, **limits)
     if distributed.is_main():
         print(
             f"{len(data.train.pairs):,} examples to train on, {len(data.validation.pairs):,} to validate; "
@@ -82,8 +81,6 @@ def train(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Print accuracy and paired differences of every variant on every set; the report is written after each."""
     output = full_path(options.output) if options.output else None
-    if output and distributed.is_main():  # now, not after hours
-        check_report_file(output)
     sets, trained_on = load_evaluation_sets(options.data, options.split), trained_prompts(options.leave_out)
     engine, reports = _engine(options), {}
     limits = {name: getattr(options, name) for name in ("max_prompt_tokens", "max_answer_tokens", "limit")}
@@ -116,8 +113,6 @@ def _evaluation_settings(options: argparse.Namespace, engine: Engine) -> dict[st
 def convert(options: argparse.Namespace) -> None:
     """Read the authors' folder on its base and save it in our format."""
     output = full_path(options.output)
-    check_target(output)
-    check_folder(output)
     base = load_base(options.base, device=options.device, dtype=options.dtype)
     BituneModel.from_reference(options.reference, base=base).save_pretrained(output)
     print(f"saved {options.output}")
@@ -141,9 +136,10 @@ def inspect(options: argparse.Namespace) -> None:
 
 def _engine(options: argparse.Namespace) -> Engine:
     distributed.meet()
-    engine = Engine(load_base(options.base, device=options.device, dtype=options.dtype))
-    for source in options.checkpoint:
-        engine.add_checkpoint(source)
+    with doing(f"Loading {options.base}"):
+        engine = Engine(load_base(options.base, device=options.device, dtype=options.dtype))
+        for source in options.checkpoint:
+            engine.add_checkpoint(source)
     return engine
 
 

@@ -1,12 +1,14 @@
-"""The processes of `accelerate launch`: which one this is, and how they share a list. A process alone shares with itself."""
+"""The processes of `accelerate launch`: which one this is, and how they share a list. A process alone shares with itself.
+
+torch and accelerate are imported where there are several: a command that asks which process it is answers before that.
+"""
 
 import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 T = TypeVar("T")
 
@@ -27,7 +29,11 @@ def meet() -> None:
         _state()
 
 
-def _state() -> PartialState:
+def _state() -> "PartialState":
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
     # Asked for nothing, accelerate looks for accelerators only, and processes without one would not know of each other.
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
@@ -42,8 +48,12 @@ def share(items: Sequence[T]) -> Sequence[T]:
 
 def gather(values: list[T]) -> list[T]:
     """The values of all processes, in every one of them."""
+    if count() == 1:
+        return values
+    from accelerate.utils import gather_object
+
     meet()
-    return values if count() == 1 else gather_object(values)
+    return gather_object(values)
 
 
 def leave() -> None:

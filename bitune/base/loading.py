@@ -5,7 +5,6 @@ Knows no adapter and no Bitune: what leaves here is an ordinary transformers cau
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from bitune.base.failures import GGUF_FAILURES, MODEL_FAILURES, TOKENIZER_FAILUR
 from bitune.base.sources import Weights, resolve_base
 from bitune.errors import BaseNotFoundError, ConfigError, UnsupportedModelError
 from bitune.modeling.interface import takes_masks, vocabulary_size
+from bitune.progress import doing
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 """A local folder with none of these has no tokenizer."""
@@ -69,9 +69,8 @@ def load_base(
         raise ConfigError(f"device is {str(device)!r} and device_map is {device_map!r}; give one of the two.")
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    weights = resolve_base(source)
-    with _quiet():
-        weights = _dequantized(weights)
+    with doing(f"Loading the base {os.fspath(source)}"), _quiet():
+        weights = _dequantized(resolve_base(source))
         if weights.gguf is None:
             check_files(weights.folder)
         model = _load_model(weights, dtype, device_map)
@@ -164,16 +163,14 @@ def _pad_inside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No advice of transformers while loading, and its bars only on a terminal. Restores both."""
+    """No advice and no bars of transformers while loading: progress.py has a line for it. Restores both."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    hide = bars and not sys.stderr.isatty()
     logging.set_verbosity_error()
-    if hide:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if hide:
+        if bars:
             logging.enable_progress_bar()

@@ -24,6 +24,8 @@ LOG_BYTES = 64 * 1024**2
 """A step of 80 layers has 4 KB: 16,000 steps."""
 CARD_BYTES = 8 * 1024**2
 """Pictures inside it count."""
+WEIGHTS_BYTES = 32 * 1024**3
+"""Twice the largest adapter one could mean: rank 256 on all linear layers of a base of 70 billion, in float32."""
 
 
 def read_json(file: Path) -> dict:

@@ -26,15 +26,14 @@ from bitune.checkpoints.files import (
     LOG_BYTES,
     LOG_FILE,
     MIXING_FILE,
-    REFERENCE_FILE,
     read_json,
     read_optional_text,
 )
 from bitune.checkpoints.older import CARD_HASH, check_target, hash_of, may_write_card, older_files
+from bitune.checkpoints.places import local_folder, read_config
 from bitune.checkpoints.replacing import replace_files
 from bitune.checkpoints.weights import read_adapter_weights, read_theta
-from bitune.errors import CheckpointError, disk_failure, reason, shown
-from bitune.files import local_path
+from bitune.errors import CheckpointError, disk_failure, reason
 from bitune.hub import download_snapshot, hub_errors
 from bitune.schema.config import BaseReference, BituneConfig
 from bitune.schema.variants import CAUSAL, METHODS
@@ -83,12 +82,9 @@ def resolve_checkpoint(source: str | os.PathLike) -> Path:
     Raises:
         CheckpointError: there is neither, or the download failed.
     """
-    path = local_path(source, CheckpointError)
-    if path.is_dir():
-        return path
+    if (folder := local_folder(source)) is not None:
+        return folder
     repository, _, revision = str(source).partition("@")
-    if len(repository.split("/")) != 2 or path.is_absolute() or repository.startswith("."):
-        raise CheckpointError(f"There is no checkpoint folder {shown(str(source))}; give a folder, or a Hub id like 'user/name'.")
     what = f"{str(source)!r} is no folder here and could not be had from the Hub"
     with hub_errors(CheckpointError, what, revision=revision):
         return download_snapshot(repository, revision or None, _DOWNLOADED)
@@ -101,11 +97,9 @@ def read(folder: str | os.PathLike) -> Checkpoint:
         CheckpointError: a file is missing, damaged or of an unknown format; it is named.
     """
     folder = Path(folder)
-    if not os.path.lexists(folder / CONFIG_FILE) and os.path.lexists(folder / ADAPTER_CONFIG):
+    config = read_config(folder)
+    if config is None:
         return _read_peft(folder)
-    if not os.path.lexists(folder / CONFIG_FILE) and (folder / REFERENCE_FILE).is_file():
-        raise CheckpointError(f"{str(folder)!r} is a base model (it has a {REFERENCE_FILE}), no checkpoint; name it as the base.")
-    config = BituneConfig.from_dict(read_json(folder / CONFIG_FILE), str(folder / CONFIG_FILE))
     log, card = read_optional_text(folder / LOG_FILE, LOG_BYTES), read_optional_text(folder / CARD_FILE, CARD_BYTES)
     theta = read_theta(folder / MIXING_FILE) if config.mixing else None
     adapters = {slot: read_adapter(folder / name) for slot, name in config.adapters.items()}
@@ -113,11 +107,6 @@ def read(folder: str | os.PathLike) -> Checkpoint:
 
 
 def _read_peft(folder: Path) -> Checkpoint:
-    if os.path.lexists(folder / REFERENCE_FILE) and "pass_type" in read_json(folder / REFERENCE_FILE):
-        raise CheckpointError(
-            f"{str(folder)!r} is a folder of the authors' research code; read it with BituneModel.from_reference, or make a "
-            "checkpoint of it with `python -m bitune convert`."
-        )
     adapter = read_adapter(folder)
     method = METHODS["lora"]
     base = BaseReference(adapter.config.base_model_name_or_path or "unknown", adapter.config.revision)

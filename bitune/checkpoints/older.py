@@ -14,9 +14,9 @@ from bitune.checkpoints.files import (
     LOG_FILE,
     MIXING_FILE,
     USUAL_FILES,
+    WEIGHTS_BYTES,
     read_json,
 )
-from bitune.checkpoints.weights import WEIGHTS_BYTES
 from bitune.errors import CheckpointError, disk_failure
 from bitune.files import read_header, read_text
 from bitune.schema.config import BituneConfig

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from bitune.checkpoints.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG_FILE, REFERENCE_FILE, read_json
+from bitune.checkpoints.files import ADAPTER_WEIGHTS, REFERENCE_FILE, read_json
 from bitune.checkpoints.folder import Adapter, Checkpoint, read_adapter
+from bitune.checkpoints.places import check_reference
 from bitune.errors import CheckpointError, ConfigError
 from bitune.schema.config import BaseReference, BituneConfig, MixingSettings
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL, METHODS, Method
@@ -39,7 +40,7 @@ _MUST_BE_ZERO = ("skip_bidir", "think_tokens", "think_type", "n_pass")
 def read_reference(folder: str | os.PathLike) -> Checkpoint:
     """The checkpoint in one of the authors' folders; CheckpointError names what cannot be read or is not supported."""
     folder = Path(folder)
-    _check_kind(folder)
+    check_reference(folder)
     settings = read_json(folder / REFERENCE_FILE)
     method = _method(settings, folder)
     default = read_adapter(folder, beside=_COEFFICIENTS, unused=_UNUSED if method.mixed else _UNUSED_UNMIXED)
@@ -63,19 +64,6 @@ def read_reference(folder: str | os.PathLike) -> Checkpoint:
         },
     )
     return Checkpoint(config, {slot: _stripped(adapters[slot]) for slot in method.slots}, theta)
-
-
-def _check_kind(folder: Path) -> None:
-    """CheckpointError for what is a folder of another kind, or none."""
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {str(folder)!r}; check the path.")
-    if (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(f"{str(folder)!r} is a Bitune checkpoint already; load it as it is.")
-    if (folder / ADAPTER_CONFIG).is_file() and not any((folder / name).exists() for name in (REFERENCE_FILE, "prefill")):
-        raise CheckpointError(
-            f"{str(folder)!r} is a plain PEFT adapter, as {REFERENCE_FILE} is missing, where the authors' research code says its method; load "
-            "it as it is as a checkpoint, or copy that file too."
-        )
 
 
 def _method(settings: dict, folder: Path) -> Method:

@@ -9,12 +9,11 @@ from peft import LoraConfig, PeftConfig
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from bitune.checkpoints.files import WEIGHTS_BYTES
 from bitune.errors import CheckpointError, reason, shown
 from bitune.files import Header, TensorHeader, read_header, unreadable
 from bitune.schema.config import MixingSettings
 
-WEIGHTS_BYTES = 32 * 1024**3
-"""Twice the largest adapter one could mean: rank 256 on all linear layers of a base of 70 billion, in float32."""
 _MIXING_BYTES = 1024**2
 _DTYPES = ("F64", "F32", "F16", "BF16")
 _UNUSED_RANK = 256

@@ -6,6 +6,7 @@ pass; a key given twice, a comma too many and every encoding but UTF-8 are refus
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from itertools import chain
@@ -13,9 +14,21 @@ from pathlib import Path
 from typing import TextIO
 
 from bitune.errors import DataError, reason
-from bitune.files import unique_keys, unreadable
+from bitune.files import local_path, unique_keys, unreadable
 
 _GZIP = b"\x1f\x8b"
+
+
+def local_file(source: str | os.PathLike) -> Path | None:
+    """The file of a data set, not read; None for what can be a data set of the Hub, which is not asked; DataError for neither."""
+    path = local_path(source, DataError)
+    if path.is_file():
+        return path
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a pipe or a device, which can be read once or without end; save it as a file.")
+    if isinstance(source, os.PathLike) or path.suffix in (".jsonl", ".json"):
+        raise DataError(f"There is no file {path}; check the path.")
+    return None
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, object]]:

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from huggingface_hub.errors import HFValidationError
 
-from bitune.data.lines import read_rows
+from bitune.data.lines import local_file, read_rows
 from bitune.data.rows import first_number, normalized
 from bitune.errors import DataError
-from bitune.files import local_path
 
 
 def load_records(source: str | os.PathLike, split: str | None = None) -> list[dict]:
@@ -25,15 +24,11 @@ def load_records(source: str | os.PathLike, split: str | None = None) -> list[di
     Raises:
         DataError: with the file and line, or the data set and record, what is wrong with it and what to do.
     """
-    path = local_path(source, DataError)
-    if path.is_file():
+    path = local_file(source)
+    if path is not None:
         if split is not None:
             raise DataError(f"{path} is one file, so it has no split {split!r}; name the file that holds that split.")
         return _checked(read_rows(path), task=path.name.split(".")[0], source=str(path))
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a pipe or a device, which can be read once or without end; save it as a file.")
-    if isinstance(source, os.PathLike) or path.suffix in (".jsonl", ".json"):
-        raise DataError(f"There is no file {path}; check the path.")
     name, _, config = source.partition(":")
     rows = _read_hub(name, config or None, split or "train")
     named = config if config not in ("", "main", "default") else name.split("/")[-1]

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -19,7 +18,7 @@ from bitune.errors import ConfigError, UnknownNameError
 from bitune.files import parse_lines
 from bitune.inference.answer import Answer
 from bitune.inference.generate import generate
-from bitune.inference.request import BASE_NAME, NO_WHAT_IFS, Request, prepare, ratios_of
+from bitune.inference.request import NO_WHAT_IFS, Request, prepare, ratios_of
 from bitune.inference.sampling import GenerationSettings
 from bitune.inference.session import Prompts, Session
 from bitune.model.bitune_model import BituneModel
@@ -27,6 +26,7 @@ from bitune.model.decoding import likelihoods, read_variants
 from bitune.model.generation_config import end_tokens
 from bitune.model.limits import check_given_answer, check_one_side
 from bitune.model.maps import attention_maps
+from bitune.schema.names import BASE_NAME, default_name
 from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts
 from bitune.schema.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
 
@@ -147,9 +147,7 @@ class Engine:
             raise ConfigError(f"A variant called {name!r} is already there; give this one another name.")
 
     def _name_of(self, source: str | os.PathLike) -> str:
-        last = Path(str(source).partition("@")[0]).resolve().name
-        others = [facts.source for facts in self.checkpoints.values()]
-        return str(source) if last in self._entries and str(source) not in others else last
+        return default_name(source, {name: entry.facts and entry.facts.source for name, entry in self._entries.items()})
 
     def mixing(self, name: str) -> MixingRatios:
         """The ratios of a variant; UnknownNameError, or ConfigError for one that mixes nothing."""

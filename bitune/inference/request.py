@@ -11,7 +11,6 @@ from bitune.errors import ConfigError, UnknownNameError
 from bitune.schema.config import CHAT
 from bitune.schema.variants import MixingRatios, Variant, WhatIf
 
-BASE_NAME = "base"
 TEMPLATES = ("own", CHAT, "none")
 NO_WHAT_IFS: Mapping[str, WhatIf] = MappingProxyType({})
 

@@ -1,0 +1,25 @@
+"""What the variants of an engine are called where nobody gave them a name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+BASE_NAME = "base"
+
+
+def default_name(source: object, taken: Mapping[str, object]) -> str:
+    """The name of a checkpoint: the last part of its folder or Hub id, or all of it where another's ends alike.
+
+    Args:
+        source: a folder, or a Hub id with an optional revision.
+        taken: the names there are, with their sources as text; None for what is no checkpoint.
+    """
+    last = Path(str(source).partition("@")[0]).resolve().name
+    return str(source) if last in taken and str(source) not in taken.values() else last
+
+
+def expected_names(sources: list[object]) -> list[str]:
+    """What an engine will call its variants that loads these checkpoints, the base first."""
+    taken: dict[str, str | None] = {BASE_NAME: None}
+    for source in sources:
+        taken.setdefault(default_name(source, taken), str(source))
+    return list(taken)
