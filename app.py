@@ -2,21 +2,26 @@
 
 import sys
 
-from app.compare.recorded import load_all
-from app.page import build_page
-from app.server import check_temporary_folder, load_engine, serve
+from app.checks import check
 from app.settings import Settings
 from bitune.errors import BituneError
+from bitune.progress import doing
 
 
 def main() -> None:
-    """Parse, build, launch."""
+    """Parse, check, and only then import what takes seconds."""
     try:
         settings = Settings.from_command_line()
-        check_temporary_folder()
-        serve(build_page(load_engine(settings), load_all(), settings.data), settings)
+        check(settings)
+        print(f"Opening the page; {settings.base} is loaded meanwhile.", flush=True)
+        with doing("Importing gradio"):
+            from app.server import run
+
+        run(settings)
     except BituneError as error:
         sys.exit(f"bitune: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The whole page: a head, one tab for each way of looking at Bitune, and what passes between them."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -15,15 +16,22 @@ from app.evidence.data import FOLDER
 from app.evidence.handlers import EvidenceHandlers
 from app.mixing import tab as mixing
 from app.mixing.handlers import MixingHandlers
+from app.ui.events import QUIET
+from app.ui.frame import Updates, listen
+from app.ui.loading import Loading, OnEngine
+from app.ui.pieces import html
+from app.ui.shared import WhenLoaded
 from app.ui.templates import render
 from app.ui.variants import views_of
+
+FOLLOW_SECONDS = 0.5  # between two looks at an engine that is loading
 
 
 def build_page(engine, recordings: Mapping[str, Recording], data: Sequence[str] = (), results: Path = FOLDER) -> gr.Blocks:
     """The page.
 
     Args:
-        engine: A bitune.Engine with its checkpoints.
+        engine: A bitune.Engine with its checkpoints, or the Loading of one.
         recordings: Answers computed earlier, by key of their example.
         data: Sources of the study's questions: folders, files, Hub ids.
         results: The folder of the study's results.
@@ -31,18 +39,50 @@ def build_page(engine, recordings: Mapping[str, Recording], data: Sequence[str] 
     Returns:
         What `server.serve` launches.
     """
+    loading = OnEngine(engine).loading
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
-        views = views_of(engine.variants, engine.checkpoints)
-        head = render("ui/head.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views)
-        gr.HTML(head, apply_default_css=False, elem_id="bt-top")
+        html(render("ui/head.html"), "bt-top")
+        loaded = html(what_is_loaded(loading), "bt-loaded")
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
-                on_compare = compare.build(page, CompareHandlers(engine, recordings), what_ifs, latest_run)
+                on_compare = compare.build(page, CompareHandlers(loading, recordings), what_ifs, latest_run)
             with gr.Tab("Attention", id="attention") as tab:
-                on_attention = attention.build(tab, AttentionHandlers(engine), what_ifs, latest_run)
+                on_attention = attention.build(tab, AttentionHandlers(loading), what_ifs, latest_run)
             with gr.Tab("Mixing", id="mixing"):
-                mixing.build(MixingHandlers(engine), on_compare.prompt_source, what_ifs, on_compare.what_if_target)
+                handlers = MixingHandlers(loading)
+                in_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)
             with gr.Tab("Evidence", id="evidence") as tab:
-                evidence.build(tab, EvidenceHandlers(engine, results, data), tabs, [on_compare.prompt_target, on_attention])
+                targets = [on_compare.prompt_target, on_attention.prompt_target]
+                evidence.build(tab, EvidenceHandlers(loading, results, data), tabs, targets)
+        if not loading.ready:
+            follow(page, loading, loaded, [on_compare.when_loaded, on_attention.when_loaded, in_mixing])
     return page
+
+
+def what_is_loaded(loading: Loading) -> str:
+    """The last line of the head: what is loaded, what is being done to load it, or why that failed."""
+    if not loading.ready:
+        return render("ui/loading.html", words=loading.words, problem=loading.problem)
+    engine = loading.engine
+    views = views_of(engine.variants, engine.checkpoints)
+    return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views)
+
+
+def follow(page: gr.Blocks, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:
+    """Every page that is opened shows how far the loading is, and at its end what the tabs did not know before."""
+
+    async def show() -> AsyncIterator[str]:
+        with loading.followed():
+            while not loading.ready and loading.problem is None:
+                yield what_is_loaded(loading)
+                await asyncio.sleep(FOLLOW_SECONDS)
+            yield what_is_loaded(loading)
+
+    shown = page.load(show, None, loaded, concurrency_limit=None, **QUIET)
+    for tab in tabs:
+
+        def fill(tab: WhenLoaded = tab, **values: object) -> Updates:
+            return tab.fill(**values) if loading.ready else dict.fromkeys(tab.components, gr.skip())
+
+        listen(shown.then, fill, tab.inputs, tab.components)

@@ -1,25 +1,61 @@
-"""From settings to a served page: load the base and its checkpoints, then launch."""
-
-import os
-import tempfile
-from importlib.util import find_spec
+"""From settings to a served page: launch it, load the base and its checkpoints meanwhile, and serve until interrupted."""
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 import bitune
+from app.checks import cannot_listen
+from app.compare.recorded import load_all
+from app.page import build_page
 from app.settings import Settings
+from app.ui.loading import Loading
 from app.ui.theme import look
-from bitune.errors import ConfigError, WrongBaseError, disk_failure
+from bitune.errors import BituneError, WrongBaseError
+from bitune.progress import doing
+
+FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends
 
 
-def load_engine(settings: Settings) -> bitune.Engine:
+def run(settings: Settings) -> None:
+    """The whole app: the page first, then the engine under it.
+
+    Raises:
+        BituneError: the page cannot be served, or the engine not be loaded; open pages have said so.
+    """
+    loading = Loading(settings.checkpoints)
+    with doing("Building the page"):
+        page = build_page(loading, load_all(), settings.data)
+        address = serve(page, settings)
+    print(f"Running on local URL: {address.rstrip('/')}", flush=True)
+    try:
+        load(loading, settings)
+        page.block_thread()
+    finally:
+        page.close(verbose=False)
+
+
+def load(loading: Loading, settings: Settings) -> None:
+    """Load the engine that the page waits for; what is raised here is told to the open pages first."""
+    try:
+        loading.finish(load_engine(settings))
+    except Exception as error:
+        known = isinstance(error, BituneError)
+        loading.fail(str(error) if known else f"The model could not be loaded ({type(error).__name__}); the log says more.")
+        loading.wait_for_followers(FAREWELL_SECONDS)
+        raise
+
+
+def load_engine(settings: Settings) -> "bitune.Engine":
     """The base with its checkpoints. Says on the terminal what it does: a download may take a while."""
-    print(f"Loading {settings.base} ...", flush=True)
-    engine = bitune.Engine(bitune.load_base(settings.base))
+    with doing("Importing torch and transformers"):
+        from bitune.inference.engine import Engine
+
+    with doing(f"Loading {settings.base}"):
+        engine = Engine(bitune.load_base(settings.base))
+    print(f"Loaded {settings.base}", flush=True)
     for source in settings.checkpoints:
         try:
-            facts = engine.add_checkpoint(source)
+            with doing(f"Loading the checkpoint {source}"):
+                facts = engine.add_checkpoint(source)
             print(f"Loaded checkpoint {facts.name} from {source}", flush=True)
         except WrongBaseError as error:
             if settings.chosen:
@@ -28,34 +64,16 @@ def load_engine(settings: Settings) -> bitune.Engine:
     return engine
 
 
-def check_temporary_folder() -> None:
-    """ConfigError where Gradio cannot write into its folder of temporary files: found out before a base is loaded."""
-    folder = os.environ.get("GRADIO_TEMP_DIR", "the system's temporary folder")
-    try:
-        folder = get_upload_folder()
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        failure = disk_failure(error)
-        raise ConfigError(
-            f"The page cannot keep temporary files in {folder}: {failure.cause}; {failure.remedy}, or set GRADIO_TEMP_DIR to "
-            "another one."
-        ) from error
-
-
-def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:
-    """Launch the page and return its address; `wait` keeps serving until interrupted."""
-    if settings.mcp and find_spec("mcp") is None:
-        raise ConfigError("--mcp needs a package that is not installed; get it with: pip install 'gradio[mcp]'")
+def serve(page: gr.Blocks, settings: Settings) -> str:
+    """Launch the page, which then answers in threads of its own, and return its address."""
     page.queue(max_size=32)
     try:
         _, address, _ = page.launch(
             server_name=settings.host,
             server_port=settings.port or None,
             mcp_server=settings.mcp,
-            prevent_thread_lock=not wait,
-            quiet=not wait,
+            prevent_thread_lock=True,
+            quiet=True,
             ssr_mode=False,
             run_history=False,
             show_error=True,  # what Gradio itself refuses, such as a missing argument, reaches the caller in words
@@ -63,7 +81,5 @@ def serve(page: gr.Blocks, settings: Settings, *, wait: bool = True) -> str:
             **look(),
         )
     except OSError as error:
-        raise ConfigError(
-            f"The page cannot listen on {settings.host}, port {settings.port}: {error} Choose another with --port."
-        ) from error
+        raise cannot_listen(settings, error) from error
     return address

@@ -12,6 +12,7 @@ from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, H
 from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionStore
 from app.ui.checks import shown, whole
 from app.ui.latest_run import LatestRun
+from app.ui.loading import OnEngine
 from app.ui.validation import checked
 from app.ui.variants import views_of, with_what_ifs
 from bitune.errors import ConfigError, PromptError
@@ -30,11 +31,11 @@ class Screen:
     running: bool = False
 
 
-class AttentionHandlers:
+class AttentionHandlers(OnEngine):
     """The events of Attention on one engine: `frame.ModelHandlers`, and what the browser asks for by itself."""
 
     def __init__(self, engine, max_bytes: int = STORE_BYTES):
-        self.engine = engine
+        super().__init__(engine)
         self.store = AttentionStore(self.compute, max_bytes)
 
     @property
@@ -47,8 +48,10 @@ class AttentionHandlers:
         variants = self.engine.variants
         return next((name for name in names if name in variants and variants[name].mixing), None)
 
-    def first_choice(self) -> str:
-        """The variant to begin with: one that mixes, else the last."""
+    def first_choice(self) -> str | None:
+        """The variant to begin with: one that mixes, else the last; None while it is not known what they do."""
+        if not self.loading.ready:
+            return None
         return self.first_mixing(self.engine.variants) or list(self.engine.variants)[-1]
 
     def chosen_first(self, run: LatestRun) -> str:
@@ -61,13 +64,21 @@ class AttentionHandlers:
             return answer
         return taken.answers.get(variant, "")
 
+    def waiting(self, words: str) -> Screen:
+        """While the engine is loading."""
+        return Screen({"words": words}, running=True)
+
     def announce(self, **fields: object) -> Screen:
         """At once after Read: the request may have to wait for others."""
         return Screen(WAITING, running=True)
 
-    def run(self, what_ifs: Mapping[str, Mapping] | None = None, **fields: object) -> Iterator[Screen]:
-        """Run the passes once; the overview, with the picture of the head to open first. `what_ifs` as plain values."""
-        request = AttentionRequest(**fields, what_ifs=what_ifs)
+    def run(self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, **fields: object) -> Iterator[Screen]:
+        """Run the passes once; the overview, with the picture of the head to open first. `what_ifs` as plain values.
+
+        `variant` is None where Read was pressed before it was known which one to begin with.
+        """
+        variant = self.first_choice() if variant is None else variant
+        request = AttentionRequest(variant=variant, **fields, what_ifs=what_ifs)
         tokens = self.checked_tokens(request)
         all_bytes = 2 * 2 * self.layers * self.engine.base_facts.heads * tokens**2  # two passes of float16
         layers = range(self.layers) if all_bytes <= RESULT_BYTES else []

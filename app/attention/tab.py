@@ -1,5 +1,6 @@
 """The tab Attention: components and wiring only. What the browser does with a result is in view.html and the *.js beside it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -9,8 +10,8 @@ from app.ui.events import ONE_AT_A_TIME
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, Updates, api, browser_function, listen
 from app.ui.latest_run import LatestRun
-from app.ui.prompt_templates import template_choice
-from app.ui.shared import PromptTarget
+from app.ui.prompt_templates import template_choice, templates_left
+from app.ui.shared import PromptTarget, WhenLoaded
 from app.ui.templates import introduction
 
 FOLDER = Path(__file__).resolve().parent
@@ -21,7 +22,15 @@ INTRODUCTION = (
 )
 
 
-def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_run: gr.State) -> PromptTarget:
+@dataclass(frozen=True)
+class AttentionTab:
+    """What others may do with this tab: give it a question of the study; what the engine changes."""
+
+    prompt_target: PromptTarget
+    when_loaded: WhenLoaded
+
+
+def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_run: gr.State) -> AttentionTab:
     """Put the tab's components here and wire them.
 
     Args:
@@ -29,9 +38,6 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
         handlers: What happens.
         what_ifs: This visitor's, as in app/ui/what_ifs.py.
         latest_run: Holds the LatestRun of this visitor, or None.
-
-    Returns:
-        The fields, for a question of the study.
     """
     gr.HTML(introduction(INTRODUCTION), apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
@@ -39,9 +45,8 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
             prompt = text_box("Prompt", "bt-attention-prompt", 6, value=EXAMPLES[0].prompt)
             answer = text_box("Answer", "bt-attention-answer", 2, info="Its tokens become rows of the maps; may be left empty.")
         with gr.Column(scale=4, min_width=300):
-            names = list(handlers.engine.variants)
-            variant = gr.Radio(names, value=handlers.first_choice(), label="Variant", elem_id="bt-attention-variant")
-            template = template_choice(handlers.engine.base_facts.has_chat_template, elem_id="bt-attention-template")
+            variant = gr.Radio(handlers.names, value=handlers.first_choice(), label="Variant", elem_id="bt-attention-variant")
+            template = template_choice(handlers.has_chat_template, elem_id="bt-attention-template")
             with gr.Row(elem_classes="bt-actions"):
                 start = gr.Button("Read", variant="primary", elem_id="bt-read-attention", scale=0, min_width=120)
     fields = {"prompt": prompt, "variant": variant, "template": template, "answer": answer}
@@ -53,7 +58,21 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
     def fill(question: str, around: str) -> Updates:
         return {prompt: question, template: around, answer: "", latest_run: None}  # so that Compare does not replace it
 
-    return PromptTarget("attention", [prompt, template, answer, latest_run], fill)
+    target = PromptTarget("attention", [prompt, template, answer, latest_run], fill)
+    return AttentionTab(target, when_loaded(handlers, variant, template))
+
+
+def when_loaded(handlers: AttentionHandlers, variant: gr.Radio, template: gr.Radio) -> WhenLoaded:
+    """The variants that there are, and the templates of this base; what is chosen stays as far as it is there."""
+
+    def fill(read_by: str | None, around: str) -> Updates:
+        names = handlers.names
+        return {
+            variant: gr.update(choices=names, value=read_by if read_by in names else handlers.first_choice()),
+            template: gr.update(**templates_left(handlers.has_chat_template, around)),
+        }
+
+    return WhenLoaded({"read_by": variant, "around": template}, [variant, template], fill)
 
 
 def text_box(label: str, name: str, lines: int, **options) -> gr.Textbox:
@@ -78,7 +97,7 @@ def wire_latest_run(tab: gr.Tab, handlers: AttentionHandlers, fields: Inputs, wh
     variant = fields["variant"]
 
     def take(latest_run: LatestRun | None, taken: LatestRun | None, what_ifs: dict, chosen: str) -> Updates:
-        choices = [*handlers.engine.variants, *what_ifs]
+        choices = [*handlers.names, *what_ifs]
         if latest_run is None or latest_run == taken:
             value = chosen if chosen in choices else handlers.first_choice()
             return {variant: gr.update(choices=choices, value=value)}

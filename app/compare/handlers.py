@@ -15,6 +15,7 @@ from app.compare.recorded import Recording
 from app.compare.request import CompareRequest
 from app.ui.examples import EXAMPLES
 from app.ui.latest_run import LatestRun
+from app.ui.loading import OnEngine
 from app.ui.templates import empty, problem
 from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
@@ -56,11 +57,11 @@ class Screen:
         return LatestRun(self.request.prompt, self.request.template, answers)
 
 
-class CompareHandlers:
+class CompareHandlers(OnEngine):
     """The events of Compare on one engine: `frame.ModelHandlers`, and what the other buttons do."""
 
     def __init__(self, engine, recordings: Mapping[str, Recording]):
-        self.engine = engine
+        super().__init__(engine)
         self.recordings = recordings
 
     @property
@@ -79,6 +80,10 @@ class CompareHandlers:
             return Screen(empty(NOTHING_YET))
         update, views = recording.update, recording.views
         return Screen(html.answers(update, views, recording), html.prompts(update, views))
+
+    def waiting(self, words: str) -> Screen:
+        """While the engine is loading."""
+        return Screen(empty(words), running=True)
 
     def announce(self, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object) -> Screen:
         """At once after Run: the request may have to wait for others."""

@@ -12,8 +12,8 @@ from app.ui.checks import shown
 from app.ui.events import AT_ONCE, ONE_AT_A_TIME, PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, Updates, api, listen
-from app.ui.prompt_templates import template_choice
-from app.ui.shared import PromptSource, PromptTarget, WhatIfTarget
+from app.ui.prompt_templates import template_choice, templates_left
+from app.ui.shared import PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
 from bitune.errors import ConfigError
@@ -48,11 +48,12 @@ COPY_LINK = """(...values) => {
 
 @dataclass(frozen=True)
 class CompareTab:
-    """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it."""
+    """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes."""
 
     prompt_source: PromptSource
     prompt_target: PromptTarget
     what_if_target: WhatIfTarget
+    when_loaded: WhenLoaded
 
 
 def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State, latest_run: gr.State) -> CompareTab:
@@ -79,7 +80,8 @@ def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State, latest
     link.click(None, list(fields.values()), link, js=COPY_LINK % list(fields), **PRIVATE)
     api(handlers.compare, "compare", **ONE_AT_A_TIME)
     source = PromptSource(prompt, fields["template"])
-    return CompareTab(source, prompt_target(source, request), what_if_target(handlers, fields["variants"], colours))
+    targets = prompt_target(source, request), what_if_target(handlers, fields["variants"], colours)
+    return CompareTab(source, *targets, when_loaded(handlers, fields))
 
 
 def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:
@@ -100,12 +102,10 @@ def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:
 
 def choices(handlers: CompareHandlers) -> Inputs:
     """Which variants run, and how, by the names that CompareRequest has for them."""
-    names = list(handlers.engine.variants)
-    has_chat = handlers.engine.base_facts.has_chat_template
-    info = TEMPLATE_INFO if has_chat else f"{TEMPLATE_INFO} This base has no chat template."
+    names, info = handlers.names, template_info(handlers.has_chat_template)
     fields = {
         "variants": gr.CheckboxGroup(names, value=names, label="Variants", elem_id="bt-variants"),
-        "template": template_choice(has_chat, info=info, elem_id="bt-template"),
+        "template": template_choice(handlers.has_chat_template, info=info, elem_id="bt-template"),
     }
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
@@ -116,6 +116,25 @@ def choices(handlers: CompareHandlers) -> Inputs:
             fields["seed"] = gr.Number(value=0, precision=0, label="Seed", min_width=180)
         gr.Markdown(SAMPLING)
     return fields
+
+
+def template_info(has_chat_template: bool) -> str:
+    """The words under the choice of a template."""
+    return TEMPLATE_INFO if has_chat_template else f"{TEMPLATE_INFO} This base has no chat template."
+
+
+def when_loaded(handlers: CompareHandlers, fields: Inputs) -> WhenLoaded:
+    """The variants that there are, and the templates of this base; what is chosen stays as far as it is there."""
+
+    def fill(variants: list[str], template: str) -> Updates:
+        names, has_chat = handlers.names, handlers.has_chat_template
+        return {
+            fields["variants"]: gr.update(choices=names, value=[name for name in names if name in variants]),
+            fields["template"]: gr.update(info=template_info(has_chat), **templates_left(has_chat, template)),
+        }
+
+    chosen = {name: fields[name] for name in ("variants", "template")}
+    return WhenLoaded(chosen, list(chosen.values()), fill)
 
 
 def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
@@ -174,13 +193,13 @@ def wire_link(page: gr.Blocks, handlers: CompareHandlers, fields: Inputs, reques
     def load_from_url(http: gr.Request) -> Updates:
         query = dict(http.query_params)
         try:
-            linked = from_query(query, handlers.engine.variants)
+            linked = from_query(query, handlers.names)
         except ConfigError as error:  # what the link asks is not lost with one of its settings
             return {fields["prompt"]: query["prompt"], **failed(BAD_SETTING.format(error))}
         if linked is None:
             return {fields["prompt"]: gr.skip()}
         values = {component: getattr(linked, name) for name, component in fields.items()}
-        loaded = [name for name in linked.variants if name in handlers.engine.variants]
+        loaded = [name for name in linked.variants if name in handlers.names]
         unknown = [shown(name) for name in linked.variants if name not in loaded]
         words = FROM_LINK
         if unknown:
@@ -207,7 +226,7 @@ def what_if_target(handlers: CompareHandlers, variants: gr.CheckboxGroup, colour
     """What-ifs are variants to choose; the colours of the others come from style.css, by place."""
 
     def show(what_ifs: dict[str, dict], chosen: list[str], new: str | None) -> Updates:
-        names = [*handlers.engine.variants, *what_ifs]
+        names = [*handlers.names, *what_ifs]
         kept = [name for name in names if name in chosen or name == new]
         views = with_what_ifs(handlers.views, what_ifs).values()
         return {variants: gr.update(choices=names, value=kept), colours: render("compare/colours.html", views=views)}

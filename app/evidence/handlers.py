@@ -15,6 +15,7 @@ from app.evidence.items import ALL, FILTERS, PAGE, Item, counts, items_of, kept,
 from app.evidence.listing import listed
 from app.evidence.texts import ItemTexts, as_asked
 from app.ui.checks import shown
+from app.ui.loading import OnEngine
 from app.ui.templates import render
 from bitune.errors import ConfigError, UnknownNameError
 
@@ -43,11 +44,11 @@ class ItemPage:
     position: str = ""
 
 
-class EvidenceHandlers:
+class EvidenceHandlers(OnEngine):
     """The events of Evidence: the files in `folder`, the texts in `sources`, and the checkpoints whose templates they meet."""
 
     def __init__(self, engine, folder: Path = FOLDER, sources: Sequence[str] = ()):
-        self.engine = engine
+        super().__init__(engine)
         self.evidence, self.problems = load_all(folder)
         self.texts = ItemTexts(sources)
 
@@ -129,7 +130,8 @@ class EvidenceHandlers:
         text = self.texts.get().get(item) if isinstance(item, str) else None
         if text is None:
             raise ConfigError(f"The text of item {shown(item)} is not known here; start the app with --data.")
-        return as_asked(text.prompt, (facts.template for facts in self.engine.checkpoints.values()))
+        checkpoints = self.engine.checkpoints.values() if self.loading.ready else ()  # without any the text is whole already
+        return as_asked(text.prompt, (facts.template for facts in checkpoints))
 
     def answer(self, setting: object) -> dict[str, object]:
         """For programs: the tables as plain JSON, of one setting or of all; UnknownNameError."""

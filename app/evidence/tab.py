@@ -8,6 +8,7 @@ import gradio as gr
 from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery
 from app.ui.events import PRIVATE, QUIET
 from app.ui.frame import Updates, api, listen
+from app.ui.pieces import html
 from app.ui.plots import chart, drawn
 from app.ui.shared import PromptTarget
 from app.ui.templates import empty, heading, introduction, problem
@@ -93,11 +94,6 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Seque
     wire_list(tab, handlers, explorer)
     wire_setting(handlers, explorer, table, whiskers)
     wire_targets(handlers, explorer, tabs, targets)
-
-
-def html(text: str, elem_id: str | None = None, **options: object) -> gr.HTML:
-    """HTML of ours."""
-    return gr.HTML(text, elem_id=elem_id, apply_default_css=False, **options)
 
 
 def build_explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Explorer:

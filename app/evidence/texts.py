@@ -4,16 +4,15 @@ They are read when they are first asked for, because a data set from the Hub tak
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from threading import Lock
 
 from app.evidence.items import ItemText
-from bitune.data.examples import Example, load_examples, split_of
+from app.evidence.sources import files_of
+from bitune.data.examples import Example, load_examples
 from bitune.errors import DataError
 from bitune.evaluation.report import item_id
 from bitune.schema.config import CHAT, PLACEHOLDER
 
-HUB_SPLIT = "test"
 HEAD, LISTED, TAIL = "Question: ", "\n\nChoices:\n", "\n\nAnswer:"  # what bitune.data.examples puts around a question
 
 
@@ -48,17 +47,6 @@ class ItemTexts:
             except DataError as error:
                 self.problems.append(str(error))
         return texts
-
-
-def files_of(source: str) -> list[tuple[str | Path, str | None]]:
-    """What to read for a source, each with its split. DataError for a folder without tests."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        files = sorted(path.glob("*.test.jsonl"))
-        if not files:
-            raise DataError(f"The folder {source} has no file *.test.jsonl, so no question of the study is read from it.")
-        return [(file, None) for file in files]
-    return [(source, split_of(source, HUB_SPLIT))]
 
 
 def by_id(examples: Iterable[Example]) -> dict[str, ItemText]:

@@ -13,6 +13,7 @@ from app.mixing.charts import RatioColumn
 from app.mixing.html import ratio_table, sliders
 from app.mixing.training_log import TrainingLog, read_log
 from app.ui.checks import names
+from app.ui.loading import OnEngine
 from app.ui.templates import chip, empty, render
 from app.ui.variants import VariantView, views_of, with_what_ifs
 from app.ui.what_ifs import add, ratios
@@ -21,6 +22,7 @@ from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
 MAX_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
+NOT_YET = "The learned ratios appear here when the checkpoints are loaded."
 Moved = Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]]
 
 
@@ -42,11 +44,11 @@ class Training:
     notes: str
 
 
-class MixingHandlers:
+class MixingHandlers(OnEngine):
     """The events of Mixing on one engine."""
 
     def __init__(self, engine):
-        self.engine = engine
+        super().__init__(engine)
         self.versions = count()
 
     @property
@@ -60,13 +62,33 @@ class MixingHandlers:
         return list(self.engine.checkpoints)
 
     @property
+    def expected(self) -> list[str]:
+        """All of them, in order; until they are loaded, those that will be if they fit."""
+        return self.checkpoints if self.loading.ready else self.names[1:]
+
+    @property
+    def may_mix(self) -> list[str]:
+        """The checkpoints that mix, as far as is known."""
+        return list(self.mixing) if self.loading.ready else self.expected
+
+    @property
     def mixing(self) -> dict[str, MixingRatios]:
-        """The learned ratios of the checkpoints that mix."""
+        """The learned ratios of the checkpoints that mix; of none while they are loading."""
+        if not self.loading.ready:
+            return {}
         variants = self.engine.variants
         return {name: variants[name].mixing for name in self.checkpoints if variants[name].mixing is not None}
 
+    def first_mixing(self) -> str:
+        """The first checkpoint that mixes; ConfigError where none does."""
+        if not self.mixing:
+            raise ConfigError("None of the loaded checkpoints mixes anything.")
+        return next(iter(self.mixing))
+
     def ratio_table(self, chosen: Sequence[str], moved: Moved) -> str:
         """The bars of the chosen checkpoints, and words for those that mix nothing."""
+        if not self.loading.ready:
+            return empty(NOT_YET)
         if not self.checkpoints:
             return empty(NO_CHECKPOINT)
         unmixed = [name for name in self.checkpoints if name in chosen and name not in self.mixing]
@@ -78,6 +100,8 @@ class MixingHandlers:
 
     def columns(self, chosen: Sequence[str], moved: Moved) -> list[RatioColumn]:
         """The chosen checkpoints that mix."""
+        if not self.mixing:
+            return []
         views = self.views
         return [RatioColumn(views[name], mixing, moved.get(name)) for name, mixing in self.mixing.items() if name in chosen]
 
@@ -87,6 +111,8 @@ class MixingHandlers:
 
     def training(self, chosen: Sequence[str]) -> Training:
         """How each chosen checkpoint came to its ratios, and words where there is nothing to draw."""
+        if not self.loading.ready:
+            return Training({}, None, "")
         logs, heat_maps, notes = {}, {}, {}
         for name in (name for name in self.checkpoints if name in chosen):
             try:
@@ -128,8 +154,10 @@ class MixingHandlers:
         if tokens > MAX_TOKENS:
             raise PromptError(f"The prompt has {tokens:,} tokens; this works for up to {MAX_TOKENS:,}, so shorten it.")
 
-    def sliders(self, of: str, preset: str = "learned") -> str:
-        """The sliders of a checkpoint, set by a preset."""
+    def sliders(self, of: str | None, preset: str = "learned") -> str:
+        """The sliders of a checkpoint, set by a preset; nothing while there is none."""
+        if of is None:
+            return ""
         return self.sliders_at(of, PRESETS[preset](self.engine.mixing(of)))
 
     def sliders_with_layers(self, of: str, first: object, last: object, alpha: object) -> str:
@@ -155,8 +183,8 @@ class MixingHandlers:
         return WhatIfUpdate(kept, None, "")
 
     def chip(self, name: str) -> str:
-        """Colour and name of a checkpoint."""
-        return chip(self.views[name])
+        """Colour and name of a checkpoint; nothing for one that is not there, or not yet."""
+        return chip(self.views[name]) if self.loading.ready and name in self.views else ""
 
     def chips(self, what_ifs: Mapping[str, dict]) -> dict[int, str]:
         """Colour -> chip of each what-if."""

@@ -11,7 +11,6 @@ from app.mixing.handlers import MixingHandlers, Moved
 from app.mixing.html import sweep_table
 from app.ui.templates import empty, problem
 from bitune.errors import ConfigError
-from bitune.inference.sweep import stream_sweep
 from bitune.schema.results import SweepPoint
 
 SWEEP_TOKENS = 32
@@ -35,7 +34,10 @@ class MeasureRequest:
     """How far each layer's cache is moved for a prompt, per chosen checkpoint that mixes."""
 
     def __init__(self, handlers: MixingHandlers):
-        self.handlers = handlers
+        self.handlers, self.loading = handlers, handlers.loading
+
+    def waiting(self, words: str) -> MeasureScreen:
+        return MeasureScreen(empty(words), running=True)
 
     def announce(self, **values: object) -> MeasureScreen:
         return MeasureScreen(empty(WAITING), running=True)
@@ -67,13 +69,19 @@ class SweepRequest:
     """The answers of a checkpoint with its ratios scaled from causal only to bidirectional only."""
 
     def __init__(self, handlers: MixingHandlers):
-        self.handlers = handlers
+        self.handlers, self.loading = handlers, handlers.loading
+
+    def waiting(self, words: str) -> SweepScreen:
+        return SweepScreen(empty(words), running=True)
 
     def announce(self, **values: object) -> SweepScreen:
         return SweepScreen(empty(WAITING), running=True)
 
-    def run(self, prompt: object, of: str, template: object) -> Iterator[SweepScreen]:
-        """The answers as they come, and at last the curve."""
+    def run(self, prompt: object, of: str | None, template: object) -> Iterator[SweepScreen]:
+        """The answers as they come, and at last the curve. `of` is None where Sweep was pressed before the checkpoints were there."""
+        from bitune.inference.sweep import stream_sweep  # imports torch, and the page opens before that
+
+        of = self.handlers.first_mixing() if of is None else of
         self.handlers.check_length(prompt, of, template)
         running = stream_sweep(self.handlers.engine, prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
         with closing(running):

@@ -1,27 +1,25 @@
 """The tab Mixing: components and wiring only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import gradio as gr
+from gradio.components import Component
 
-from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training, WhatIfUpdate
+from app.mixing.editor import WHAT_IF, slider_form, what_if_list
+from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training
 from app.mixing.requests import MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
-from app.ui.events import AT_ONCE, ONE_AT_A_TIME, PRIVATE
+from app.ui.events import ONE_AT_A_TIME, PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import ModelRequest, Updates, api, listen
+from app.ui.pieces import html
 from app.ui.plots import chart, drawn
-from app.ui.shared import PromptSource, WhatIfTarget
-from app.ui.templates import heading, introduction, problem
-from app.ui.what_ifs import MAX_WHAT_IFS
-from bitune.schema.variants import PRESETS
+from app.ui.shared import PromptSource, WhatIfTarget, WhenLoaded
+from app.ui.templates import heading, introduction
 
 INTRODUCTION = (
     "Every layer remembers the prompt as keys and values; the bars show how much of the second reading went into each. "
     "Training began at 0.50: look for the layers that moved far from there, and whether keys and values agree."
-)
-WHAT_IF = (
-    "Set the ratios yourself and let the result answer beside the learned one. Look for the layers that change the answer. "
-    "Only you see your what-ifs, and they are gone when you reload the page."
 )
 SWEEP = (
     "All ratios together go from causal only over the learned ones to bidirectional only. Look for where the answer changes, and "
@@ -31,17 +29,36 @@ TRAINING = (
     "The same ratios, step by step, one row a layer: blue where the first reading counts more, orange where the second does. Below them "
     "the loss of all chosen checkpoints on one axis. Look for when the layers part, and whether the loss falls at that time."
 )
-TOGETHER = '<label class="bt-together"><input type="checkbox" id="bt-together"> Move keys and values together</label>'
-# Where the sliders stand is known in the browser alone until it is asked for.
-READ_SLIDERS = """(_, ...rest) => {
-    const read = (kind) => [...document.querySelectorAll(`#bt-sliders input[data-kind=${kind}]`)]
-        .map((input) => Number(input.dataset.exact ?? input.value));
-    return [{keys: read("keys"), values: read("values")}, ...rest];
-}"""
 
 
-def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> None:
-    """Put the tab's components here and wire them.
+@dataclass(frozen=True)
+class TrainingView:
+    """How the checkpoints were trained: a column with a heat map for each that may mix, the losses of all, and words."""
+
+    columns: Mapping[str, gr.Column]
+    chips: Mapping[str, gr.HTML]
+    maps: Mapping[str, gr.Plot]
+    losses: gr.Plot
+    notes: gr.HTML
+
+    @property
+    def outputs(self) -> list[Component]:
+        return [*self.columns.values(), self.losses, self.notes]
+
+    def draw(self, training: Training) -> Updates:
+        """Of chosen checkpoints."""
+        visible = {column: gr.update(visible=name in training.heat_maps) for name, column in self.columns.items()}
+        return {**visible, self.losses: gr.update(**drawn(training.losses, "bitune-loss")), self.notes: training.notes}
+
+    def fill(self, handlers: MixingHandlers) -> Updates:
+        """Of all checkpoints that there are."""
+        training = handlers.training(handlers.checkpoints)
+        maps = {plot: gr.update(**drawn(training.heat_maps.get(name), of_training(name))) for name, plot in self.maps.items()}
+        return {**self.draw(training), **maps, **{chip: handlers.chip(name) for name, chip in self.chips.items()}}
+
+
+def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> WhenLoaded:
+    """Put the tab's components here and wire them. What the checkpoints are needed for is not to be seen while they are loading.
 
     Args:
         handlers: What happens here.
@@ -50,41 +67,49 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         target: Where a what-if becomes a variant.
     """
     api(api_of(handlers), "mixing", **ONE_AT_A_TIME)
-    if not handlers.checkpoints:
+    names, ready, may_mix = handlers.expected, handlers.loading.ready, bool(handlers.may_mix)
+    if not names:
         html(introduction(NO_CHECKPOINT))
-        return
+        return WhenLoaded({}, [], dict)
     html(introduction(INTRODUCTION))
-    chosen = gr.CheckboxGroup(
-        handlers.checkpoints,
-        value=handlers.checkpoints,
-        label="Checkpoints",
-        elem_id="bt-mixing-chosen",
-        visible=len(handlers.checkpoints) > 1,
-    )
-    moved = gr.State({})
-    table = html(handlers.ratio_table(handlers.checkpoints, {}), "bt-ratios")
-    lines = chart(handlers.by_layer(handlers.checkpoints), "bitune-ratios", "bt-mixing-layers")
-    if handlers.mixing:
+    look = {"label": "Checkpoints", "elem_id": "bt-mixing-chosen", "visible": ready and len(names) > 1}
+    chosen, moved = gr.CheckboxGroup(names, value=names, **look), gr.State({})
+    table = html(handlers.ratio_table(names, {}), "bt-ratios")
+    lines = chart(handlers.by_layer(names), "bitune-ratios", "bt-mixing-layers")
+    with gr.Column(visible=may_mix) as measuring:
         prompt = prompt_row(handlers, source, chosen, moved, table)
-    html(heading("Over training", TRAINING))
-    draw_training, training_outputs = training(handlers)
+    with gr.Column(visible=ready) as over_training:
+        html(heading("Over training", TRAINING))
+        view = training(handlers)
 
     def choose(names: list[str], moved: dict) -> Updates:
         figure = gr.update(**drawn(handlers.by_layer(names), "bitune-ratios"))
-        return {table: handlers.ratio_table(names, moved), lines: figure, **draw_training(handlers.training(names))}
+        return {table: handlers.ratio_table(names, moved), lines: figure, **view.draw(handlers.training(names))}
 
-    listen(chosen.change, choose, {"names": chosen, "moved": moved}, [table, lines, *training_outputs])
-    if handlers.mixing:
+    listen(chosen.change, choose, {"names": chosen, "moved": moved}, [table, lines, *view.outputs])
+    with gr.Column(visible=ready and may_mix) as editing:
         html(heading("What if it were mixed otherwise?", WHAT_IF))
-        of = slider_form(handlers)
-        what_if_list(handlers, of, what_ifs, target)
+        form = slider_form(handlers)
+        what_if_list(handlers, form.of, what_ifs, target)
+    with gr.Column(visible=may_mix) as sweeping:
         html(heading("From causal only to bidirectional only", SWEEP))
-        sweep(handlers, prompt, of, source)
+        sweep(handlers, prompt, form.of, source)
 
+    def fill() -> Updates:
+        names, mixes = handlers.checkpoints, bool(handlers.mixing)
+        seen = {measuring: mixes, over_training: True, editing: mixes, sweeping: mixes}
+        return {
+            chosen: gr.update(choices=names, value=names, visible=len(names) > 1),
+            table: handlers.ratio_table(names, {}),
+            lines: gr.update(**drawn(handlers.by_layer(names), "bitune-ratios")),
+            **{column: gr.update(visible=visible) for column, visible in seen.items()},
+            **view.fill(handlers),
+            **form.fill(handlers),
+        }
 
-def html(text: str = "", elem_id: str | None = None, **options: object) -> gr.HTML:
-    """HTML of ours."""
-    return gr.HTML(text, elem_id=elem_id, apply_default_css=False, **options)
+    filled = [chosen, table, lines, measuring, over_training, editing, sweeping]
+    filled += [*view.outputs, *view.chips.values(), *view.maps.values()]
+    return WhenLoaded({}, [*filled, form.of, form.first_layer, form.last_layer, form.sliders], fill)
 
 
 def prompt_row(
@@ -118,91 +143,22 @@ def prompt_row(
     return prompt
 
 
-def training(handlers: MixingHandlers) -> tuple[Callable[[Training], Updates], list]:
-    """A heat map for each checkpoint that mixes, the losses of all, and words where something is not known.
-
-    Returns what draws a Training, and on what.
-    """
-    first = handlers.training(handlers.checkpoints)
+def training(handlers: MixingHandlers) -> TrainingView:
+    """A heat map for each checkpoint that mixes, the losses of all, and words where something is not known."""
+    first = handlers.training(handlers.expected)
+    columns, chips, maps = {}, {}, {}
     with gr.Row(elem_classes="bt-heat-maps"):
-        columns = {}
-        for name in handlers.mixing:
-            with gr.Column(min_width=320, visible=name in first.heat_maps) as column:
-                html(handlers.chip(name))
-                chart(first.heat_maps.get(name), f"bitune-training-{name}")
-                columns[name] = column
+        for name in handlers.may_mix:
+            with gr.Column(min_width=320, visible=name in first.heat_maps) as columns[name]:
+                chips[name] = html(handlers.chip(name))
+                maps[name] = chart(first.heat_maps.get(name), of_training(name))
     losses = chart(first.losses, "bitune-loss", "bt-losses")
-    notes = html(first.notes, "bt-mixing-training")
-
-    def draw(training: Training) -> Updates:
-        visible = {column: gr.update(visible=name in training.heat_maps) for name, column in columns.items()}
-        return {**visible, losses: gr.update(**drawn(training.losses, "bitune-loss")), notes: training.notes}
-
-    return draw, [*columns.values(), losses, notes]
+    return TrainingView(columns, chips, maps, losses, html(first.notes, "bt-mixing-training"))
 
 
-def slider_form(handlers: MixingHandlers) -> gr.Radio:
-    """Presets, one ratio for some layers, and the sliders; returned is the choice of the checkpoint that they belong to."""
-    names = list(handlers.mixing)
-    of = gr.Radio(names, value=names[0], label="Of", elem_id="bt-of", visible=len(names) > 1)
-    with gr.Row(elem_classes="bt-actions bt-buttons"):
-        presets = {name: gr.Button(name.capitalize(), scale=0, min_width=0, elem_classes="bt-preset") for name in PRESETS}
-    last = handlers.mixing[names[0]].layers - 1
-    with gr.Row(elem_classes="bt-actions bt-layers"):
-        first_layer = gr.Number(0, label="Learned, but layers", precision=0, minimum=0, maximum=last, min_width=130)
-        last_layer = gr.Number(last, label="to", precision=0, minimum=0, maximum=last, min_width=90)
-        alpha = gr.Number(0, label="at ratio", minimum=0, maximum=1, step=0.05, min_width=90)
-        set_layers = gr.Button("Set", scale=0, min_width=80, elem_id="bt-set")
-    note = html(elem_id="bt-what-if-note")
-    html(TOGETHER)
-    sliders = html(handlers.sliders(names[0]), "bt-editor")
-
-    def draw(of: str, preset: str = "learned") -> Updates:
-        return {sliders: handlers.sliders(of, preset)}
-
-    for name, button in presets.items():
-        listen(button.click, lambda of, name=name: draw(of, name), {"of": of}, [sliders])
-    listen(of.change, lambda of: draw(of), {"of": of}, [sliders])
-
-    def draw_layers(**values: object) -> Updates:
-        return {sliders: handlers.sliders_with_layers(**values), note: ""}
-
-    inputs = {"of": of, "first": first_layer, "last": last_layer, "alpha": alpha}
-    listen(set_layers.click, draw_layers, inputs, [sliders, note], lambda words: {note: problem(words)})
-    return of
-
-
-def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, target: WhatIfTarget) -> None:
-    """The button that adds what the sliders show, and a row for each what-if, by its colour, to take it away again."""
-    with gr.Row(elem_classes="bt-actions bt-buttons"):
-        add_button = gr.Button("Add to Compare", variant="primary", elem_id="bt-add", scale=0, min_width=160)
-    note = html(elem_id="bt-added")
-    rows, chips, removers = [], [], []
-    for _ in range(MAX_WHAT_IFS):
-        with gr.Row(visible=False, elem_classes="bt-slot") as row:
-            chips.append(html(min_width=0))
-            removers.append(gr.Button("Remove", size="sm", scale=0, min_width=90))
-        rows.append(row)
-    outputs = [what_ifs, note, *rows, *chips, *target.components]
-
-    def show(update: WhatIfUpdate, chosen: list[str]) -> Updates:
-        by_colour = handlers.chips(update.what_ifs)
-        updates = {what_ifs: update.what_ifs, note: update.words, **target.show(update.what_ifs, chosen, update.name)}
-        for colour, (row, chip) in enumerate(zip(rows, chips, strict=True)):
-            updates |= {row: gr.update(visible=colour in by_colour), chip: by_colour.get(colour, "")}
-        return updates
-
-    def add(slider_ratios: object, of: str, known: dict, chosen: list[str]) -> Updates:
-        return show(handlers.add(known, of, slider_ratios), chosen)
-
-    inputs = {"slider_ratios": gr.JSON(visible=False), "of": of, "known": what_ifs, "chosen": target.chosen}
-    listen(add_button.click, add, inputs, outputs, lambda words: {note: problem(words)}, js=READ_SLIDERS, **AT_ONCE)
-    for colour, button in enumerate(removers):
-
-        def remove(known: dict, chosen: list[str], colour=colour) -> Updates:
-            return show(handlers.remove(known, colour), chosen)
-
-        listen(button.click, remove, {"known": what_ifs, "chosen": target.chosen}, outputs)
+def of_training(name: str) -> str:
+    """What a saved heat map of this checkpoint is called."""
+    return f"bitune-training-{name}"
 
 
 def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: PromptSource) -> None:

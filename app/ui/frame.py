@@ -16,7 +16,9 @@ from gradio.events import Dependency
 
 from app.ui.errors import sentence
 from app.ui.events import AT_ONCE, MODEL, STOPPING
+from app.ui.loading import WAITING, Loading
 
+LOOK_SECONDS = 0.5  # between two looks at an engine that is loading: Stop is noticed there
 Inputs = Mapping[str, Component]
 Updates = dict[Component, object]
 
@@ -31,7 +33,16 @@ S = TypeVar("S", bound=Screen)
 
 
 class ModelHandlers(Protocol[S]):
-    """A request that runs the model, without the page. The values of the inputs come by name; errors are raised."""
+    """A request that runs the model, without the page. The values of the inputs come by name; errors are raised.
+
+    Attributes:
+        loading: The engine, which may still be loading: then the frame waits for it, and `run` begins when it is there.
+    """
+
+    loading: Loading
+
+    def waiting(self, words: str) -> S:
+        """Instead of results while the engine is loading, as often as the words change."""
 
     def announce(self, **values: object) -> S:
         """At once after the button, not queued: the request may have to wait for others."""
@@ -63,8 +74,10 @@ def guarded(function: Callable, failed: Callable[[str], object]) -> Callable:
 
 
 def screens(handlers: ModelHandlers[S], **values: object) -> Iterator[S]:
-    """The screens of a request. An error is the last one, and closing this closes the run."""
+    """The screens of a request, which waits for the engine first. An error is the last one, and closing this closes the run."""
     try:
+        while not handlers.loading.wait(LOOK_SECONDS):
+            yield handlers.waiting(f"{WAITING} {handlers.loading.words}")
         with closing(handlers.run(**values)) as running:
             yield from running
     except Exception as error:
@@ -113,6 +126,8 @@ class ModelRequest(Generic[S]):
         """Announce, run, finish, Stop. Returns the listener of the last step, for what a tab does after it."""
 
         def announce(**values: object) -> Updates:
+            if not handlers.loading.ready and handlers.loading.problem is None:
+                return self.updates(handlers.waiting(WAITING))
             return self.updates(handlers.announce(**values))
 
         def failed(words: str) -> Updates:

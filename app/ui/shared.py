@@ -40,3 +40,16 @@ class WhatIfTarget:
     chosen: gr.CheckboxGroup
     components: Sequence[Component]
     show: Callable[[Mapping[str, dict], Sequence[str], str | None], Updates]
+
+
+@dataclass(frozen=True)
+class WhenLoaded:
+    """What of a tab becomes known when the engine is there.
+
+    `inputs`: what a visitor may have chosen meanwhile, by name. `components`: what is updated. `fill`: the values of the inputs, by
+    name, as these updates.
+    """
+
+    inputs: Mapping[str, Component]
+    components: Sequence[Component]
+    fill: Callable[..., Updates]

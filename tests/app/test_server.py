@@ -7,10 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from app import server
+from app import checks, server
 from app.page import build_page
 from app.settings import Settings
 from bitune.errors import ConfigError, WrongBaseError
@@ -144,24 +145,31 @@ def test_nothing_is_reported_to_anyone(engine):
     assert not build_page(engine, {}).analytics_enabled
 
 
-def test_mcp_without_its_package_is_refused(engine, monkeypatch):
-    monkeypatch.setattr(server, "find_spec", lambda name: None)
+def test_mcp_without_its_package_is_refused(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"gradio\[mcp\]"):
-        server.serve(build_page(engine, {}), Settings(port=0, mcp=True), wait=False)
+        checks.check(Settings(port=0, mcp=True))
 
 
 def test_a_port_in_use_is_a_sentence(engine, url):
-    with pytest.raises(ConfigError, match="--port"):
-        server.serve(build_page(engine, {}), Settings(port=httpx.URL(url).port), wait=False)
+    taken = Settings(port=httpx.URL(url).port)
+    for refuse in (lambda: checks.check(taken), lambda: server.serve(build_page(engine, {}), taken)):
+        with pytest.raises(
+            ConfigError, match=rf"cannot listen on 127.0.0.1, port {taken.port}: .*; choose another with --port\.$"
+        ):
+            refuse()
 
 
 def test_a_temporary_folder_that_cannot_be_written_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "new" / "folder"))
-    server.check_temporary_folder()
+    checks.check_temporary_folder()
     (tmp_path / "file").touch()
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "file" / "folder"))
     with pytest.raises(ConfigError, match="cannot keep temporary files in .*file/folder.* set GRADIO_TEMP_DIR"):
-        server.check_temporary_folder()
+        checks.check_temporary_folder()
+    for folder in (str(tmp_path), ""):
+        monkeypatch.setenv("GRADIO_TEMP_DIR", folder)
+        assert checks.temporary_folder() == get_upload_folder(), "Gradio keeps its files elsewhere now"
 
 
 def test_shipped_checkpoints_of_another_base_are_left_out_and_chosen_ones_refused(tmp_path, monkeypatch, capsys):

@@ -41,6 +41,6 @@ def served(engine: Engine, **study: object) -> Iterator[str]:
     first = EXAMPLES[0]
     page = build_page(engine, {first.key: record(engine, first)}, **study)
     try:
-        yield serve(page, Settings(port=0), wait=False)
+        yield serve(page, Settings(port=0))
     finally:
         page.close()

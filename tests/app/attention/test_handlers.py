@@ -102,7 +102,7 @@ def test_the_oldest_reading_is_forgotten_in_words(engine):
 BAD = [
     (("", "bitune", "own", ""), "empty"),
     (("hi", "ghost", "own", ""), "no variant called 'ghost'"),
-    (("hi", None, "own", ""), "variant must be text"),
+    (("hi", 3, "own", ""), "variant must be text"),
     (("hi", "bitune", "mine", ""), "no template called 'mine'"),
     (("hi", "bitune", "own", 3), "answer must be text"),
     (("hi", "bitune", "own", "x" * 600), "512"),
@@ -111,6 +111,10 @@ BAD = [
     (("x" * 500, "bitune", "none", "y" * 100), "512"),
     (("hi", "bitune", "own", "", {"what": 1}), "what-if"),
 ]
+
+
+def test_read_before_a_variant_could_be_chosen_takes_the_one_to_begin_with(handlers):
+    assert read(handlers, "hi", None, "own", "")["variant"] == read(handlers, "hi", "bitune", "own", "")["variant"]
 
 
 @pytest.mark.parametrize(("fields", "words"), BAD)

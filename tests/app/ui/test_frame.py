@@ -8,7 +8,9 @@ import gradio as gr
 import pytest
 
 from app.ui.frame import ModelRequest, api, browser_function, listen, screens
+from app.ui.loading import WAITING, Loading, OnEngine
 from bitune.errors import ConfigError
+from bitune.progress import doing
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,16 @@ class Screen:
     running: bool = False
 
 
-class Handlers:
-    """Says the prompt letter by letter; fails where it is told to."""
+class Handlers(OnEngine):
+    """Says the prompt letter by letter; fails where it is told to. Its engine is only waited for."""
 
-    def __init__(self, error: Exception | None = None):
+    def __init__(self, error: Exception | None = None, loading: Loading | None = None):
+        super().__init__(loading or Loading.done(object()))
         self.error = error
         self.closed = False
+
+    def waiting(self, words: str) -> Screen:
+        return Screen(words, running=True)
 
     def announce(self, prompt: str) -> Screen:
         return Screen("waiting", running=True)
@@ -68,6 +74,26 @@ def test_closing_the_screens_closes_the_run():
     assert handlers.closed
 
 
+def test_a_request_waits_for_the_engine_says_so_and_then_runs():
+    loading = Loading()
+    handlers = Handlers(loading=loading)
+    running = screens(handlers, prompt="ab")
+    with doing("Loading the base"):
+        assert next(running) == Screen(f"{WAITING} Loading the base ...", True)
+    assert next(running).words.startswith(WAITING)
+    loading.finish(object())
+    assert list(running) == [Screen("a", True), Screen("ab")]
+
+
+def test_a_request_that_waits_can_be_stopped_and_fails_with_the_loading():
+    loading = Loading()
+    stopped, failing = screens(Handlers(loading=loading), prompt="ab"), screens(Handlers(loading=loading), prompt="ab")
+    next(stopped), next(failing)
+    stopped.close()
+    loading.fail("The base 'x' is damaged.")
+    assert list(failing) == [Screen("The base 'x' is damaged.")]
+
+
 def called(blocks: gr.Blocks, number: int):
     """The function that Gradio calls for a listener."""
     return blocks.fns[number].fn
@@ -91,6 +117,18 @@ def test_a_request_is_announced_run_and_finished_and_stop_cancels_the_run():
     assert finished.fn(Screen("a", running=True))[start]["interactive"] is True
     assert blocks.fns[1].concurrency_id == "model"
     assert not blocks.fns[0].queue
+
+
+def test_while_the_engine_is_loading_a_request_is_announced_as_waiting():
+    loading = Loading()
+    with gr.Blocks() as blocks:
+        prompt, start, words = gr.Textbox(), gr.Button(), gr.HTML()
+        request = ModelRequest(start, None, [words], lambda screen: {words: screen.words})
+        request.wire(Handlers(loading=loading), {"prompt": prompt})
+    announced = called(blocks, 0)(prompt="ab")
+    assert (announced[words], announced[start]["interactive"]) == (WAITING, False)
+    loading.finish(object())
+    assert called(blocks, 0)(prompt="ab")[words] == "waiting"
 
 
 def test_a_name_that_the_handler_does_not_have_is_refused_when_the_page_is_built():

@@ -30,11 +30,18 @@ def test_control_characters_become_visible():
 def test_the_head_names_what_is_loaded():
     base = BaseFacts("smol <b>", 134_515_008, 30, "cpu", "float32", 2048, True, 9)
     facts = CheckpointFacts("qa", "folder", "bitune", "LoRA", 4_884_540, None, {})
-    html = render("ui/head.html", base=base, checkpoints={"qa": facts}, views=VIEWS)
+    html = render("ui/loaded.html", base=base, checkpoints={"qa": facts}, views=VIEWS)
     for words in ("smol &lt;b&gt;", "135M parameters", "30 layers", "cpu, float32", "1 checkpoint", "4.88M trained parameters"):
         assert words in html
-    assert "No checkpoint is loaded" in render("ui/head.html", base=base, checkpoints={}, views=VIEWS)
-    assert html.count("<figure>") == 4
+    assert "No checkpoint is loaded" in render("ui/loaded.html", base=base, checkpoints={}, views=VIEWS)
+    assert render("ui/head.html").count("<figure>") == 4
+
+
+def test_until_then_it_says_what_is_being_done_or_why_it_failed():
+    loading = render("ui/loading.html", words="Loading <x>: 3 s", problem=None)
+    assert "Loading &lt;x&gt;: 3 s" in loading and 'role="status"' in loading
+    failed = render("ui/loading.html", words="Loading ...", problem="The base <x> is damaged.")
+    assert "The base &lt;x&gt; is damaged. Nothing runs here any more" in failed and 'role="alert"' in failed
 
 
 def test_views_keep_their_colours_and_order():

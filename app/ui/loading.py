@@ -1,0 +1,128 @@
+"""The engine under the page, which may still be loading: the page opens before it. Knows no Gradio, and imports no torch.
+
+Who needs the engine waits for it here; who must answer at once asks `ready` first. Names are known before: they come from the sources.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bitune import progress
+from bitune.errors import BituneError
+from bitune.schema.names import expected_names
+
+if TYPE_CHECKING:
+    from bitune import Engine
+
+WAITING = "This starts when the model is loaded."
+
+
+class NotLoadedError(BituneError):
+    """The engine could not be loaded; its text is the sentence of whatever failed."""
+
+
+class Loading:
+    """An engine that comes later, or fails to come."""
+
+    def __init__(self, checkpoints: Sequence[str] = ()):
+        """Nothing is loaded here: `finish` or `fail` ends the waiting.
+
+        Args:
+            checkpoints: Sources of the checkpoints that will be loaded, in order.
+        """
+        self._expected = expected_names(checkpoints)
+        self._engine: Engine | None = None
+        self._problem: str | None = None
+        self._over = threading.Event()
+        self._told = threading.Condition()
+        self._followers = 0
+
+    @classmethod
+    def done(cls, engine: "Engine") -> "Loading":
+        """Of an engine that is there already."""
+        loading = cls()
+        loading.finish(engine)
+        return loading
+
+    def finish(self, engine: "Engine") -> None:
+        """The engine is there with all its checkpoints."""
+        self._engine = engine
+        self._over.set()
+
+    def fail(self, problem: str) -> None:
+        """It will not come; `problem` is one sentence."""
+        self._problem = problem
+        self._over.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the engine is there."""
+        return self._engine is not None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it will not come; None while it may."""
+        return self._problem
+
+    @property
+    def names(self) -> list[str]:
+        """The engine's variants as they are; until then, as they will be called if all checkpoints fit."""
+        return list(self._engine.variants) if self._engine is not None else self._expected
+
+    @property
+    def words(self) -> str:
+        """What is being done to load it, and how far that is."""
+        return progress.now() or "Loading ..."
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether the engine is there within so many seconds; NotLoadedError where it will not come."""
+        over = self._over.wait(seconds)
+        if self._problem is not None:
+            raise NotLoadedError(self._problem)
+        return over
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """While a page shows how far it is."""
+        with self._told:
+            self._followers += 1
+        try:
+            yield
+        finally:
+            with self._told:
+                self._followers -= 1
+                self._told.notify_all()
+
+    def wait_for_followers(self, seconds: float) -> None:
+        """Until all pages that follow have shown the end, but not longer than so many seconds."""
+        with self._told:
+            self._told.wait_for(lambda: not self._followers, seconds)
+
+    @property
+    def engine(self) -> "Engine":
+        """The engine, waited for; NotLoadedError."""
+        self.wait()
+        return self._engine
+
+
+class OnEngine:
+    """What the handlers of every tab have: the engine, which they may have to wait for."""
+
+    def __init__(self, engine: "Engine | Loading"):
+        self.loading = engine if isinstance(engine, Loading) else Loading.done(engine)
+
+    @property
+    def engine(self) -> "Engine":
+        """The engine, waited for; NotLoadedError where it could not be loaded."""
+        return self.loading.engine
+
+    @property
+    def names(self) -> list[str]:
+        """All variants, known at once."""
+        return self.loading.names
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the base has one; taken for granted until it is known."""
+        return not self.loading.ready or self.engine.base_facts.has_chat_template

@@ -1,0 +1,150 @@
+"""A start: what is wrong is said before anything heavy is imported, the page answers before its engine is there, and tells its end."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from app.ui.loading import Loading, NotLoadedError
+from bitune import Engine
+from bitune.schema.names import expected_names
+from tests.browser.loading import held
+from tests.tiny import bitune_on, saved_base, tiny_base
+
+ROOT = Path(__file__).parent.parent.parent
+# Runs a file or a module as a person does, and says at the end what of the large packages was imported.
+RUN = """
+import runpy, sys
+name, *sys.argv[1:] = sys.argv[1:]
+try:
+    (runpy.run_path if name.endswith(".py") else runpy.run_module)(name, run_name="__main__")
+finally:
+    print(sorted({"gradio", "numpy", "peft", "torch", "transformers"} & sys.modules.keys()))
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", RUN, *arguments]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert ended.stdout.endswith("[]\n"), ended
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+@pytest.mark.parametrize("command", ["app.py", "app.record"])
+def test_help_and_typos_are_answered_at_once(command):
+    ended = run(command, "--help")
+    assert ended.returncode == 0 and "--checkpoint DIR_OR_ID" in ended.stdout
+    ended = run(command, "--chekpoint", "x")
+    assert ended.returncode == 2 and "unrecognized arguments: --chekpoint" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--base", "{folder}/nothing"], "There is no folder or .gguf file"),
+        (["--base", "{folder}"], "has no config.json"),
+        (["--checkpoint", "{folder}/nothing"], "There is no checkpoint folder"),
+        (["--checkpoint", "{folder}"], "bitune_config.json is missing"),
+    ],
+)
+@pytest.mark.parametrize("command", ["app.py", "app.record"])
+def test_a_wrong_source_is_a_sentence_at_once(command, flags, words, tmp_path):
+    ended = run(command, *(flag.format(folder=tmp_path) for flag in flags))
+    assert ended.returncode == 1 and ended.stderr.startswith("bitune: ") and ended.stderr.count("\n") == 1
+    assert words in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--data", "{folder}/nothing.jsonl"], "There is no file"),
+        (["--data", "{folder}"], "has no file *.test.jsonl"),
+        (["--port", "70000"], "a port lies between 1 and 65535"),
+        (["--host", "no such host"], "cannot listen on no such host"),
+    ],
+)
+def test_so_is_what_only_the_page_needs(flags, words, tmp_path):
+    ended = run("app.py", *(flag.format(folder=tmp_path) for flag in flags))
+    assert ended.returncode == 1 and words in ended.stderr
+
+
+def test_so_is_a_port_in_use_and_a_folder_that_cannot_be_written():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = run("app.py", "--port", str(taken.getsockname()[1]))
+    assert ended.returncode == 1 and "choose another with --port" in ended.stderr
+    ended = run("app.py", GRADIO_TEMP_DIR="/dev/null/x")
+    assert ended.returncode == 1 and "cannot keep temporary files" in ended.stderr
+
+
+def test_names_are_known_before_the_engine(tmp_path):
+    base = tiny_base()
+    folders = [tmp_path / "a" / "qa", tmp_path / "b" / "qa", tmp_path / "plain"]
+    engine = Engine(base)
+    for seed, folder in enumerate(folders):
+        model = bitune_on(base, seed=seed)
+        model.save_pretrained(folder)
+        model.release()
+        engine.add_checkpoint(folder)
+    assert Loading(folders).names == expected_names(folders) == list(engine.variants)
+
+
+def test_the_page_answers_before_the_engine_and_what_was_asked_after_it(tmp_path, monkeypatch):
+    with held(tmp_path, monkeypatch) as page, ThreadPoolExecutor() as threads:
+        assert httpx.get(page.address).status_code == 200
+        client = Client(page.address, verbose=False, analytics_enabled=False)
+        assert client.predict(api_name="/evidence"), "needs no model"
+        asked = {
+            "compare": threads.submit(client.predict, "hi", max_new_tokens=2, api_name="/compare"),
+            "attention": threads.submit(client.predict, "hi", "bitune", api_name="/attention"),
+            "mixing": threads.submit(client.predict, api_name="/mixing"),
+        }
+        assert not page.loading.ready
+        page.release()
+        assert set(asked["compare"].result(60)["completions"]) == {"base", "lora", "bitune"}
+        assert asked["attention"].result(60)["variant"] == "bitune"
+        assert set(asked["mixing"].result(60)) == {"lora", "bitune"}
+
+
+def test_a_base_that_is_damaged_fails_what_waits_for_it(tmp_path, monkeypatch):
+    saved_base(tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"damaged")
+    with held(tmp_path, monkeypatch, base="damaged") as page, ThreadPoolExecutor() as threads:
+        client = Client(page.address, verbose=False, analytics_enabled=False)
+        asked = threads.submit(client.predict, "hi", api_name="/compare")
+        page.release()
+        (error,) = page.raised
+        with pytest.raises(AppError, match="damaged"):
+            asked.result(60)
+        with pytest.raises(NotLoadedError, match="damaged"):
+            page.loading.wait()
+        assert page.loading.problem == str(error)
+
+
+def test_the_end_waits_for_the_pages_that_show_it_but_not_for_ever():
+    loading = Loading()
+    loading.wait_for_followers(60)
+    with loading.followed():
+        loading.wait_for_followers(0.01)
+
+
+def test_as_a_process_it_ends_with_the_sentence_after_the_page_was_open(tmp_path):
+    folder = tmp_path / "base"
+    saved_base(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 7}))
+    command = [sys.executable, "app.py", "--base", str(folder), "--port", "0"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert ended.returncode == 1 and "Running on local URL" in ended.stdout
+    assert ended.stderr.splitlines()[-1].startswith("bitune: The weights of base lack")
+    assert "Traceback" not in ended.stderr
