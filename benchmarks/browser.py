@@ -21,7 +21,7 @@ def opened(engine: bitune.Engine) -> Iterator[Page]:
         browser = _started(playwright)
         demo = build_page(engine, {})
         try:
-            address = serve(demo, Settings(port=0), wait=False)
+            address = serve(demo, Settings(port=0))
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(address)
             expect(page.locator("#bt-results p").first).to_be_visible(timeout=60_000)

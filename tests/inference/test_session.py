@@ -225,12 +225,12 @@ def test_a_request_runs_what_it_was_made_with_or_says_that_it_is_gone(engine):
 
 
 def test_a_removal_that_cannot_wait_leaves_the_checkpoint_there(engine):
-    alone = answered(engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=30))
-    session = engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=30)
+    alone = answered(engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=200))
+    session = engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=200)
     next(session)
     with engine.manager.turn(), pytest.raises(ConfigError, match="outside of a turn"):
         engine.remove_checkpoint("qa")
-    assert answered(session) == alone == answered(engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=30))
+    assert answered(session) == alone == answered(engine.stream(PROMPTS[0], ["qa"], template="none", max_new_tokens=200))
 
 
 def test_a_forward_whose_adapter_went_while_it_waited_is_refused(engine):
