@@ -94,3 +94,45 @@ def test_help_needs_no_torch(command):
     )
     ended = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ended.stdout.endswith("\n[]\n"), ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("generate --base {folder}/nothing hi", "There is no folder or .gguf file"),
+        ("generate --base {folder} hi", "has no config.json"),
+        ("generate --checkpoint {folder}/nothing hi", "There is no checkpoint folder"),
+        ("generate --checkpoint {folder} hi", "bitune_config.json is missing"),
+        ("generate --temperature -1 hi", "temperature is -1"),
+        ("train --data {folder}/nothing.jsonl --output {folder}/new", "There is no file"),
+        ("train --data nobody/nothing --output {folder}", "not empty; choose an empty or new folder"),
+        ("train --data nobody/nothing --output /dev/null/x", "cannot be written"),
+        ("train --data nobody/nothing --output {folder}/new --learning-rate 0", "learning_rate is 0.0"),
+        ("evaluate --data {folder}/nothing.jsonl", "There is no file"),
+        ("evaluate --data nobody/nothing --leave-out {folder}/nothing.jsonl", "There is no file"),
+        ("evaluate --data nobody/nothing --checkpoint {folder}/nothing", "There is no checkpoint folder"),
+        ("convert {folder}/nothing {folder}/new", "There is no folder"),
+        ("convert {folder} {folder}/notes.txt", "notes.txt' is a file"),
+        ("inspect {folder}/nothing", "There is no checkpoint folder"),
+    ],
+)
+def test_what_files_alone_can_tell_is_said_before_torch_is_imported(command, words, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    script = (
+        "import sys\n"
+        "from bitune.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "print(status, sorted({'torch', 'transformers', 'peft', 'numpy'} & sys.modules.keys()))"
+    )
+    arguments = command.format(folder=tmp_path).split()
+    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout == "1 []\n", ended
+    assert words in ended.stderr and ended.stderr.startswith("bitune: ") and ended.stderr.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_said_before_torch_is_imported(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    script = "import sys\nfrom bitune.cli import main\nprint(main(sys.argv[1:]), 'torch' in sys.modules)"
+    arguments = ["evaluate", "--data", "nobody/nothing", "--output", str(tmp_path / "notes.txt")]
+    ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout == "1 False\n" and "is no report of an evaluation" in ended.stderr
