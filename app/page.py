@@ -79,6 +79,11 @@ def follow(page: gr.Blocks, loading: Loading, loaded: gr.HTML, tabs: Sequence[Wh
                 await asyncio.sleep(FOLLOW_SECONDS)
             yield what_is_loaded(loading)
 
+    def show_at_first() -> None:
+        loaded.value = what_is_loaded(loading)
+        page.config = page.get_config_file()  # what Gradio sends to whoever opens the page from now on
+
+    loading.at_end(show_at_first)
     shown = page.load(show, None, loaded, concurrency_limit=None, **QUIET)
     for tab in tabs:
 

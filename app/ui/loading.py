@@ -4,7 +4,7 @@ Who needs the engine waits for it here; who must answer at once asks `ready` fir
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,7 @@ class Loading:
         self._engine: Engine | None = None
         self._problem: str | None = None
         self._over = threading.Event()
+        self._at_end: list[Callable[[], None]] = []
         self._told = threading.Condition()
         self._followers = 0
 
@@ -48,12 +49,21 @@ class Loading:
     def finish(self, engine: "Engine") -> None:
         """The engine is there with all its checkpoints."""
         self._engine = engine
-        self._over.set()
+        self._end()
 
     def fail(self, problem: str) -> None:
         """It will not come; `problem` is one sentence."""
         self._problem = problem
+        self._end()
+
+    def _end(self) -> None:
         self._over.set()
+        for call in self._at_end:
+            call()
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call this when the engine is there or will not come, in the thread that says so."""
+        self._at_end.append(call)
 
     @property
     def ready(self) -> bool:

@@ -101,7 +101,7 @@ def test_names_are_known_before_the_engine(tmp_path):
 
 def test_the_page_answers_before_the_engine_and_what_was_asked_after_it(tmp_path, monkeypatch):
     with held(tmp_path, monkeypatch) as page, ThreadPoolExecutor() as threads:
-        assert httpx.get(page.address).status_code == 200
+        assert "Not loaded yet" in httpx.get(page.address).raise_for_status().text
         client = Client(page.address, verbose=False, analytics_enabled=False)
         assert client.predict(api_name="/evidence"), "needs no model"
         asked = {
@@ -114,6 +114,8 @@ def test_the_page_answers_before_the_engine_and_what_was_asked_after_it(tmp_path
         assert set(asked["compare"].result(60)["completions"]) == {"base", "lora", "bitune"}
         assert asked["attention"].result(60)["variant"] == "bitune"
         assert set(asked["mixing"].result(60)) == {"lora", "bitune"}
+        first = httpx.get(page.address).text
+        assert "2 checkpoints" in first and "Not loaded yet" not in first, "whoever comes later"
 
 
 def test_a_base_that_is_damaged_fails_what_waits_for_it(tmp_path, monkeypatch):
