@@ -47,7 +47,8 @@ def train(options: argparse.Namespace) -> None:
     state = Path(f"{output}.state")
     settings = TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
     torch.manual_seed(options.seed)
-    base = load_base(options.base, device=options.device, dtype="bfloat16" if options.bf16 else options.dtype)
+    device = "cpu" if distributed.is_sharded() else options.device  # one device may be too small; accelerate moves what it splits
+    base = load_base(options.base, device=device, dtype="bfloat16" if options.bf16 else options.dtype)
     if base.tokenizer is None:
         raise ConfigError(
             f"The base {options.base!r} has no tokenizer, so text cannot be trained on; give a folder that has one."

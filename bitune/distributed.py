@@ -23,6 +23,11 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def is_sharded() -> bool:
+    """Whether they train in shards: FSDP in accelerate's config."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP")
+
+
 def meet() -> None:
     """Let the processes find each other, before weights are loaded: from here on "cuda" is this one's own device."""
     if count() > 1:

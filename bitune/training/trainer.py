@@ -10,14 +10,17 @@ from types import MappingProxyType
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from bitune import distributed
 from bitune.checkpoints.folder import read, write
 from bitune.data.batches import Collator, TokenPair
 from bitune.errors import ConfigError
 from bitune.model.bitune_model import BituneModel
 from bitune.outputs import check_folder, full_path
+from bitune.training import sharded
 from bitune.training.sampler import EpochSampler
 from bitune.training.settings import TrainingSettings
 from bitune.training.state import begin, identity, seal
@@ -63,7 +66,9 @@ def train(
         raise ConfigError("There are no pairs to train on; give one or more.")
     if settings.eval_steps and not validation:
         raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
-    arguments = arguments_of(settings, output, on_cpu=model.device.type == "cpu")
+    # What is to be put into shards waits on the CPU: it is too large for one device.
+    stays = not (distributed.is_sharded() and torch.accelerator.is_available())
+    arguments = arguments_of(settings, output, on_cpu=stays and model.device.type == "cpu")
     run = identity(model, settings, pairs, validation, arguments.world_size, about)
     if arguments.should_save:
         check_folder(output)
@@ -76,6 +81,8 @@ def train(
         figures["train_loss"] = trainer.mean_loss()  # the Trainer's own is of the steps since the last start
         if validation:
             figures |= trainer.last_validation()
+        if trainer.is_fsdp_enabled:
+            sharded.keep_whole(model)
     finally:
         model.eval()
     model.log = trainer.log_text()
@@ -91,6 +98,8 @@ def _run(trainer: "BituneTrainer", settings: TrainingSettings, last: Path | None
         trainer._load_from_checkpoint(str(last))
         trainer.state = state
         return {}
+    if trainer.is_fsdp_enabled:
+        trainer._load_from_checkpoint(str(last))
     return trainer.train(resume_from_checkpoint=str(last)).metrics
 
 
@@ -142,12 +151,15 @@ class BituneTrainer(Trainer):
             callbacks=[_LogLastUpdate, _Progress],
         )
         self.remove_callback(PrinterCallback)
+        if self.is_fsdp_enabled:
+            sharded.prepare(model, self.accelerator.state.fsdp_plugin, pairs)
 
     def compute_loss(self, model, inputs, *arguments, **named):
         """The loss, with the attention kernel that is fastest for this batch."""
         manager = self._bare_model().manager
         casts = manager.under_autocast() if self._settings.bf16 else nullcontext()
-        with manager.turn(), casts, _attention_kernels(inputs["prompt_ids"]):
+        # Around a model in shards accelerate puts none.
+        with manager.turn(), casts, self.accelerator.autocast(), _attention_kernels(inputs["prompt_ids"]):
             return super().compute_loss(model, inputs, *arguments, **named)
 
     def create_optimizer(self, model=None):
@@ -175,7 +187,7 @@ class BituneTrainer(Trainer):
         model = self._bare_model()
         if model.mixing is not None:
             with torch.no_grad():
-                keys, values = (alpha.tolist() for alpha in model.mixing())
+                keys, values = (sharded.whole(alpha).tolist() for alpha in model.mixing())
             logs |= {"alpha_k": sum(keys) / len(keys), "alpha_v": sum(values) / len(values)}
         if "loss" in logs or "eval_loss" in logs:
             entry = {"step": self.state.global_step}
@@ -202,6 +214,12 @@ class BituneTrainer(Trainer):
         """training_log.jsonl so far."""
         return "".join(json.dumps(entry) + "\n" for entry in self._entries)
 
+    def save_model(self, output_dir=None, _internal_call=False):
+        if self.is_fsdp_enabled:  # the Trainer's own gathers the base too, or saves nothing
+            self._save(output_dir, sharded.whole_state(self._bare_model()))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _bare_model(self) -> BituneModel:
         return self.accelerator.unwrap_model(self.model)
 
@@ -218,9 +236,31 @@ class BituneTrainer(Trainer):
         if self.args.should_save:
             seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", self._run)
 
+    # Of a model in shards the Trainer would save the base too, and PyTorch read no optimizer's state that lacks a weight: in the last
+    # layer the second adapter has some that never get a gradient.
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        states = {OPTIMIZER_NAME: sharded.whole_moments(self.optimizer), SCHEDULER_NAME: self.lr_scheduler.state_dict()}
+        if self.args.should_save:
+            for name, state in states.items():
+                torch.save(state, Path(output_dir) / name)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer, scheduler = (torch.load(Path(checkpoint) / name, "cpu") for name in (OPTIMIZER_NAME, SCHEDULER_NAME))
+        sharded.load_moments(self.optimizer, optimizer)
+        self.lr_scheduler.load_state_dict(scheduler)
+
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if model is not None:  # in shards by now: `_run` has loaded it before
+            return
         saved = read(Path(resume_from_checkpoint) / MODEL_FOLDER)
-        (model or self._bare_model()).load(saved)
+        self._bare_model().load(saved)
         self._entries = [json.loads(line) for line in (saved.log or "").splitlines()]
 
 

@@ -34,7 +34,18 @@ def parameters_of(function) -> dict[str, object]:
     return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
 
 
-@pytest.mark.parametrize("name", ["_get_train_sampler", "_load_from_checkpoint", "_save", "_save_checkpoint"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_get_train_sampler",
+        "_load_from_checkpoint",
+        "_load_optimizer_and_scheduler",
+        "_save",
+        "_save_checkpoint",
+        "_save_optimizer_and_scheduler",
+        "save_model",
+    ],
+)
 def test_what_is_overridden_has_the_signature_of_the_trainers_own(name):
     assert parameters_of(getattr(BituneTrainer, name)) == parameters_of(getattr(Trainer, name))
 
