@@ -26,6 +26,7 @@ from bitune.adapters.layers import (
     is_plain_lora,
     unwrap,
 )
+from bitune.adapters.offloaded import check_present, stand_ins
 from bitune.adapters.patterns import check_patterns
 from bitune.adapters.rows import AdapterRows
 from bitune.adapters.saved import PREFIX, own_tensors
@@ -106,6 +107,7 @@ class AdapterManager(AdapterRows):
                     self._inject(name, copy.deepcopy(config))  # PEFT writes into it
                 check_switchable(self.config(name), f"Adapter {wanted!r} on this base")  # PEFT may have chosen other modules
                 check_layers(self.model, name, f"Adapter {wanted!r}")
+                check_present(self._layers, name, f"Adapter {wanted!r}")
                 if base_weights.restore():
                     raise CheckpointError(
                         f"Adapter {wanted!r} changes the weights of the base, which all adapters share; train or convert it with an "
@@ -187,7 +189,8 @@ class AdapterManager(AdapterRows):
         active = self._active
         self._configs[name] = config
         try:
-            inject_adapter_in_model(config, self.model, name)
+            with stand_ins(self.model):
+                inject_adapter_in_model(config, self.model, name)
             cast_adapter_dtype(self.model, name)  # float32 over a base of 16 bits, as PeftModel has them
         finally:
             self._set_layers(adapter_layers(self.model))

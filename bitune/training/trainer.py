@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -21,6 +21,7 @@ from bitune.errors import ConfigError
 from bitune.model.bitune_model import BituneModel
 from bitune.outputs import check_folder, full_path
 from bitune.training import sharded
+from bitune.training.progress import LogLastUpdate, Progress
 from bitune.training.sampler import EpochSampler
 from bitune.training.settings import TrainingSettings
 from bitune.training.state import begin, identity, seal
@@ -57,8 +58,8 @@ def train(
             `train_runtime` where the state to go on from was already the last.
 
     Raises:
-        ConfigError: no pairs; `eval_steps` without validation pairs; `output` cannot be written, holds the state of another run, or that of one
-            that did not end and is not to be resumed.
+        ConfigError: no pairs; `eval_steps` without validation pairs; a base with offloaded weights; `output` cannot be written, holds the
+            state of another run, or that of one that did not end and is not to be resumed.
         CheckpointError: the state to resume from is damaged.
     """
     output = full_path(output)
@@ -66,6 +67,11 @@ def train(
         raise ConfigError("There are no pairs to train on; give one or more.")
     if settings.eval_steps and not validation:
         raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
+    if absent := sum(weight.is_meta for weight in model.base.parameters()):
+        raise ConfigError(
+            f"{absent} weights of the base are offloaded by its device_map, and a backward pass would not find them; load it whole on a "
+            "device, or train in shards on several (FSDP)."
+        )
     # What is to be put into shards waits on the CPU: it is too large for one device.
     stays = not (distributed.is_sharded() and torch.accelerator.is_available())
     arguments = arguments_of(settings, output, on_cpu=stays and model.device.type == "cpu")
@@ -148,7 +154,7 @@ class BituneTrainer(Trainer):
             train_dataset=list(pairs),
             eval_dataset=list(validation) or None,
             data_collator=Collator(pad_id=0),
-            callbacks=[_LogLastUpdate, _Progress],
+            callbacks=[LogLastUpdate, Progress],
         )
         self.remove_callback(PrinterCallback)
         if self.is_fsdp_enabled:
@@ -273,22 +279,6 @@ def _attention_kernels(prompt_ids: torch.Tensor):
     if prompt_ids.device.type == "cpu" and prompt_ids.shape[1] <= _SHORT_PROMPT:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
-
-
-class _LogLastUpdate(TrainerCallback):
-    """Logs the last update whatever `logging_steps` is: `mean_loss` is over the losses that were logged."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_log |= state.global_step >= state.max_steps
-
-
-class _Progress(ProgressCallback):
-    """The progress bar, with the loss and the mean alphas beside it in place of a line of JSON now and then."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and self.training_bar is not None and logs:
-            shown = {key: f"{float(logs[key]):.3f}" for key in ("loss", "eval_loss", "alpha_k", "alpha_v") if key in logs}
-            self.training_bar.set_postfix(shown)
 
 
 def training_facts(model: BituneModel, settings: TrainingSettings, figures: dict[str, float], data: dict[str, object]) -> dict:
