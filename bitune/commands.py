@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from bitune import distributed
 from bitune.adapters.kinds import new_peft_config
+from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
 from bitune.data.sets import load_evaluation_sets, load_training_data, select_items, trained_prompts
@@ -47,8 +48,10 @@ def train(options: argparse.Namespace) -> None:
     state = Path(f"{output}.state")
     settings = TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
     torch.manual_seed(options.seed)
-    device = "cpu" if distributed.is_sharded() else options.device  # one device may be too small; accelerate moves what it splits
-    base = load_base(options.base, device=device, dtype="bfloat16" if options.bf16 else options.dtype)
+    device = choose_device(options.device)
+    dtype = choose_dtype("bfloat16" if options.bf16 else options.dtype, device)
+    # What is to be put into shards may be too large for one device; accelerate moves what it splits.
+    base = load_base(options.base, device="cpu" if distributed.is_sharded() else device, dtype=dtype)
     if base.tokenizer is None:
         raise ConfigError(
             f"The base {options.base!r} has no tokenizer, so text cannot be trained on; give a folder that has one."

@@ -6,12 +6,21 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 import bitune
 from tests.greedy import clear_sampling
 from tests.tiny import tiny_base
 
 pytest_plugins = ["tests.margins"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def float32_on_cpu():
+    """`auto` is float32 on any CPU: what tests compare was computed in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bitune.base.devices.fastest_on_cpu", lambda: torch.float32)
+        yield
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def launched(folder: Path, arguments: list[object], processes: int = 1, *, shard
     launcher = [] if processes == 1 else [*_LAUNCH.split(), str(processes), *(_SHARDED if sharded else ["--multi_gpu"]), "-m"]
     module = "tests.training.sharded_command" if sharded else "bitune"
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, module, *map(str, arguments)],
+        [sys.executable, "-m", *launcher, module, *map(str, arguments), "--dtype", "float32"],  # on any CPU
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
         capture_output=True,

@@ -57,7 +57,7 @@ def load_base(
     Args:
         source: a folder, a .gguf file, a Hub id with an optional revision (`user/name@revision`), or the embedded name.
         device: `auto` for cuda, else mps, else cpu; or one by name.
-        dtype: `auto` for bfloat16 on cuda, float16 on mps, float32 on cpu; or one by name.
+        dtype: `auto` for bfloat16 on cuda, float16 on mps, what is faster of float32 and bfloat16 on a cpu; or one by name.
         device_map: as transformers takes it, `"auto"` to spread a large base over several GPUs; then `device` stays `auto`.
 
     Raises:

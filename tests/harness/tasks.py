@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def arguments(work, **more: object) -> dict[str, object]:
-    return {"pretrained": str(work / "qa"), "base": str(work / "base"), "device": "cpu"} | more
+    return {"pretrained": str(work / "qa"), "base": str(work / "base"), "device": "cpu", "dtype": "float32"} | more
 
 
 def model(work, **more: object) -> BituneLM:
