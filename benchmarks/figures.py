@@ -129,7 +129,15 @@ GROUPS: tuple[Group, ...] = (
     Group(
         "memory",
         "benchmarks.memory:resident_sets",
-        (Figure("memory", "memory of the base with four checkpoints", "of the base alone, plain transformers", 1.1),),
+        (
+            Figure("memory", "memory of the base with four checkpoints", "of the base alone, plain transformers", 1.1),
+            Figure(
+                "memory-passes",
+                "the same, when it remembers as many prompts as it may",
+                "of the base alone, plain transformers",
+                1.4,
+            ),
+        ),
         on_shapes=True,
     ),
     Group(

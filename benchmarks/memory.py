@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -32,6 +33,18 @@ def of_engine(setting: Setting) -> int:
     return held(setting)
 
 
+def of_full_memory(setting: Setting) -> int:
+    """The same, once the prompts that it remembers take all that they may."""
+    torch.set_num_threads(setting.threads)
+    engine = open_engine(setting)
+    prompts, passes = Prompts(engine.base.tokenizer), engine.manager.passes
+    while True:
+        before = passes.nbytes
+        answer(engine, prompts.new(setting.tokens(256)), list(engine.variants), setting.tokens(2))
+        if passes.nbytes <= before:  # what is new takes the place of what was there
+            return held(setting)
+
+
 def alone(work: Callable[[Setting], int], setting: Setting) -> float:
     """What `work` returns in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -40,6 +53,6 @@ def alone(work: Callable[[Setting], int], setting: Setting) -> float:
 
 def resident_sets(setting: Setting) -> dict[str, Measured]:
     """Two processes of each, as sizes hardly differ."""
-    works = {"plain": lambda: alone(of_plain, setting), "engine": lambda: alone(of_engine, setting)}
-    sizes = in_turn(works, min(setting.rounds, 2), warm_up=False)
-    return {"memory": ratio(sizes["engine"], sizes["plain"])}
+    works = {"plain": of_plain, "engine": of_engine, "full": of_full_memory}
+    sizes = in_turn({name: partial(alone, work, setting) for name, work in works.items()}, min(setting.rounds, 2), warm_up=False)
+    return {"memory": ratio(sizes["engine"], sizes["plain"]), "memory-passes": ratio(sizes["full"], sizes["plain"])}
