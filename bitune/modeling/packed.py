@@ -7,7 +7,8 @@ plain weights it takes twice as long. The numbers are the same to rounding. test
 import functools
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +19,22 @@ _FEW_ROWS = 16  # up to here oneDNN is faster than torch's own product also on a
 _NONE = ("none", [], "")  # no activation after the product
 
 
-class PackedLinear(nn.Linear):
+class _Replacement(nn.Linear):
+    """What runs in the place of a plain layer. Moved to another device or dtype it is a plain one again, and so is a copy of it."""
+
+    def _apply(self, fn, recurse=True):
+        return _unpack(self)._apply(fn, recurse)
+
+    def __reduce_ex__(self, protocol):
+        plain = _new_linear()
+        vars(plain).update(vars(self), _parameters=dict(self._parameters))
+        return _new_linear, (), vars(_unpack(plain))
+
+
+class PackedLinear(_Replacement):
     """A linear layer that holds its weight packed, and unpacks a copy of it for whoever reads `weight`.
 
-    Whatever needs the layer's parameter itself (another device or dtype, loading, copying, pickling) gets a plain layer back.
+    Whatever needs the layer's parameter itself (setting or loading it too) gets a plain layer back.
     """
 
     @property
@@ -34,23 +47,21 @@ class PackedLinear(nn.Linear):
             return F.linear(input, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, *_NONE)
 
-    def _apply(self, fn, recurse=True):
-        return _unpack(self)._apply(fn, recurse)
+    def __setattr__(self, name, value):
+        if name == "weight":
+            setattr(_unpack(self), name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}weight"] = self.weight
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, *arguments, **named):
         return _unpack(self)._load_from_state_dict(*arguments, **named)
 
-    def __reduce_ex__(self, protocol):
-        plain = _new_linear()
-        vars(plain).update(vars(self), _parameters=dict(self._parameters))
-        return _new_linear, (), vars(_unpack(plain))
 
-
-class SharedLinear(nn.Linear):
+class SharedLinear(_Replacement):
     """A linear layer whose weight something else reads too, as a tied head's: it stays plain, and few rows are multiplied by oneDNN."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -63,7 +74,8 @@ class SharedLinear(nn.Linear):
 def pack(modules: Sequence[nn.Module]) -> None:
     """Pack the weights of the linear layers that can be, in place and one after the other: at no time are there two of all.
 
-    Left alone are layers whose weight requires a gradient, lies on another device, or is not float32 (bfloat16 where the CPU has it).
+    Left alone are layers whose weight requires a gradient, lies on another device, is not float32 (bfloat16 where the CPU has it), or
+    is no plain parameter: quantized, sharded, or made by a hook from others.
     Nothing is done where torch cannot pack, or where it would not be faster.
 
     Args:
@@ -72,7 +84,7 @@ def pack(modules: Sequence[nn.Module]) -> None:
     if not can_pack():
         return
     uses = Counter(id(parameter) for module in modules for parameter in module._parameters.values())
-    with torch.no_grad():
+    with _values():
         for module in modules:
             if type(module) is not nn.Linear or "_hf_hook" in vars(module) or not _fits(module.weight):
                 continue
@@ -89,7 +101,7 @@ def pack(modules: Sequence[nn.Module]) -> None:
 def unpack(model: nn.Module) -> None:
     """Make plain linear layers of what `pack` changed."""
     for module in model.modules():
-        if isinstance(module, PackedLinear | SharedLinear):
+        if isinstance(module, _Replacement):
             _unpack(module)
 
 
@@ -114,12 +126,22 @@ def _unpack(module: nn.Linear) -> nn.Linear:
     packed = vars(module).pop("_packed", None)
     module.__class__ = nn.Linear
     if packed is not None:
-        module.weight = nn.Parameter(packed.to_dense(), requires_grad=False)
+        with _values():
+            weight = nn.Parameter(packed.to_dense(), requires_grad=False)
+        vars(module)["_parameters"] = {"weight": weight, **module._parameters}  # first again: optimizers go by the order
     return module
 
 
+@contextmanager
+def _values() -> Iterator[None]:
+    """Make tensors that can be written and learn later, also when somebody runs the model under `torch.inference_mode`."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
 def _fits(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and not weight.requires_grad and can_multiply(weight.dtype)
+    is_plain = type(weight) is nn.Parameter
+    return is_plain and weight.device.type == "cpu" and not weight.requires_grad and can_multiply(weight.dtype)
 
 
 @functools.cache
