@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
+import torch
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import cast_adapter_dtype
@@ -32,6 +33,7 @@ from bitune.adapters.rows import AdapterRows
 from bitune.adapters.saved import PREFIX, own_tensors
 from bitune.base.fingerprint import fingerprint
 from bitune.errors import CheckpointError, ConfigError, UnsupportedModelError
+from bitune.modeling.packed import unpack
 from bitune.modeling.pass_store import PassStore
 from bitune.modeling.support import check_supported
 
@@ -49,6 +51,7 @@ class AdapterManager(AdapterRows):
             raise UnsupportedModelError(
                 "This model already carries adapters that PEFT put on it; pass the bare base (PeftModel.unload() returns it)."
             )
+        unpack(model)  # what the manager before this one packed
         self.layout = check_supported(model)
         self.fingerprint = fingerprint(model)
         self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -98,7 +101,7 @@ class AdapterManager(AdapterRows):
         with self.turn():
             paths = [path for path, _ in self.model.named_modules()]
         check_patterns(config, paths, f"Adapter {wanted!r}")
-        with self.turn():
+        with self.turn(), torch.inference_mode(False):  # its parameters outlive whatever runs now
             name = self._free_name(wanted)
             self._unpack()
             base_weights = BaseWeights(base_modules(self.model))
@@ -149,8 +152,8 @@ class AdapterManager(AdapterRows):
         """A copy of an adapter's weights on the CPU, keys as in a PEFT folder; from `state`, the base's state dict, if given."""
         self._check_known([name])
         with self.turn():  # it walks over modules, among which another thread may put some
-            # Given whole: of a state dict of its own PEFT says that the biases of `lora_bias` are cut short.
-            whole = dict(self.model.state_dict() if state is None else state)
+            # Given whole: of a state dict of its own PEFT says that the biases of `lora_bias` are cut short. And without packed weights.
+            whole = dict(self.model.named_parameters(remove_duplicate=False) if state is None else state)
             own = get_peft_model_state_dict(self.model, whole, adapter_name=name, save_embedding_layers=False)
         return {PREFIX + key: value.detach().cpu().contiguous().clone() for key, value in own.items()}
 
@@ -172,6 +175,7 @@ class AdapterManager(AdapterRows):
 
     def _own(self, name: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with self.turn():  # it walks over modules
+            self._unpack()  # the file may hold layers of the base beside the adapter's
             return own_tensors(name, self.weights(name), given, self.model)
 
     def _inject(self, name: str, config: PeftConfig) -> None:

@@ -84,7 +84,7 @@ def pack(modules: Sequence[nn.Module]) -> None:
     if not can_pack():
         return
     uses = Counter(id(parameter) for module in modules for parameter in module._parameters.values())
-    with _values():
+    with lasting():
         for module in modules:
             if type(module) is not nn.Linear or "_hf_hook" in vars(module) or not _fits(module.weight):
                 continue
@@ -126,15 +126,15 @@ def _unpack(module: nn.Linear) -> nn.Linear:
     packed = vars(module).pop("_packed", None)
     module.__class__ = nn.Linear
     if packed is not None:
-        with _values():
+        with lasting():
             weight = nn.Parameter(packed.to_dense(), requires_grad=False)
         vars(module)["_parameters"] = {"weight": weight, **module._parameters}  # first again: optimizers go by the order
     return module
 
 
 @contextmanager
-def _values() -> Iterator[None]:
-    """Make tensors that can be written and learn later, also when somebody runs the model under `torch.inference_mode`."""
+def lasting() -> Iterator[None]:
+    """Make tensors that may be written into later, or learn, also where the model runs under `torch.inference_mode`."""
     with torch.inference_mode(False), torch.no_grad():
         yield
 
