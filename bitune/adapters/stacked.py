@@ -17,11 +17,12 @@ from peft.tuners.lora.variants import DoraLinearVariant
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
-from bitune.adapters.layers import own_parameters
-from bitune.modeling.packed import weight_dtype
+from bitune.modeling.packed import PackedLinear, SharedLinear, lasting, weight_dtype
 
 Forward = Callable[[Tensor], Tensor]
+_PRODUCTS = (nn.Linear, PackedLinear, SharedLinear, Conv1D)  # classes made of these may return more, or in another dtype
 _FEW_TOKENS = 32  # of a batch, up to which one product over all adapters is faster than one for each of them
 _REMEMBERED = 8  # sets of rows whose forwards are kept: a request comes back with the same ones every few tokens
 
@@ -30,7 +31,7 @@ def is_stackable(layer: BaseTunerLayer, adapter: str) -> bool:
     """Whether this module computes what PEFT's layer does with this adapter: LoRA, DoRA or IA3 on a linear layer."""
     if type(layer) is ia3.Linear:
         return True
-    if type(layer) is not lora.Linear:
+    if type(layer) is not lora.Linear or type(layer.base_layer) not in _PRODUCTS:
         return False
     if adapter not in layer.lora_A:
         return True
@@ -48,9 +49,7 @@ class Stacks:
     def __init__(self, layers: Sequence[BaseTunerLayer]):
         self._layers = list(layers)
         self._stacks: dict[int, _LoraStack] = {}  # id of a layer -> its LoRA adapters
-        self._read: list[tuple[nn.Parameter, int, int]] | None = (
-            None  # where the adapters lay, and how often they had been written
-        )
+        self._read: _Read | None = None
         self._forwards: OrderedDict[tuple[str | None, ...], list[Forward]] = OrderedDict()
 
     @contextmanager
@@ -59,30 +58,26 @@ class Stacks:
 
         Without gradients, after `build`. Yields the layers that are not `is_stackable` for all of `rows`: those are PEFT's to run.
         """
-        forwards = self._prepared(tuple(rows))
+        forwards, before = self._prepared(tuple(rows)), [vars(layer).get("forward") for layer in self._layers]
         try:
-            for layer, forward in zip(self._layers, forwards, strict=True):
-                if forward is not None:
-                    vars(layer)["forward"] = forward
+            _set_forwards(self._layers, forwards)
             yield [layer for layer, forward in zip(self._layers, forwards, strict=True) if forward is None]
         finally:
-            for layer in self._layers:
-                vars(layer).pop("forward", None)
+            _set_forwards(self._layers, before)
 
+    @lasting()
     def build(self) -> None:
         """Stack what is not stacked yet, or is no longer what was read: somebody wrote into it or moved it."""
-        if self._read is not None and all(_is_unchanged(*one) for one in self._read):
+        if self._read is not None and self._read.is_current():
             return
         self._forwards.clear()
         loras = [layer for layer in self._layers if type(layer) is lora.Linear]
         self._stacks = {
             id(layer): _LoraStack(layer) for layer in loras if any(is_stackable(layer, name) for name in layer.lora_A)
         }
-        parameters = [
-            part for stack in self._stacks.values() for name in stack.places for part in own_parameters(stack.layer, name)
-        ]
-        self._read = [(parameter, parameter.data_ptr(), parameter._version) for parameter in parameters]
+        self._read = _Read(self._layers)
 
+    @lasting()
     def _prepared(self, rows: tuple[str | None, ...]) -> list[Forward | None]:
         if rows not in self._forwards:
             self._forwards[rows] = [self._forward(layer, rows) for layer in self._layers]
@@ -92,6 +87,8 @@ class Stacks:
         return self._forwards[rows]
 
     def _forward(self, layer: BaseTunerLayer, rows: tuple[str | None, ...]) -> Forward | None:
+        if not any(rows):
+            return layer.base_layer
         if not all(is_stackable(layer, name) for name in rows if name is not None):
             return None
         given = layer.ia3_l if isinstance(layer, ia3.Linear) else layer.lora_A
@@ -110,6 +107,7 @@ class _LoraStack:
         a, b: [R, in_features] and [R, out_features], in the dtype of the base. PEFT's own parameters become views of them where they have
             this dtype and do not learn, so that nothing lies in memory twice.
         places: Adapter -> which of the R are its own.
+        scales, shifts: Adapter -> [out_features], what the sum of base and adapter is multiplied with, and what is added then.
     """
 
     def __init__(self, layer: lora.Linear):
@@ -128,7 +126,12 @@ class _LoraStack:
             if (bias := layer.lora_B[name].bias) is not None:
                 self.shifts[name] = (bias.detach() * layer.scaling[name]).to(dtype)
             if name in layer.lora_variant:
-                self.scales[name] = _dora_scale(layer, name).to(dtype)
+                scale = _dora_scale(layer, name)
+                self.scales[name] = scale.to(dtype)
+                if self.base.bias is not None:  # which DoRA does not scale
+                    self.shifts[name] = ((1 - scale) * self.base.bias).to(dtype)
+        # Zeros in place of another row's part hold only what is finite apart; an adapter that learns need not be.
+        self._is_finite = bool(self.a.isfinite().all() and self.b.isfinite().all())
 
     def forward(self, own: Sequence[str | None]) -> Forward:
         """What the layer computes where row r has the adapter `own[r]`."""
@@ -136,7 +139,7 @@ class _LoraStack:
         places = [place for name, place in self.places.items() if name in own]
         start, end = places[0].start, places[-1].stop
         is_dense = 2 * sum(place.stop - place.start for place in places) >= end - start  # not mostly adapters of nobody's
-        if len(set(own)) == 1 or not is_dense:
+        if len(set(own)) == 1 or not (is_dense and self._is_finite):
             return partial(self._by_segments, segments, len(own))
         a, b, masks = self.a[start:end], self.b[start:end], self._masks(own)[:, start:end]
         shift, scale = self._by_row(own, self.shifts, 0.0), self._by_row(own, self.scales, 1.0)
@@ -146,15 +149,10 @@ class _LoraStack:
                 return self._by_segments(segments, len(own), x, *arguments, **named)
             output = self.base(x, *arguments, **named)
             inner = functional.linear(x, a) * _of_rows(masks, x)
-            if scale is not None and self.base.bias is not None:
-                output = output - self.base.bias
             output = torch.addmm(output.view(-1, output.shape[-1]), inner.view(-1, len(a)), b).view(output.shape)
-            if shift is not None:
-                output = output + _of_rows(shift, x)
             if scale is not None:
                 output = output * _of_rows(scale, x)
-                output = output if self.base.bias is None else output + self.base.bias
-            return output
+            return output if shift is None else output + _of_rows(shift, x)
 
         return forward
 
@@ -179,21 +177,20 @@ class _LoraStack:
     def _by_segments(self, segments: Sequence[tuple[int, int, str]], rows: int, x: Tensor, *arguments, **named) -> Tensor:
         """A product for each segment: what many tokens are run by."""
         output = self.base(x, *arguments, **named)
-        beams, bias = x.shape[0] // rows, self.base.bias
+        beams, rest = divmod(x.shape[0], rows)
         for start, end, name in segments:
             # A segment of all rows is all there is: tokens that go to an expert come without their rows.
-            part = slice(None) if (start, end) == (0, rows) else slice(start * beams, end * beams)
+            is_all = (start, end) == (0, rows)
+            if rest and not is_all:
+                raise ValueError(f"A layer got {x.shape[0]} rows of a batch of {rows}, so that nobody knows whose they are.")
+            part = slice(None) if is_all else slice(start * beams, end * beams)
             place, inputs, outputs = self.places[name], x[part], output[part].view(-1, output.shape[-1])
             inner = functional.linear(inputs.reshape(-1, x.shape[-1]), self.a[place])
-            if name in self.scales and bias is not None:
-                outputs -= bias
             outputs.addmm_(inner, self.b[place], alpha=self.layer.scaling[name])
-            if name in self.shifts:
-                outputs += self.shifts[name]
             if name in self.scales:
                 outputs *= self.scales[name]
-                if bias is not None:
-                    outputs += bias
+            if name in self.shifts:
+                outputs += self.shifts[name]
         return output
 
     def _by_row(self, own: Sequence[str | None], vectors: dict[str, Tensor], otherwise: float) -> Tensor | None:
@@ -204,16 +201,47 @@ class _LoraStack:
         return torch.stack([vectors.get(name, neutral) for name in own])
 
 
-def _is_unchanged(parameter: nn.Parameter, address: int, version: int) -> bool:
-    return parameter._version == version and parameter.data_ptr() == address
+class _Read:
+    """The adapters on some layers as they were when they were read, and the dtype of the base under them."""
+
+    def __init__(self, layers: Sequence[BaseTunerLayer]):
+        self._loras = [layer for layer in layers if type(layer) is lora.Linear]
+        self._settings = self._current_settings()
+        modules = {module for layer in layers for module in layer.modules()} - {
+            module for layer in layers for module in layer.base_layer.modules()
+        }
+        # The tensor is held, because no other one gets the address of one that is there.
+        self._parameters = [
+            (module._parameters, name, parameter, parameter.detach(), parameter._version)
+            for module in modules
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        ]
+
+    def _current_settings(self) -> list[object]:
+        return [(weight_dtype(layer.base_layer), dict(layer.scaling)) for layer in self._loras]
+
+    def is_current(self) -> bool:
+        """Whether nobody has written into them, moved them, or put others in their place."""
+        return self._current_settings() == self._settings and all(
+            owner[name] is parameter and parameter._version == version and parameter.data_ptr() == tensor.data_ptr()
+            for owner, name, parameter, tensor, version in self._parameters
+        )
 
 
-@torch.no_grad()
+def _set_forwards(layers: Sequence[BaseTunerLayer], forwards: Sequence[Forward | None]) -> None:
+    """What each layer computes; None: what its class does."""
+    for layer, forward in zip(layers, forwards, strict=True):
+        if forward is None:
+            vars(layer).pop("forward", None)
+        else:
+            vars(layer)["forward"] = forward
+
+
 def _dora_scale(layer: lora.Linear, name: str) -> Tensor:
     """m / ||W + s B A||, one number for each output [out_features]: DoRA (arXiv 2402.09353), equation 5."""
     dora, a, b = layer.lora_magnitude_vector[name], layer.lora_A[name].weight, layer.lora_B[name].weight
-    weight = layer.base_layer.weight
-    norm = dora.get_weight_norm(weight, (b @ a).to(weight.dtype), layer.scaling[name])
+    norm = dora.get_weight_norm(layer.base_layer.weight.to(a.dtype), b @ a, layer.scaling[name])
     return dora.weight / norm
 
 
