@@ -28,6 +28,7 @@ class AdapterRows(SharedModel):
         self._configs: dict[str, PeftConfig] = {}
         self._trainable: set[str] = set()
         self._has_experts = is_mixture_of_experts(model)
+        self.in_shards = False  # set by who trains so: weights are gathered and dropped as each layer runs, which nothing shows
         self._packs = self._is_packed = False
         self._active: str | None = None
         self._set_layers([])
@@ -128,7 +129,7 @@ class AdapterRows(SharedModel):
         """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""
         first = next(self.model.parameters())
         casts, is_whole = torch.is_autocast_enabled(first.device.type), type(first) is nn.Parameter
-        return is_whole and not (torch.is_grad_enabled() or self.model.training or casts)
+        return is_whole and not (self.in_shards or torch.is_grad_enabled() or self.model.training or casts)
 
     def _settle(self) -> None:
         """Move weights to where they stay until an adapter is added or removed."""

@@ -45,6 +45,7 @@ def prepare(model: BituneModel, plugin: FullyShardedDataParallelPlugin, pairs: S
             "A prompt to train on has one token, so there is nothing to read twice, and processes that train in shards must run the "
             "same passes; leave it out."
         )
+    model.manager.in_shards = True
     plugin.mixed_precision_policy = MixedPrecisionPolicy()
     kinds = {type(module).__name__ for module in model.base.modules()}
     model._no_split_modules = sorted(kinds.intersection(model.base._no_split_modules))  # accelerate makes a unit of each of them
