@@ -50,7 +50,7 @@ def load_engine(settings: Settings) -> "bitune.Engine":
         from bitune.inference.engine import Engine
 
     with doing(f"Loading {settings.base}"):
-        engine = Engine(bitune.load_base(settings.base))
+        engine = Engine(bitune.load_base(settings.base, dtype=settings.dtype))
     print(f"Loaded {settings.base}", flush=True)
     for source in settings.checkpoints:
         try:

@@ -22,6 +22,7 @@ class Settings:
     """
 
     base: str = DEFAULT_BASE
+    dtype: str = "auto"
     checkpoints: tuple[str, ...] = ()
     chosen: bool = False
     host: str = "127.0.0.1"
@@ -40,6 +41,7 @@ class Settings:
         checkpoints = flags.checkpoint or [name for name in environment.get("BITUNE_CHECKPOINTS", "").split(",") if name]
         return cls(
             base=flags.base,
+            dtype=flags.dtype,
             checkpoints=tuple(checkpoints) or shipped_checkpoints(),
             chosen=bool(checkpoints),
             host=flags.host,
@@ -56,6 +58,11 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--base",
         default=environment.get("BITUNE_BASE", DEFAULT_BASE),
         help="base model: folder, Hub id, GGUF file or the embedded default (environment: BITUNE_BASE)",
+    )
+    flags.add_argument(
+        "--dtype",
+        default=environment.get("BITUNE_DTYPE", "auto"),
+        help="auto, float32, bfloat16, float16; int8 on a CPU (environment: BITUNE_DTYPE)",
     )
     flags.add_argument(
         "--checkpoint",

@@ -108,7 +108,7 @@ class _Renamed(argparse.Action):
 def _add_base(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base", default=EMBEDDED.name, help="folder, Hub id, .gguf file or the embedded name")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    command.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    command.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; int8 on a CPU")
 
 
 def _add_generate(commands) -> None:

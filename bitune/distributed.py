@@ -25,6 +25,10 @@ def is_main() -> bool:
 
 def is_sharded() -> bool:
     """Whether they train in shards: FSDP in accelerate's config."""
+    if count() == 1:
+        return False
+    from accelerate.utils import parse_flag_from_env
+
     return parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 

@@ -29,7 +29,7 @@ class AdapterRows(SharedModel):
         self._trainable: set[str] = set()
         self._has_experts = is_mixture_of_experts(model)
         self.in_shards = False  # set by who trains so: weights are gathered and dropped as each layer runs, which nothing shows
-        self._packs = self._is_packed = False
+        self._packs = self._to_int8 = self._is_packed = False
         self._active: str | None = None
         self._set_layers([])
 
@@ -46,12 +46,13 @@ class AdapterRows(SharedModel):
         """Every adapter loaded on this base."""
         return tuple(self._configs)
 
-    def keep_packed(self) -> None:
+    def keep_packed(self, to_int8: bool) -> None:
         """From now on, while nobody trains on this base, its linear layers hold their weights as `modeling.packed` has them.
 
         Whoever reads such a layer's `weight` gets a copy. Adding an adapter unpacks them; the next forward packs them again.
+        `to_int8`: into 8 bits; for a base whose weights were rounded to them.
         """
-        self._packs = True
+        self._packs, self._to_int8 = True, to_int8
 
     @contextmanager
     def active_adapter(self, adapter: str | None) -> Iterator[None]:
@@ -136,7 +137,7 @@ class AdapterRows(SharedModel):
         if self._runs_stacked():
             self._stacks.build()
         if self._packs and not self._is_packed and not self._trainable:
-            pack(base_modules(self.model))
+            pack(base_modules(self.model), self._to_int8)
             self._is_packed, self._parameters = True, None
 
     def _unpack(self) -> None:

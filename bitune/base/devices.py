@@ -13,6 +13,7 @@ DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.int8,
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -59,6 +60,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
     Raises:
         UnknownNameError: it is none of DTYPES.
+        ConfigError: it is int8, and the device no CPU.
     """
     if dtype == "auto":
         return {"cuda": torch.bfloat16, "mps": torch.float16}.get(device.type) or fastest_on_cpu()
@@ -66,6 +68,8 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         dtype = str(dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise UnknownNameError("dtype", dtype, ["auto", *DTYPES])
+    if dtype == "int8" and device.type != "cpu":
+        raise ConfigError(f"The dtype 'int8' runs on a CPU and the base goes to {device}; use bfloat16 there, or the device cpu.")
     return DTYPES[dtype]
 
 

@@ -18,8 +18,10 @@ from bitune.base.default import EMBEDDED
 from bitune.base.dequantized import dequantized_default
 from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.failures import GGUF_FAILURES, MODEL_FAILURES, TOKENIZER_FAILURES, load_errors, move_errors
+from bitune.base.fingerprint import fingerprint
 from bitune.base.sources import Weights, resolve_base
 from bitune.errors import BaseNotFoundError, ConfigError, UnsupportedModelError
+from bitune.modeling.int8 import round_weights
 from bitune.modeling.interface import takes_masks, vocabulary_size
 from bitune.progress import doing
 
@@ -37,6 +39,7 @@ class Base:
         id: Hub id, embedded name, or the bare name of a local folder or file.
         revision: commit on the Hub, else None.
         sha256: of the weights if they are one file that was hashed, else None.
+        unrounded: fingerprint of the weights before they were rounded to 8 bits; None where they were not.
     """
 
     model: PreTrainedModel
@@ -44,6 +47,12 @@ class Base:
     id: str
     revision: str | None
     sha256: str | None
+    unrounded: tuple[float, ...] | None = None
+
+    @property
+    def dtype(self) -> str:
+        """What its linear layers' weights are kept in: `int8`, or the dtype of the model by torch's name."""
+        return str(self.model.dtype).removeprefix("torch.") if self.unrounded is None else "int8"
 
 
 def load_base(
@@ -58,6 +67,7 @@ def load_base(
         source: a folder, a .gguf file, a Hub id with an optional revision (`user/name@revision`), or the embedded name.
         device: `auto` for cuda, else mps, else cpu; or one by name.
         dtype: `auto` for bfloat16 on cuda, float16 on mps, what is faster of float32 and bfloat16 on a cpu; or one by name.
+            `int8` on a CPU: the model is in float32, with the weights of its linear layers rounded to 8 bits, and an Engine keeps them so.
         device_map: as transformers takes it, `"auto"` to spread a large base over several GPUs; then `device` stays `auto`.
 
     Raises:
@@ -69,6 +79,10 @@ def load_base(
         raise ConfigError(f"device is {str(device)!r} and device_map is {device_map!r}; give one of the two.")
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
+    is_int8 = dtype == torch.int8
+    if is_int8 and device_map is not None:
+        raise ConfigError(f"The dtype is int8 and device_map is {device_map!r}; give one of the two.")
+    dtype = torch.float32 if is_int8 else dtype
     with doing(f"Loading the base {os.fspath(source)}"), _quiet():
         weights = _dequantized(resolve_base(source))
         if weights.gguf is None:
@@ -79,7 +93,18 @@ def load_base(
     if device_map is None:
         with move_errors(weights, device, dtype):
             model.to(device)
-    return Base(model, tokenizer, weights.id, weights.revision, weights.sha256)
+    return Base(model, tokenizer, weights.id, weights.revision, weights.sha256, _round(model, weights) if is_int8 else None)
+
+
+def _round(model: PreTrainedModel, weights: Weights) -> tuple[float, ...]:
+    """Round what 8 bits hold, in place; the fingerprint of what was there."""
+    before = fingerprint(model)
+    if not round_weights(model):
+        raise UnsupportedModelError(
+            f"{weights.id} is a {model.config.model_type!r} model without torch's linear layers, which alone are kept in int8; load it "
+            "in another dtype."
+        )
+    return before
 
 
 def _dequantized(weights: Weights) -> Weights:

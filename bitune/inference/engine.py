@@ -53,7 +53,7 @@ class Engine:
         if self.base.tokenizer is None:
             raise ConfigError(f"The base {self.base.id!r} has no tokenizer, so it reads no text; give a folder that has one.")
         self.manager = AdapterManager.of(self.base.model)
-        self.manager.keep_packed()
+        self.manager.keep_packed(to_int8=self.base.dtype == "int8")
         self._entries: dict[str, _Entry] = {BASE_NAME: _Entry(BASE.with_mixing(None))}  # replaced, never changed in place
         self._lock = threading.Lock()
 
@@ -76,7 +76,7 @@ class Engine:
             parameters=self.manager.base_parameters,
             layers=self.manager.layout.layers,
             device=str(model.device),
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=self.base.dtype,
             context=self.manager.layout.context,
             has_chat_template=bool(self.base.tokenizer.chat_template),
             heads=self.manager.layout.heads,

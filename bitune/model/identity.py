@@ -26,7 +26,7 @@ def describe(base: Base | PreTrainedModel, name: str | None = None) -> BaseRefer
         model_type=model.config.model_type,
         layers=manager.layout.layers,
         hidden_size=manager.layout.hidden_size,
-        fingerprint=manager.fingerprint,
+        fingerprint=base.unrounded if known and base.unrounded else manager.fingerprint,
     )
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bitune.modeling.int8 import Int8Weight, can_pack_int8
+
 _ROWS = 8  # for which oneDNN chooses the form; more or fewer rows run on it as well
 _FEW_ROWS = 16  # up to here oneDNN is faster than torch's own product also on a weight that is not packed
 _NONE = ("none", [], "")  # no activation after the product
@@ -45,6 +47,8 @@ class PackedLinear(_Replacement):
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or input.dtype != self._packed.dtype or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
+        if type(self._packed) is Int8Weight:
+            return self._packed.multiply(input, self.bias)
         return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, *_NONE)
 
     def __setattr__(self, name, value):
@@ -71,7 +75,7 @@ class SharedLinear(_Replacement):
         return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, *_NONE)
 
 
-def pack(modules: Sequence[nn.Module]) -> None:
+def pack(modules: Sequence[nn.Module], to_int8: bool = False) -> None:
     """Pack the weights of the linear layers that can be, in place and one after the other: at no time are there two of all.
 
     Left alone are layers whose weight requires a gradient, lies on another device, is not float32 (bfloat16 where the CPU has it), or
@@ -80,9 +84,11 @@ def pack(modules: Sequence[nn.Module]) -> None:
 
     Args:
         modules: All modules of a model, however deep.
+        to_int8: Into 8 bits, where torch can: what `modeling.int8.round_weights` has rounded. Else as any other weight of its dtype.
     """
     if not can_pack():
         return
+    to_int8 = to_int8 and can_pack_int8()
     uses = Counter(id(parameter) for module in modules for parameter in module._parameters.values())
     with lasting():
         for module in modules:
@@ -91,8 +97,10 @@ def pack(modules: Sequence[nn.Module]) -> None:
             if uses[id(module.weight)] > 1:
                 module.__class__ = SharedLinear
                 continue
-            weight = module._parameters.pop("weight")
-            module._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+            weight = module._parameters.pop("weight").detach()
+            module._packed = (
+                Int8Weight(weight) if to_int8 else torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+            )
             module.__class__ = PackedLinear
         for module in modules:
             _leave_the_file(module)

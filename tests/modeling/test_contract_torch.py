@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
+from bitune.modeling.int8 import can_pack_int8
 from bitune.modeling.packed import can_pack
 from tests.closeness import assert_close
 
@@ -84,3 +85,11 @@ def test_a_packed_weight_gives_back_its_bits_and_is_a_copy():
 @on_x86
 def test_torch_says_whether_it_multiplies_bfloat16():
     assert isinstance(torch.ops.mkldnn._is_mkldnn_bf16_supported(), bool), "bfloat16 is packed where this says so"
+
+
+@on_x86
+def test_this_torch_packs_8_bits_here():
+    slow = "modeling.packed falls back to float32 for a base in int8: right, with four times the memory"
+    assert can_pack_int8(), (
+        f"torch {torch.__version__} has no product of fbgemm with an input of a given scale any more, so {slow}"
+    )

@@ -102,7 +102,7 @@ def test_batches_give_what_single_prompts_and_single_adapters_give(family, kind,
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             assert_close(together[row : row + 1], model(prompt, answer).logits)
             assert torch.equal(tokens[row, -4:], model.generate(prompt, **GREEDY)[0, -4:]), row
-        assert model.manager.can_mix(list(model.names.values())) == (kind == "lora" and family not in EXPERT_FAMILIES)
+        assert model.manager.can_mix(list(model.names.values())) == (family not in EXPERT_FAMILIES)
         asked = []
         monkeypatch.setattr(AdapterManager, "can_mix", lambda self, adapters: asked.append(adapters))
         assert_close(model(batch, torch.cat(answers), mask).logits, together)
