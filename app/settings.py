@@ -22,13 +22,13 @@ class Settings:
     """
 
     base: str = DEFAULT_BASE
-    dtype: str = "auto"
     checkpoints: tuple[str, ...] = ()
     chosen: bool = False
     host: str = "127.0.0.1"
     port: int = 7860
     mcp: bool = False
     data: tuple[str, ...] = ()
+    dtype: str = "auto"
 
     def __post_init__(self):
         if not 0 <= self.port <= 65535:
@@ -41,13 +41,13 @@ class Settings:
         checkpoints = flags.checkpoint or [name for name in environment.get("BITUNE_CHECKPOINTS", "").split(",") if name]
         return cls(
             base=flags.base,
-            dtype=flags.dtype,
             checkpoints=tuple(checkpoints) or shipped_checkpoints(),
             chosen=bool(checkpoints),
             host=flags.host,
             port=flags.port,
             mcp=flags.mcp,
             data=tuple(flags.data or [name for name in environment.get("BITUNE_DATA", "").split(",") if name]),
+            dtype=flags.dtype,
         )
 
 

@@ -46,6 +46,8 @@ def train(options: argparse.Namespace) -> None:
     """Train, save, and say where."""
     output = full_path(options.output)
     state = Path(f"{output}.state")
+    if options.dtype == "int8":
+        raise ConfigError("--dtype int8 is for answers; training adapts the weights as they are: leave it out, or use --bf16.")
     settings = TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
     torch.manual_seed(options.seed)
     device = choose_device(options.device)

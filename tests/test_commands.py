@@ -144,6 +144,13 @@ def test_generate_says_what_is_wrong(arguments, words, work, capsys):
     assert words in refused(capsys, "generate", *(argument.format(work=work) for argument in arguments))
 
 
+def test_int8_goes_with_every_command_that_answers(work, capsys, tmp_path):
+    options = ["--base", work / "base", "--device", "cpu", "--dtype", "int8", "--checkpoint", work / "qa"]
+    assert "--- qa (" in run(capsys, "generate", *options, "--max-new-tokens", 2, "Hi")
+    run(capsys, "evaluate", *options, "--data", work / "choices.jsonl", "--limit", 1, "--output", tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["settings"]["dtype"] == "int8"
+
+
 def test_evaluate_scores_every_variant_and_writes_a_report(work, capsys, tmp_path):
     options = ["--base", work / "base", "--device", "cpu", "--checkpoint", work / "qa"]
     data = ["--data", work / "choices.jsonl", "--limit", 5, "--output", tmp_path / "report.json"]
@@ -320,6 +327,7 @@ def test_train_says_what_is_wrong_before_it_trains(work, capsys, tmp_path):
     new = tmp_path / "new"
     for arguments, words in [
         (train(work, tmp_path / "mine"), "choose an empty or new folder"),
+        (train(work, new, "--dtype", "int8"), "--dtype int8 is for answers"),
         (train(work, new, "--template", "no place"), "{prompt}"),
         (train(work, new, "--targets", "q_prj"), "'q_proj'"),
         (train(work, new, "--rank", 0), "rank is 0"),

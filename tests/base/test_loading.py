@@ -119,6 +119,29 @@ def test_devices_and_dtypes_are_checked():
             choose_device(wrong)
 
 
+def test_int8_is_a_model_in_float32_with_rounded_linear_layers(saved, llama):
+    base = load_base(saved, device="cpu", dtype="int8")
+    assert base.dtype == "int8" and load_base(saved, device="cpu", dtype="float32").dtype == "float32"
+    for (name, found), original in zip(base.model.named_parameters(), llama.parameters(), strict=True):
+        is_linear = name.endswith("_proj.weight") or name == "lm_head.weight"
+        assert found.dtype == torch.float32 and not found.requires_grad
+        assert torch.equal(found, original) != is_linear, name
+        step = original.detach().abs().amax(-1, keepdim=True) / 127
+        assert ((found - original).abs() <= step).all()
+
+
+def test_int8_is_refused_where_it_does_not_run(saved, tmp_path):
+    with pytest.raises(
+        ConfigError, match="'int8' runs on a CPU and the base goes to cuda; use bfloat16 there, or the device cpu"
+    ):
+        choose_dtype("int8", torch.device("cuda"))
+    with pytest.raises(ConfigError, match="dtype is int8 and device_map is 'auto'; give one of the two"):
+        load_base(saved, dtype="int8", device_map="auto")
+    GPT2LMHeadModel(GPT2Config(vocab_size=29, n_positions=64, n_embd=32, n_layer=1, n_head=4)).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="'gpt2' model without torch's linear layers"):
+        load_base(tmp_path, device="cpu", dtype="int8")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_cuda_without_a_gpu_says_what_there_is(saved):
     with pytest.raises(ConfigError, match="'cuda' was asked for, but torch .* finds only cpu"):

@@ -80,15 +80,17 @@ def test_a_broken_link_is_a_sentence(query, words):
 def test_flags_come_before_the_environment():
     environment = {
         "BITUNE_BASE": "other",
+        "BITUNE_DTYPE": "int8",
         "BITUNE_CHECKPOINTS": "a/b,c",
         "GRADIO_SERVER_PORT": "8000",
         "GRADIO_MCP_SERVER": "True",
     }
     settings = Settings.from_command_line([], environment)
     assert (settings.base, settings.checkpoints, settings.port, settings.mcp) == ("other", ("a/b", "c"), 8000, True)
-    assert settings.chosen
-    flags = ["--base", "mine", "--checkpoint", "x", "--checkpoint", "y", "--host", "0.0.0.0", "--port", "1"]
+    assert settings.chosen and settings.dtype == "int8"
+    flags = ["--base", "mine", "--dtype", "float32", "--checkpoint", "x", "--checkpoint", "y", "--host", "0.0.0.0", "--port", "1"]
     settings = Settings.from_command_line(flags, environment)
+    assert settings.dtype == "float32"
     assert (settings.base, settings.checkpoints, settings.host, settings.port) == ("mine", ("x", "y"), "0.0.0.0", 1)
 
 
