@@ -4,8 +4,9 @@ A base is rounded once, when it is loaded: each output's row of a weight becomes
 is an ordinary model in float32, which any device, trainer or adapter takes. `pack` puts the whole numbers themselves in the place of such
 a weight where nobody trains; nothing is lost by it, and `unpack` returns the same bits.
 
-torch's product (fbgemm) takes the input in 8 bits too. Each row of it gets a scale of its own, by its largest number, so that no answer
-depends on what else is in its batch. tests/modeling/test_contract_torch.py holds torch to it.
+torch's product (fbgemm) takes the input in 8 bits too, which changes answers far more than the weights do. So the input goes in twice in
+one product: rounded, and what the rounding left, which makes 13 bits. Each row of it gets a scale of its own, by its largest number, so
+that no answer depends on what else is in its batch. tests/modeling/test_contract_torch.py holds torch to it.
 """
 
 import functools
@@ -50,9 +51,11 @@ class Int8Weight:
         """rows [..., in_features] -> [..., out_features], without gradients."""
         largest = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True).clamp_(min=_TINY)
         inputs = rows.div(largest)
+        coarse = inputs.mul(_INPUT).round_().div_(_INPUT)
+        both = torch.stack((coarse, (inputs - coarse).mul_(2 * _INPUT)))
         # Scale and zero of the input: -1 to 1 is 1 to 127.
-        output = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(inputs, 1 / _INPUT, _INPUT + 1, self._packed)
-        output.mul_(largest)
+        output = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(both, 1 / _INPUT, _INPUT + 1, self._packed)
+        output = output[0].add_(output[1], alpha=1 / (2 * _INPUT)).mul_(largest)
         return output if bias is None else output.add_(bias)
 
 
