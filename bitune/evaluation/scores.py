@@ -17,8 +17,9 @@ from bitune.data.encoding import prompt_ids
 from bitune.data.examples import Example
 from bitune.data.tokens import continuation_ids
 from bitune.errors import DataError, PromptError
-from bitune.model.decoding import Likelihood, PromptCache, generate, likelihoods, read_variants
+from bitune.model.decoding import PromptCache, generate, read_variants
 from bitune.model.generation_config import before_end, eval_generation_config
+from bitune.model.likelihoods import Likelihood, likelihoods
 from bitune.model.limits import batches_by_length, check_one_side
 from bitune.schema.variants import Variant
 

@@ -22,8 +22,9 @@ from bitune.inference.request import NO_WHAT_IFS, Request, prepare, ratios_of
 from bitune.inference.sampling import GenerationSettings
 from bitune.inference.session import Prompts, Session
 from bitune.model.bitune_model import BituneModel
-from bitune.model.decoding import likelihoods, read_variants
+from bitune.model.decoding import read_variants
 from bitune.model.generation_config import end_tokens
+from bitune.model.likelihoods import likelihoods
 from bitune.model.limits import check_given_answer, check_one_side
 from bitune.model.maps import attention_maps
 from bitune.schema.names import BASE_NAME, default_name

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
 from bitune.adapters.manager import AdapterManager
-from bitune.data.batches import pad_left, pad_right
+from bitune.data.batches import pad_left
 from bitune.model.generation_config import base_defaults
 from bitune.model.limits import check_ids
 from bitune.model.passes import Recall
@@ -25,14 +25,6 @@ from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")
 NO_DEFAULTS: Mapping[str, object] = MappingProxyType({})
-
-
-class Likelihood(NamedTuple):
-    """Of one continuation: the sum of its tokens' log-probabilities (natural logarithm), and whether greedy decoding would give
-    just these tokens."""
-
-    sum: float
-    greedy: bool
 
 
 @dataclass
@@ -163,24 +155,6 @@ def score(
         return reduce(indices, output.logits)
 
     return manager.run(prompts.adapters(rows), run)
-
-
-def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Likelihood]:
-    """The likelihood of each continuation (token ids) after the prompt of its row, in float32 from the model's logits."""
-    for continuation in continuations:
-        check_ids(prompts.manager.model, "A continuation", continuation)
-    ids, mask = (tensor.to(prompts.ids.device) for tensor in pad_right(continuations, 0))
-
-    def reduce(indices: list[int], logits: Tensor) -> list[Likelihood]:
-        tokens, real = ids[indices], mask[indices]
-        chosen = logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        greedy = ((logits.argmax(-1) == tokens) | (real == 0)).all(-1)
-        return [Likelihood(*pair) for pair in zip((chosen * real).sum(-1).tolist(), greedy.tolist(), strict=True)]
-
-    by_index = {}
-    for indices, values in score(prompts, rows, ids, mask, reduce):
-        by_index.update(zip(indices, values, strict=True))
-    return [by_index[index] for index in range(len(continuations))]
 
 
 class Decoder:

@@ -66,8 +66,27 @@ def position_input(model: PreTrainedModel, token_mask: Tensor, last: int) -> dic
     Returns:
         `position_ids` int64 [rows, last]; nothing for a model that takes none.
     """
-    takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
-    return {"position_ids": positions(token_mask)[:, -last:]} if takes_positions else {}
+    return {"position_ids": positions(token_mask)[:, -last:]} if takes_positions(model) else {}
+
+
+def takes_positions(model: PreTrainedModel) -> bool:
+    """Whether tokens stand where they are said to; without, a model counts their places by itself."""
+    return "position_ids" in inspect.signature(model.base_model.forward).parameters
+
+
+def logits_at(model: PreTrainedModel, wanted: Tensor, **inputs: object) -> Tensor:
+    """Logits [tokens, vocabulary] of the tokens that are True in `wanted` [rows, tokens], row after row; one forward with `inputs`.
+
+    The head, which can be a fifth of a small model, runs on these tokens alone, unless an adapter stands on it: that wants whole rows.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return model(**inputs).logits[wanted]
+    hook = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][wanted.to(arguments[0].device)][None],))
+    try:
+        return model(**inputs).logits[0]
+    finally:
+        hook.remove()
 
 
 def attention_modules(modules: Iterable[nn.Module]) -> list[nn.Module]:

@@ -68,6 +68,24 @@ def pass_masks(
     `eager`, each the form transformers itself gives that implementation; a dict of them by layer type where layers differ.
     """
     by_type = {kind: _row_masks(attentions, token_mask, window) for kind, window in layout.windows.items()}
+    return _as_taken(by_type, implementation, dtype)
+
+
+def answer_masks(
+    layout: DecoderLayout, cached: Tensor, seen: Tensor, implementation: str, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
+    """The masks of tokens that come after a cache and see all of it; the form is that of `pass_masks`.
+
+    Args:
+        cached: 1 on the real tokens of the cache [rows, cached].
+        seen: Which of the tokens each of them may see, bool [rows, query, key]. No window is shorter than everything together.
+    """
+    mask = torch.cat([cached.bool()[:, None, :].expand(-1, seen.shape[1], -1), seen], dim=-1)[:, None]
+    return _as_taken(dict.fromkeys(layout.windows, mask), implementation, dtype)
+
+
+def _as_taken(by_type: dict[str, Tensor], implementation: str, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """Masks by layer type as this attention implementation takes them."""
     if implementation != "sdpa":
         by_type = {kind: _additive(mask, dtype) for kind, mask in by_type.items()}
     return by_type if len(by_type) > 1 else next(iter(by_type.values()))

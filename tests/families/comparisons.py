@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from bitune.model.decoding import Decoder, PromptCache, generate, likelihoods, read_variants, score
+from bitune.model.decoding import Decoder, PromptCache, generate, read_variants, score
+from bitune.model.likelihoods import likelihoods
 from bitune.model.maps import attention_maps
 from bitune.modeling.interface import cache_input
 from tests.closeness import assert_apart, assert_close, rounding
@@ -21,6 +22,7 @@ NEW_TOKENS = 4
 GREEDY = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None, "pad_token_id": 258}
 PROMPTS = ids(1, 5, 14)  # the last is longer than a sliding window
 ANSWERS = ids(4, 4, 4, seed=5)
+OTHERS = [torch.cat([answer[:, :2], other], 1) for answer, other in zip(ANSWERS, ids(3, 3, 3, seed=6), strict=True)]
 ALL, LAST = range(len(PROMPTS)), len(PROMPTS) - 1
 WITHOUT_BITUNE = ("base", "lora")
 HALF = 2e-3  # of the largest weight: maps come in float16, which rounds by up to 5e-4
@@ -94,12 +96,18 @@ def generation(subject: Subject) -> None:
 def scores(subject: Subject) -> None:
     """Logits and log-likelihoods of given answers are those of one forward over prompt and answer without bitune."""
     for name in WITHOUT_BITUNE:
-        sums = likelihoods(read(subject, [name], ALL), ALL, [answer[0].tolist() for answer in ANSWERS])
-        for index, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
-            logits = subject.reference(name)(input_ids=torch.cat([prompt, answer], 1)).logits[:, prompt.shape[1] - 1 : -1]
-            assert_close(logits_of(subject, name, [index]), logits, name)
-            chosen = logits.log_softmax(-1).gather(-1, answer[..., None])
-            assert_close(sums[index].sum, float(chosen.sum()), f"{name}, log-likelihood")
+        given = [(index, choice) for index in ALL for choice in (ANSWERS[index], OTHERS[index], ANSWERS[index][:, :1])]
+        rows, choices = [index for index, _ in given], [choice[0].tolist() for _, choice in given]
+        sums = likelihoods(read(subject, [name], ALL), rows, choices)
+        alone = likelihoods(read(subject, [name], ALL), ALL, [answer[0].tolist() for answer in ANSWERS])
+        for place, (index, choice) in enumerate(given):
+            start = PROMPTS[index].shape[1] - 1
+            logits = subject.reference(name)(input_ids=torch.cat([PROMPTS[index], choice], 1)).logits[:, start:-1]
+            expected = float(logits.log_softmax(-1).gather(-1, choice[..., None]).sum())
+            assert_close(sums[place].sum, expected, f"{name}, log-likelihood of one of several")
+            if choice is ANSWERS[index]:
+                assert_close(logits_of(subject, name, [index]), logits, name)
+                assert_close(alone[index].sum, expected, f"{name}, log-likelihood")
 
 
 @torch.no_grad()

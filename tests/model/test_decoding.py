@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from bitune.model.decoding import Decoder, generate, likelihoods, read_variants
+from bitune.model.decoding import Decoder, generate, read_variants
 from bitune.model.generation_config import eval_generation_config
+from bitune.model.likelihoods import likelihoods
 from bitune.schema.variants import BASE
 from tests.closeness import assert_clear, assert_close
 from tests.tiny import END, FAMILIES, bitune_on, ids, tiny_model

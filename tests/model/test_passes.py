@@ -6,7 +6,8 @@ import torch
 from bitune import METHODS
 from bitune.adapters.kinds import new_peft_config
 from bitune.model.bitune_model import BituneModel
-from bitune.model.decoding import likelihoods, read_variants
+from bitune.model.decoding import read_variants
+from bitune.model.likelihoods import likelihoods
 from bitune.model.passes import Recall
 from bitune.model.prefill import run_passes
 from bitune.modeling.pass_store import PassKey, PassStore, StoredPass
