@@ -1,11 +1,11 @@
-"""python -m study run | table | lengths | ship: the command line of the study."""
+"""python -m study run | all | table | lengths | ship: the command line of the study."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from bitune.errors import BituneError
-from study.plan import RESULTS, SETTINGS, named, runs
+from study.plan import ALL_QUESTIONS, RESULTS, SETTINGS, named, runs
 
 
 def main() -> int:
@@ -19,6 +19,13 @@ def main() -> int:
     run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results, whatever its setting")
     run.add_argument("--results", type=Path, default=RESULTS, help="folder for the results; another one to have a run again")
     run.set_defaults(call=_run)
+    everything = commands.add_parser(
+        "all", help="measure the shipped checkpoints on all test questions; what is done of a task stays"
+    )
+    everything.add_argument("--data", type=Path, required=True, help="folder with arc_easy.test.jsonl and the others")
+    everything.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for the tasks that are done")
+    everything.add_argument("--setting", choices=sorted(ALL_QUESTIONS), action="append", help="one of them alone")
+    everything.set_defaults(call=_all)
     table = commands.add_parser("table", help="write assets/evidence and the shipped cards from the results, print the tables")
     table.set_defaults(call=_table)
     lengths = commands.add_parser("lengths", help="print where Bitune is ahead of LoRA: on short, middling or long prompts")
@@ -51,6 +58,16 @@ def _run(options: argparse.Namespace) -> None:
     failed = carry_out(study, wanted)
     if failed:
         raise BituneError("These runs failed, and are tried again at the next start:\n" + "\n".join(failed))
+
+
+def _all(options: argparse.Namespace) -> None:
+    from bitune.base.loading import load_base
+    from study.all_questions import measure_all
+    from study.run import BASE_ID
+
+    settings = {name: ALL_QUESTIONS[name] for name in options.setting or ALL_QUESTIONS}
+    for file in measure_all(load_base(BASE_ID, dtype="float32"), options.data, options.state, settings=settings):
+        print(f"saved {file}")
 
 
 def _table(options: argparse.Namespace) -> None:

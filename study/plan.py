@@ -16,7 +16,7 @@ class Setting:
     `limits`: how many of the first records of each test file are measured; `averaged`: those whose mean is the headline.
     Records whose prompt or answer is longer than the limits are left out of training and measuring, so that a run on two cores
     takes minutes. `validation`: records held out of the training part. `template`: what the checkpoints put around a visitor's prompt.
-    `seeds`: those of the main comparison.
+    `seeds`: those of the main comparison. `of`: the setting whose shipped checkpoints are measured here; nothing is trained then.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Setting:
     max_prompt_tokens: int = 128
     max_answer_tokens: int = 24
     validation: int = 320
+    of: str | None = None
 
 
 RANKED = ("lora", "dora")  # PEFT kinds with a rank
@@ -91,6 +92,23 @@ SETTINGS = {
             template=_QUESTION,
         ),
     )
+}
+
+_ALL = {"arc_challenge": 1172, "arc_easy": 2376, "openbookqa": 500}
+_SHIPPED = "The checkpoints that lie in assets/checkpoints, seed 0, on all test questions however long."
+ALL_QUESTIONS = {
+    f"{of}_all": replace(
+        SETTINGS[of],
+        name=f"{of}_all",
+        title=f"{SETTINGS[of].title}: all test questions",
+        text=_SHIPPED,
+        limits=_ALL | more,
+        seeds=(0,),
+        max_prompt_tokens=1024,
+        max_answer_tokens=64,
+        of=of,
+    )
+    for of, more in (("epoch", {}), ("instruction", {"t0": 1000}))
 }
 
 

@@ -26,7 +26,7 @@ from bitune.data.examples import (
 )
 from bitune.data.tokens import fitting, to_measure, tokenize_all
 from bitune.errors import BituneError
-from bitune.evaluation.report import write_json
+from bitune.evaluation.report import Report, write_json
 from bitune.evaluation.run import evaluate
 from bitune.model.bitune_model import BituneModel
 from bitune.outputs import check_folder, full_path
@@ -188,20 +188,23 @@ def measure(study: Study, setting: Setting, variant: Variant, manager: AdapterMa
         report = evaluate(
             manager, {"": variant}, examples, study.base.tokenizer, batch_size=16, max_new_tokens=setting.max_answer_tokens
         )
-        # An open answer is somebody's text: what is kept is whether the prediction was correct.
-        labels = [item.label if isinstance(item.label, int) else 1 for item in report.items]
-        measured[task] = {
-            "ids": [item.id for item in report.items],
-            "right": labels,
-            "measures": {
-                measure: {
-                    "predictions": _plain(predictions[""], hits := [int(hit) for hit in report.hits[measure][""]]),
-                    "hits": hits,
-                }
-                for measure, predictions in report.predictions.items()
-            },
-        }
+        measured[task] = as_measured(report, "")
     return measured
+
+
+def as_measured(report: Report, variant: str) -> dict:
+    """What is kept of one variant in a report; of an open answer, which is somebody's text, whether it was correct."""
+    return {
+        "ids": [item.id for item in report.items],
+        "right": [item.label if isinstance(item.label, int) else 1 for item in report.items],
+        "measures": {
+            measure: {
+                "predictions": _plain(predictions[variant], hits := [int(hit) for hit in report.hits[measure][variant]]),
+                "hits": hits,
+            }
+            for measure, predictions in report.predictions.items()
+        },
+    }
 
 
 def _plain(predictions: Sequence[int | str], hits: list[int]) -> list[int]:

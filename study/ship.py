@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bitune.checkpoints.folder import CARD_FILE, Checkpoint, read, write
 from bitune.errors import ConfigError
-from study.plan import RANKED, RESULTS, SETTINGS, Run, Setting
+from study.plan import ALL_QUESTIONS, RANKED, RESULTS, SETTINGS, Run, Setting
 from study.run import checkpoint_of
-from study.table import REFERENCE, Row, evidence, name_of, read_results, rows_of
+from study.table import REFERENCE, evidence, name_of, read_results, rows_of
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "checkpoints"
 
@@ -36,7 +36,7 @@ def ship(run: Run, state: Path, output: Path, results: Path = RESULTS) -> None:
     config = replace(checkpoint.config, prompt_template=setting.template, training=training)
     checkpoint = replace(checkpoint, config=config)
     (Path(output) / CARD_FILE).unlink(missing_ok=True)  # the study's own, also one from before a checkpoint knew its card
-    write(replace(checkpoint, card=card(run, result, rows_of(setting, all_results), checkpoint)), output)
+    write(replace(checkpoint, card=card(run, result, all_results, checkpoint)), output)
 
 
 def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
@@ -48,7 +48,7 @@ def cards(folder: Path = SHIPPED, results: Path = RESULTS) -> dict[Path, str]:
         result = by_name.get(checkpoint.config.training.get("run"))
         if result is not None:
             run = Run(**result["run"])
-            texts[shipped / CARD_FILE] = card(run, result, rows_of(SETTINGS[run.setting], all_results), checkpoint)
+            texts[shipped / CARD_FILE] = card(run, result, all_results, checkpoint)
     return texts
 
 
@@ -56,9 +56,10 @@ def _by_name(results: list[dict]) -> dict[str, dict]:
     return {Run(**result["run"]).name: result for result in results}
 
 
-def card(run: Run, result: dict, rows: list[Row], checkpoint: Checkpoint) -> str:
+def card(run: Run, result: dict, all_results: list[dict], checkpoint: Checkpoint) -> str:
     """The model card, every number from the results."""
     setting = SETTINGS[run.setting]
+    rows = rows_of(setting, all_results)
     by_name = {row["name"]: row for row in evidence(setting, rows)["rows"]}
     row = by_name[name_of(run)]
     others = [
@@ -92,7 +93,28 @@ def card(run: Run, result: dict, rows: list[Row], checkpoint: Checkpoint) -> str
             pairs="over all seeds, paired by item and seed" if len(row["seeds"]) > 1 else "one seed, paired by item",
             **_percent(row["minus"]["average"]),
         ),
+        all_questions=_all_questions(run, all_results),
     )
+
+
+def _all_questions(run: Run, all_results: list[dict]) -> str:
+    """The part of the card on all test questions; nothing until they are measured."""
+    setting = next((setting for setting in ALL_QUESTIONS.values() if setting.of == run.setting), None)
+    again = setting and replace(run, setting=setting.name)
+    result = again and _by_name(all_results).get(again.name)
+    if not result:
+        return ""
+    rows = evidence(setting, rows_of(setting, all_results))["rows"]
+    by_name = {row["name"]: row for row in rows}
+    others = [name for name in by_name if name != name_of(run)]
+    table = _table(setting, result, again, by_name, others)
+    minus = by_name[name_of(run)]["minus"]
+    paired = (
+        ""
+        if minus is None
+        else _PAIRED.format(name=name_of(run), reference=REFERENCE, pairs="paired by item", **_percent(minus["average"]))
+    )
+    return _ALL_QUESTIONS.format(prompt=setting.max_prompt_tokens, table=table, paired=paired)
 
 
 def _parts(run: Run, checkpoint: Checkpoint) -> str:
@@ -141,6 +163,13 @@ def _percent(values: dict) -> dict[str, float]:
 _PAIRED = """
 {name} minus {reference}, {pairs}: {mean:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}).
 """
+_ALL_QUESTIONS = """
+## On all test questions
+
+Measured in float32, prompts of up to {prompt:,} tokens, without those that stand in the training files (`python -m study all`).
+
+{table}
+{paired}"""
 _CARD = """---
 license: apache-2.0
 base_model: HuggingFaceTB/SmolLM2-135M-Instruct
@@ -175,4 +204,4 @@ with choices in another order. This gives the line of this checkpoint again:
 {commands}
 
 {table}
-{paired}"""
+{paired}{all_questions}"""

@@ -11,7 +11,7 @@ from bitune.errors import ConfigError
 from bitune.evaluation.intervals import Interval
 from bitune.evaluation.report import ACC, ANSWER, write_json
 from study.intervals import DIGITS, resampled
-from study.plan import FULL, RANKED, RESULTS, SETTINGS, Run, Setting
+from study.plan import ALL_QUESTIONS, FULL, RANKED, RESULTS, SETTINGS, Run, Setting
 
 EVIDENCE = Path(__file__).parent.parent / "assets" / "evidence"
 REFERENCE = "LoRA r16"  # as many parameters as Bitune of rank 8
@@ -263,7 +263,7 @@ def write_evidence() -> str:
     """Write the evidence files of all settings that have results; returns the tables as Markdown."""
     results, tables = read_results(), []
     EVIDENCE.mkdir(parents=True, exist_ok=True)
-    for setting in SETTINGS.values():
+    for setting in (*SETTINGS.values(), *ALL_QUESTIONS.values()):
         if any(r["run"]["setting"] == setting.name and r["run"]["tuning"] for r in results):
             tables.append(tuning_markdown(setting, results))
         rows = rows_of(setting, results)

@@ -19,7 +19,7 @@ from bitune.data.tokens import continuation_ids
 from bitune.errors import DataError, PromptError
 from bitune.model.decoding import PromptCache, generate, read_variants
 from bitune.model.generation_config import before_end, eval_generation_config
-from bitune.model.likelihoods import Likelihood, likelihoods
+from bitune.model.likelihoods import Likelihood, likelihoods, tokens_to_read
 from bitune.model.limits import batches_by_length, check_one_side
 from bitune.schema.variants import Variant
 
@@ -50,8 +50,8 @@ def score(
 ) -> dict[str, list[list[Likelihood]]]:
     """Log-likelihood of every choice, in float32 from the model's logits.
 
-    All variants share the passes they have in common, all choices of a question its cache. Questions are taken in order of
-    length, the longest first; the batches, and so the numbers, are the same over any number of processes.
+    All variants share the passes they have in common, all choices of a question its cache and what they begin with. Questions are
+    taken in order of length, the longest first; the batches, and so the numbers, are the same over any number of processes.
 
     Args:
         manager: of the base that the variants run on.
@@ -69,9 +69,10 @@ def score(
     rows = list(variants.values())
     lengths, answers = [len(q.prompt_ids) for q in questions], [[len(choice) for choice in q.choices] for q in questions]
     _check_lengths(manager, lengths, answers, at_once=True)
+    longest, behind = [max(of_one) for of_one in answers], [tokens_to_read(q.choices) for q in questions]
     return _in_batches(
         variants,
-        batches_by_length(manager.layout, lengths, [max(of_one) for of_one in answers], batch_size, at_once=True),
+        batches_by_length(manager.layout, lengths, longest, batch_size, at_once=True, behind=behind),
         lambda batch: _score_batch(manager, rows, [questions[i] for i in batch]),
         progress,
     )

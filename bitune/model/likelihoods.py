@@ -42,6 +42,11 @@ def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequen
     return [found[index] for index in range(len(continuations))]
 
 
+def tokens_to_read(continuations: Sequence[Sequence[int]]) -> int:
+    """How many tokens are read for the likelihoods of these continuations of one prompt, its last token among them."""
+    return len(_Tree.of(continuations).tokens)
+
+
 @dataclass(frozen=True)
 class _Tree:
     """The distinct beginnings of some continuations, none of them whole: what has to be read so that each of their tokens is predicted.
@@ -141,9 +146,7 @@ def _apart(prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Se
 def _of_each(logits: Tensor, nodes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Likelihood]:
     """Of each continuation, from `logits` [n, vocabulary]: row nodes[c][i] of them predicts tokens[c][i]."""
     lengths = [len(path) for path in nodes]
-    which, said = (
-        torch.tensor([value for part in parts for value in part], device=logits.device) for parts in (nodes, tokens)
-    )
+    which, said = (torch.tensor([value for part in parts for value in part], device=logits.device) for parts in (nodes, tokens))
     chosen = (logits[which, said].float() - logits.float().logsumexp(-1)[which]).cpu().split(lengths)
     greedy = (logits.argmax(-1)[which] == said).cpu().split(lengths)
     return [Likelihood(float(logs.sum()), bool(same.all())) for logs, same in zip(chosen, greedy, strict=True)]

@@ -16,6 +16,8 @@ from bitune.errors import ConfigError, PromptError
 from bitune.modeling.interface import vocabulary_size
 from bitune.modeling.masks import DecoderLayout
 
+_ALIKE = 4  # tokens by which prompts of a batch may differ for the sake of what comes behind them
+
 
 def check_ids(model: PreTrainedModel, name: str, ids: Tensor | Sequence[int]) -> None:
     """ConfigError for an id that is no token of this base.
@@ -127,12 +129,24 @@ def check_one_side(layout: DecoderLayout, prompts: Sequence[int], answers: Seque
 
 
 def batches_by_length(
-    layout: DecoderLayout, prompts: Sequence[int], answers: Sequence[int], size: int, *, at_once: bool = False
+    layout: DecoderLayout,
+    prompts: Sequence[int],
+    answers: Sequence[int],
+    size: int,
+    *,
+    at_once: bool = False,
+    behind: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Indices of the rows of each batch, at most `size`, in order of length, the longest first: what does not fit into memory is seen
-    at once. All of a batch lie on one side of the switch; arguments and errors as in `check_one_side`."""
+    at once. All of a batch lie on one side of the switch; arguments and errors as in `check_one_side`.
+
+    Args:
+        behind: How many tokens are read behind each prompt, where these are several answers; by default `answers`. Among prompts of
+            about one length they decide what comes together, as they are padded too.
+    """
     beyond = [is_beyond_switch(layout, *lengths, at_once=at_once) for lengths in zip(prompts, answers, strict=True)]
-    order = sorted(range(len(prompts)), key=lambda row: (not beyond[row], -prompts[row]))
+    read = answers if behind is None else behind
+    order = sorted(range(len(prompts)), key=lambda row: (not beyond[row], -(prompts[row] // _ALIKE), -read[row], -prompts[row]))
     sides = [list(rows) for _, rows in itertools.groupby(order, key=lambda row: beyond[row])]
     return [side[start : start + size] for side in sides for start in range(0, len(side), size)]
 

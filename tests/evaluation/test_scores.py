@@ -16,6 +16,7 @@ from bitune.evaluation.scores import (
     question,
     score,
 )
+from bitune.model.likelihoods import tokens_to_read
 from tests.closeness import assert_clear, assert_close
 from tests.greedy import greedy
 from tests.tiny import bitune_on, ids, tiny_base
@@ -66,6 +67,31 @@ def test_what_greedy_decoding_says_is_greedy(setting):
         other = [greedy[0], greedy[1], (greedy[2] + 1) % 200]
         ((row,),) = score(manager, {name: variants[name]}, [Question(questions[1].prompt_ids, [greedy, other])]).values()
         assert [likelihood.greedy for likelihood in row] == [True, False]
+
+
+def test_what_choices_begin_with_alike_is_read_once(setting):
+    """Of three choices that begin alike, and one that another goes on from, each has the scores of itself alone; one forward reads
+    every distinct beginning of a question once, and the head runs on these alone."""
+    manager, variants, _, _ = setting
+    prompt, shared = ids(7, 2, seed=30)
+    prompt, shared = prompt[0].tolist(), shared[0].tolist()
+    choices = [[*shared, 5], [*shared, 6, 7], shared, [9], [*shared, 6, 8]]
+    asked = [Question(prompt, choices), Question(prompt[:4], [[3], [4]])]
+    assert [tokens_to_read(one.choices) for one in asked] == [4, 1]
+    shapes = []
+    hook = manager.model.get_output_embeddings().register_forward_hook(lambda _, given, out: shapes.append(tuple(out.shape[:2])))
+    try:
+        together = score(manager, {"base": variants["base"]}, asked)["base"]
+    finally:
+        hook.remove()
+    assert shapes == [(1, 5)]
+    for name in variants:
+        together = score(manager, variants, asked)[name]
+        for one, row in zip(asked, together, strict=True):
+            for choice, value in zip(one.choices, row, strict=True):
+                ((alone,),) = score(manager, {name: variants[name]}, [Question(one.prompt_ids, [choice])])[name]
+                assert_close(value.sum, alone.sum)
+                assert value.greedy == alone.greedy
 
 
 def test_batches_do_not_change_scores(setting):

@@ -17,7 +17,6 @@ from study import run as run_module
 from study.plan import SETTINGS, named, runs
 from study.run import carry_out, checkpoint_of, pairs_of
 from study.ship import card
-from study.table import rows_of
 from tests.study.small import BASELINE, METHODS, SMALL, result
 from tests.tiny import tiny_base
 
@@ -142,6 +141,6 @@ def test_other_kinds_run_beside(study, tmp_path, monkeypatch, peft):
     if peft == "ia3":  # has no rank for its card to tell
         monkeypatch.setitem(SETTINGS, "choices", SMALL)
         kept = read(checkpoint_of(run, tmp_path / "state"))
-        text = card(run, written, rows_of(SMALL, [written]), kept)
+        text = card(run, written, [written], kept)
         assert "(2 adapters, 8 mixing coefficients;" in text and "rank" not in text
     assert torch.equal(base.model(torch.tensor([[5, 6]])).logits, before)
