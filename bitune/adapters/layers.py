@@ -1,6 +1,6 @@
 """What PEFT puts into a base: which layers, whether they can be switched row by row, and whether the base itself stayed as it was."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -32,15 +32,40 @@ def base_modules(model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in model.modules() if module not in of_adapters]
 
 
-def own_parameters(layer: BaseTunerLayer, adapter: str) -> list[nn.Parameter]:
-    """The parameters of one adapter in a layer, none where it has nothing there."""
-    parameters = []
-    for kind in layer.adapter_layer_names:
-        parts = getattr(layer, kind)  # by name of the adapter: modules (lora_A), or parameters (ia3_l)
-        if adapter in parts:
-            part = parts[adapter]
-            parameters += [part] if isinstance(part, nn.Parameter) else part.parameters()
-    return parameters
+Place = tuple[dict[str, nn.Parameter | None], str]
+"""Where a module holds a parameter: its dict of them, and the name in it."""
+
+
+def parameter_places(modules: Iterable[nn.Module]) -> list[Place]:
+    """The places of all parameters that these modules hold themselves."""
+    return [(module._parameters, name) for module in modules for name, value in module._parameters.items() if value is not None]
+
+
+def adapter_places(layers: Iterable[BaseTunerLayer], adapter: str) -> list[Place]:
+    """The places of an adapter's parameters."""
+    places = []
+    for layer in layers:
+        for kind in layer.adapter_layer_names:
+            parts = getattr(layer, kind)  # by name of the adapter: modules (lora_A), or parameters (ia3_l)
+            if adapter in parts:
+                is_parameter = isinstance(parts[adapter], nn.Parameter)
+                places += [(parts._parameters, adapter)] if is_parameter else parameter_places(parts[adapter].modules())
+    return places
+
+
+class Snapshot:
+    """Parameters as they are now, to see whether somebody writes into them, moves them, or puts others in their place."""
+
+    def __init__(self, places: Iterable[Place]):
+        # The tensor is held, because no other one gets the address of one that is there.
+        self._seen = [(owner, name, owner[name], owner[name].detach(), owner[name]._version) for owner, name in places]
+
+    def is_current(self) -> bool:
+        """Whether they still are."""
+        return all(
+            owner.get(name) is parameter and parameter._version == version and parameter.data_ptr() == tensor.data_ptr()
+            for owner, name, parameter, tensor, version in self._seen
+        )
 
 
 def unwrap(model: PreTrainedModel) -> None:

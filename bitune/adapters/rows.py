@@ -6,12 +6,21 @@ from typing import TypeVar
 
 import torch
 from peft import PeftConfig
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import is_mixture_of_experts
-from bitune.adapters.layers import base_modules, is_plain_lora, own_parameters, rows_of_adapters, switch
+from bitune.adapters.layers import (
+    Snapshot,
+    adapter_places,
+    base_modules,
+    is_plain_lora,
+    parameter_places,
+    rows_of_adapters,
+    switch,
+)
 from bitune.adapters.stacked import Stacks, is_stackable
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
@@ -31,15 +40,16 @@ class AdapterRows(SharedModel):
         self.in_shards = False  # set by who trains so: weights are gathered and dropped as each layer runs, which nothing shows
         self._packs = self._to_int8 = self._is_packed = False
         self._active: str | None = None
+        self._seen: dict[str | None, tuple[int, list, Snapshot]] = {}  # of the base and each adapter: a number for how it is
         self._set_layers([])
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._is_packed = False  # a copy of a packed layer is a plain one
-        self._stacks, self._parameters = Stacks(self._layers), None
+        self._stacks, self._seen = Stacks(self._layers), {}
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in super().__getstate__().items() if key not in ("_stacks", "_parameters")}
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_stacks", "_seen")}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,16 +125,24 @@ class AdapterRows(SharedModel):
             )
         return self._mixable[key]
 
-    def states(self, adapters: Iterable[str | None]) -> dict[str | None, int]:
-        """For each adapter a number that is another one once somebody has written into its weights, or into the base's."""
+    def states(self, adapters: Iterable[str | None]) -> dict[str | None, tuple[int, int]]:
+        """For each adapter numbers that are others once somebody has written into its weights or into the base's, or scaled it."""
         with self.turn():
             self._settle()
-            if self._parameters is None:
-                base = [parameter for module in base_modules(self.model) for parameter in module.parameters(recurse=False)]
-                own = {name: [part for layer in self._layers for part in own_parameters(layer, name)] for name in self.names}
-                self._parameters = {None: base, **own}
-            base = _written(self._parameters[None])
-            return {name: base if name is None else hash((base, _written(self._parameters[name]))) for name in adapters}
+            base = self._state_of(None)
+            return {name: (base, 0 if name is None else self._state_of(name)) for name in adapters}
+
+    def _state_of(self, adapter: str | None) -> int:
+        """A number that no other state of this adapter, or of the base for None, has had."""
+        loras = [layer for layer in self._layers if isinstance(layer, LoraLayer)]
+        scaling = [layer.scaling.get(adapter) for layer in loras]
+        number, known, snapshot = self._seen.get(adapter, (0, None, None))
+        if snapshot is None or known != scaling or not snapshot.is_current():
+            is_base = adapter is None
+            places = parameter_places(base_modules(self.model)) if is_base else adapter_places(self._layers, adapter)
+            number += 1
+            self._seen[adapter] = (number, scaling, Snapshot(places))
+        return number
 
     def _runs_stacked(self) -> bool:
         """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""
@@ -138,18 +156,17 @@ class AdapterRows(SharedModel):
             self._stacks.build()
         if self._packs and not self._is_packed and not self._trainable:
             pack(base_modules(self.model), self._to_int8)
-            self._is_packed, self._parameters = True, None
+            self._is_packed = True
 
     def _unpack(self) -> None:
         if self._is_packed:
             unpack(self.model)
-            self._is_packed, self._parameters = False, None
+            self._is_packed = False
 
     def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
         self._layers, self._stacks = list(layers), Stacks(layers)
         self.modules = list(self.model.modules())
         self._mixable: dict[tuple[str, bool], bool] = {}
-        self._parameters: dict[str | None, list[nn.Parameter]] | None = None  # of the base and of each adapter, once asked for
 
     def _activate(self, adapter: str | None) -> None:
         self._active = adapter
@@ -160,7 +177,3 @@ class AdapterRows(SharedModel):
         for name in set(adapters) - {None}:
             if name not in self.names:
                 raise UnknownNameError("adapter", str(name), self.names)
-
-
-def _written(parameters: Iterable[nn.Parameter]) -> int:
-    return hash(tuple((parameter.data_ptr(), parameter._version) for parameter in parameters))

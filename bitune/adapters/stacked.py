@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from bitune.adapters.layers import Snapshot, parameter_places
 from bitune.modeling.packed import PackedLinear, SharedLinear, lasting, weight_dtype
 
 Forward = Callable[[Tensor], Tensor]
@@ -207,26 +208,16 @@ class _Read:
     def __init__(self, layers: Sequence[BaseTunerLayer]):
         self._loras = [layer for layer in layers if type(layer) is lora.Linear]
         self._settings = self._current_settings()
-        modules = {module for layer in layers for module in layer.modules()} - {
-            module for layer in layers for module in layer.base_layer.modules()
-        }
-        # The tensor is held, because no other one gets the address of one that is there.
-        self._parameters = [
-            (module._parameters, name, parameter, parameter.detach(), parameter._version)
-            for module in modules
-            for name, parameter in module._parameters.items()
-            if parameter is not None
-        ]
+        in_base = {module for layer in layers for module in layer.base_layer.modules()}
+        own = {module for layer in layers for module in layer.modules()} - in_base
+        self._parameters = Snapshot(parameter_places(own))
 
     def _current_settings(self) -> list[object]:
         return [(weight_dtype(layer.base_layer), dict(layer.scaling)) for layer in self._loras]
 
     def is_current(self) -> bool:
         """Whether nobody has written into them, moved them, or put others in their place."""
-        return self._current_settings() == self._settings and all(
-            owner[name] is parameter and parameter._version == version and parameter.data_ptr() == tensor.data_ptr()
-            for owner, name, parameter, tensor, version in self._parameters
-        )
+        return self._current_settings() == self._settings and self._parameters.is_current()
 
 
 def _set_forwards(layers: Sequence[BaseTunerLayer], forwards: Sequence[Forward | None]) -> None:

@@ -11,10 +11,10 @@ from bitune.schema.variants import PromptPass
 
 @dataclass(frozen=True)
 class PassKey:
-    """What determines a pass on one base: the pass, the state of its adapter's weights, and the tokens that were read."""
+    """What determines a pass on one base: the pass, the state of the weights of base and adapter, and the tokens that were read."""
 
     prompt_pass: PromptPass
-    weights: int
+    weights: tuple[int, int]
     ids: tuple[int, ...]
 
 

@@ -5,6 +5,7 @@ import torch
 
 from bitune import METHODS
 from bitune.adapters.kinds import new_peft_config
+from bitune.adapters.layers import adapter_layers
 from bitune.model.bitune_model import BituneModel
 from bitune.model.decoding import read_variants
 from bitune.model.likelihoods import likelihoods
@@ -104,7 +105,7 @@ def test_nobody_gets_the_pass_of_another():
     assert recalled(other.manager, prompt, other.variant.passes)[1] == [False] * 2
 
 
-@pytest.mark.parametrize("change", ["fill", "in place", "data", "base", "dtype"])
+@pytest.mark.parametrize("change", ["fill", "in place", "data", "assign", "scaling", "base", "dtype"])
 def test_weights_that_changed_are_read_again(change):
     model = bitune_on(tiny_model())
     manager, prompt = model.manager, ids(9)[0]
@@ -119,12 +120,18 @@ def test_weights_that_changed_are_read_again(change):
         elif change == "data":
             parameter = next(p for name, p in model.named_parameters() if "lora_B.causal" in name)
             parameter.data = parameter.data + 1
+        elif change == "assign":
+            state = {key: value + 1 for key, value in model.base.state_dict().items() if "lora_B.causal" in key}
+            model.base.load_state_dict(state, strict=False, assign=True)
+        elif change == "scaling":
+            for layer in adapter_layers(model.base):
+                layer.set_scale("causal", 3.0)
         elif change == "base":
             manager.model.get_input_embeddings().weight.mul_(1.5)
         else:
             manager.model.to(torch.float64)
     pairs, known = recalled(manager, prompt, model.variant.passes)
-    assert known == [False, change in ("fill", "in place", "data")], "what did not change is still known"
+    assert known == [False, change not in ("base", "dtype")], "what did not change is still known"
     for found, run in pairs:
         assert_close(found, run)
 
@@ -149,14 +156,14 @@ def stored(tokens: int) -> StoredPass:
 def test_the_store_keeps_within_its_limit_and_drops_what_was_used_longest_ago():
     one = stored(5).nbytes
     store = PassStore(3 * one)
-    keys = [PassKey(PromptPass(None, "causal"), 1, (token,) * 5) for token in range(4)]
+    keys = [PassKey(PromptPass(None, "causal"), (1, 0), (token,) * 5) for token in range(4)]
     for key in keys[:3]:
         store.put(key, stored(5))
     store.put(keys[0], stored(5))
     assert store.get(keys[0]) is not None and store.nbytes == 3 * one
     store.put(keys[3], stored(5))
     assert [store.get(key) is not None for key in keys] == [True, False, True, True]
-    store.put(PassKey(PromptPass(None, "causal"), 1, (9,) * 20), stored(20))
+    store.put(PassKey(PromptPass(None, "causal"), (1, 0), (9,) * 20), stored(20))
     assert len(store) == 3, "what is larger than all that may be kept drops nothing"
     store.limit = one
     assert len(store) == 1 and store.nbytes == one
