@@ -63,7 +63,7 @@ def _gather_for_cache(decoder: nn.Module, _, named: dict[str, object], __) -> No
     cache = next(value for value in named.values() if isinstance(value, Cache))
     units = [(name, module) for name, module in decoder.named_modules() if isinstance(module, FSDPModule)]
     paths = {id(module): name for name, module in decoder.named_modules()}
-    for attention, layer in zip(attention_modules(decoder), cache.layers, strict=True):
+    for attention, layer in zip(attention_modules(decoder.modules()), cache.layers, strict=True):
         path = f"{paths[id(attention)]}."
         around = [unit for name, unit in units if path.startswith(f"{name}.")]
         for tensor in (layer.keys, layer.values):
