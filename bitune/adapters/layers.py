@@ -59,13 +59,15 @@ class Snapshot:
     def __init__(self, places: Iterable[Place]):
         # The tensor is held, because no other one gets the address of one that is there.
         self._seen = [(owner, name, owner[name], owner[name].detach(), owner[name]._version) for owner, name in places]
+        # torch's fused optimizers, which the Trainer takes, write without counting it: what learns is compared number by number.
+        self._learning = [(parameter, tensor.clone()) for _, _, parameter, tensor, _ in self._seen if parameter.requires_grad]
 
     def is_current(self) -> bool:
         """Whether they still are."""
         return all(
             owner.get(name) is parameter and parameter._version == version and parameter.data_ptr() == tensor.data_ptr()
             for owner, name, parameter, tensor, version in self._seen
-        )
+        ) and all(torch.equal(parameter, values) for parameter, values in self._learning)
 
 
 def unwrap(model: PreTrainedModel) -> None:

@@ -210,6 +210,23 @@ def test_a_checkpoint_with_coefficients_for_other_layers_is_not_half_loaded():
     assert all(torch.equal(value, before[key]) for key, value in state(model).items())
 
 
+def test_losses_on_held_out_pairs_are_those_of_the_weights_at_that_step(tmp_path):
+    """Also of a second look: the Trainer's optimizer writes into the weights without torch counting it."""
+    for method, kind in (("bitune", "lora"), ("bitune", "ia3"), ("lora", "dora")):
+        model, held_out = fresh(method, kind), pairs(4, seed=1)
+        train(
+            model,
+            pairs(),
+            TrainingSettings(**FAST | {"eval_steps": 2, "learning_rate": 0.05}),
+            tmp_path / method / kind,
+            held_out,
+        )
+        *_, before, last = (entry["eval_loss"] for entry in map(json.loads, model.log.splitlines()) if "eval_loss" in entry)
+        loss = model(**Collator(0)(held_out)).loss.item()  # with gradients, so by PEFT's own arithmetic
+        assert_close(last, loss)
+        assert_apart(before, loss, least=1e-3)
+
+
 def test_a_rate_of_zero_freezes_the_ratios(tmp_path):
     model = fresh()
     train(model, pairs(), TrainingSettings(**FAST | {"mixing_learning_rate": 0.0}), tmp_path)
