@@ -174,7 +174,7 @@ def test_a_temporary_folder_that_cannot_be_written_is_a_sentence(tmp_path, monke
 
 def test_shipped_checkpoints_of_another_base_are_left_out_and_chosen_ones_refused(tmp_path, monkeypatch, capsys):
     folder = tiny_folders(tmp_path)
-    monkeypatch.setattr(server.bitune, "load_base", lambda source: tiny_base("qwen3"))
+    monkeypatch.setattr(server.bitune, "load_base", lambda source, dtype: tiny_base("qwen3"))
     here = Settings("other", (str(folder / "bitune"),))
     assert list(server.load_engine(here).variants) == ["base"]
     assert "Left out" in capsys.readouterr().out

@@ -41,9 +41,9 @@ def held(folder: Path, monkeypatch: pytest.MonkeyPatch, *, base: str = "base") -
     tiny_folders(folder)
     go, raised, read = Event(), [], server.bitune.load_base
 
-    def load_base(source: str):
+    def load_base(source: str, dtype: str):
         assert go.wait(60)
-        return read(source, device="cpu")
+        return read(source, device="cpu", dtype=dtype)
 
     monkeypatch.setattr(server.bitune, "load_base", load_base)
     settings = Settings(str(folder / base), tuple(str(folder / method) for method in METHODS), chosen=True, port=0)
