@@ -23,9 +23,9 @@ def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
 def refused(monkeypatch, capsys, *arguments: object) -> str:
     """The one sentence of a command that fails."""
     status, out, error = run(monkeypatch, capsys, *arguments)
-    *progress, sentence = error.splitlines()  # a base that takes over a second to load says so
+    *progress, sentence = error.splitlines()  # what takes over a second, as hashing and loading a base, says so
     assert status == 1 and not out and sentence.startswith("study: "), (status, out, error)
-    assert all(line.startswith("Loading the base") for line in progress), error
+    assert all(line.startswith(("Checking ", "Loading ")) for line in progress), error
     return sentence
 
 
