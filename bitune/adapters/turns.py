@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 
 from bitune.errors import ConfigError
+from bitune.modeling.threads import release_team
 
 _SECONDS_BETWEEN_LOOKS = 0.05  # at a request's own cancellation, while it waits
 
@@ -176,8 +177,13 @@ class SharedModel:
     @contextmanager
     def turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
         """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
+        is_outermost = not self._turns.is_mine
         with self._turns.turn(cancelled):
-            yield
+            try:
+                yield
+            finally:
+                if is_outermost:
+                    release_team()  # the next one computes in another thread
 
     @contextmanager
     def eval_turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
