@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from bitune.modeling.threads import release_team
+
 Work = Callable[[], float]
 """Does something and returns what it measured of it, as a rule seconds."""
 
@@ -43,11 +45,21 @@ def timed(call: Callable[[], object]) -> Work:
 
 
 def in_turn(works: Mapping[str, Work], rounds: int, *, warm_up: bool = True) -> dict[str, list[float]]:
-    """Each work once to warm up, then `rounds` times in turn; what each has measured, round by round."""
+    """Each work once to warm up, then `rounds` times in turn; what each has measured, round by round.
+
+    A work gives back the threads that it has computed in: those of two works would slow each other down.
+    """
+
+    def alone(work: Work) -> float:
+        try:
+            return work()
+        finally:
+            release_team()
+
     if warm_up:
         for work in works.values():
-            work()
-    turns = [{name: work() for name, work in works.items()} for _ in range(rounds)]
+            alone(work)
+    turns = [{name: alone(work) for name, work in works.items()} for _ in range(rounds)]
     return {name: [turn[name] for turn in turns] for name in works}
 
 
