@@ -82,6 +82,7 @@ class TurnQueue:
         with self._condition:
             self._depth -= 1
             if self._depth == 0:
+                release_team()  # the next one computes in another thread
                 self._owner = None
                 self._condition.notify_all()
 
@@ -177,13 +178,8 @@ class SharedModel:
     @contextmanager
     def turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
         """Nobody else runs or changes this base until the end of the block; see `TurnQueue.turn`."""
-        is_outermost = not self._turns.is_mine
         with self._turns.turn(cancelled):
-            try:
-                yield
-            finally:
-                if is_outermost:
-                    release_team()  # the next one computes in another thread
+            yield
 
     @contextmanager
     def eval_turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:

@@ -34,8 +34,8 @@ class Recall:
         passes = {want: found for want, key in keys.items() if (found := store.get(key)) is not None}
         self.known = set(passes)
         missing = [want for want in wanted if want not in passes]
-        for (prefix, _), group in _groups(manager, {want: keys[want] for want in missing}).items():
-            passes |= _run(manager, ids, mask, group, keys, prefix)
+        for (prefix, tokens), group in _groups(manager, {want: keys[want] for want in missing}).items():
+            passes |= _run_rest(manager, ids, group, prefix, tokens) if prefix else _run_whole(manager, ids, mask, list(group))
         for want in missing:
             store.put(keys[want], passes[want])
         rows = [passes[want].layers for want in wanted]
@@ -44,10 +44,10 @@ class Recall:
 
 def run_and_keep(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]) -> None:
     """Run passes even if they are known, and keep them for who comes next; in a turn and without gradients."""
-    cache, rows = run_passes(manager, ids, mask, wanted)
+    passes = _run_whole(manager, ids, mask, wanted)
     if _can_be_kept(manager, ids):
         for want, key in _keys(manager, ids, mask, wanted).items():
-            manager.passes.put(key, _stored(cache, rows[want], mask[want[1]]))
+            manager.passes.put(key, passes[want])
 
 
 def _can_be_kept(manager: AdapterManager, ids: Tensor) -> bool:
@@ -65,32 +65,35 @@ def _stored(cache: Cache, row: int, mask: Tensor) -> StoredPass:
     return StoredPass(row_of(cache, row, int((mask == 0).sum())))
 
 
-def _groups(manager: AdapterManager, keys: dict[Wanted, PassKey]) -> dict[tuple[int, int], list[Wanted]]:
-    """{(tokens whose keys are known, tokens altogether): passes}; (0, 0) for all that are run whole."""
-    groups = defaultdict(list)
+def _groups(manager: AdapterManager, keys: dict[Wanted, PassKey]) -> dict[tuple[int, int], dict[Wanted, StoredPass | None]]:
+    """{(tokens whose keys are known, tokens altogether): {pass: what begins alike}}; (0, 0) for all that are run whole."""
+    groups = defaultdict(dict)
     for want, key in keys.items():
-        prefix = _prefix_length(manager, key)
-        groups[(prefix, len(key.ids)) if prefix else (0, 0)].append(want)
+        begun, prefix = _beginning(manager, key)
+        groups[(prefix, len(key.ids)) if prefix else (0, 0)][want] = begun
     return groups
 
 
-def _prefix_length(manager: AdapterManager, key: PassKey) -> int:
-    """How many first tokens of a causal pass need not be run."""
+def _beginning(manager: AdapterManager, key: PassKey) -> tuple[StoredPass | None, int]:
+    """A known pass that begins as this causal one does, and how many first tokens need not be run for it."""
     if key.prompt_pass.attention != "causal" or manager.layout.rotary_switch is not None:
-        return 0  # beyond the switch, known keys of a shorter call are others
-    shared = min(manager.passes.longest_prefix(key)[1], len(key.ids) - 1)
-    return shared if shared >= _LEAST_PREFIX else 0
+        return None, 0  # beyond the switch, known keys of a shorter call are others
+    begun, shared = manager.passes.longest_prefix(key)
+    shared = min(shared, len(key.ids) - 1)
+    return (begun, shared) if shared >= _LEAST_PREFIX else (None, 0)
 
 
-def _run(
-    manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted], keys: dict[Wanted, PassKey], prefix: int
+def _run_whole(manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted]) -> dict[Wanted, StoredPass]:
+    cache, rows = run_passes(manager, ids, mask, group)
+    return {want: _stored(cache, rows[want], mask[want[1]]) for want in group}
+
+
+def _run_rest(
+    manager: AdapterManager, ids: Tensor, group: dict[Wanted, StoredPass], prefix: int, tokens: int
 ) -> dict[Wanted, StoredPass]:
-    if not prefix:
-        cache, rows = run_passes(manager, ids, mask, group)
-        return {want: _stored(cache, rows[want], mask[want[1]]) for want in group}
-    known = [manager.passes.longest_prefix(keys[want])[0].layers for want in group]
-    first = [[(part_k[:, :prefix], part_v[:, :prefix]) for part_k, part_v in layers] for layers in known]
-    tokens = len(keys[group[0]].ids)
-    own_ids, own_mask = ids[:, ids.shape[1] - tokens :], torch.ones_like(mask[:, :tokens])
-    cache, rows = run_passes(manager, own_ids, own_mask, group, cache_of_rows(manager.model, first, prefix))
-    return {want: _stored(cache, rows[want], own_mask[0]) for want in group}
+    """Run what comes after the first `prefix` of `tokens` tokens, which have no padding: these end where `ids` do."""
+    known = [[(keys[:, :prefix], values[:, :prefix]) for keys, values in begun.layers] for begun in group.values()]
+    own_ids = ids[:, ids.shape[1] - tokens :]
+    mask = torch.ones_like(own_ids)
+    cache, rows = run_passes(manager, own_ids, mask, list(group), cache_of_rows(manager.model, known, prefix))
+    return {want: _stored(cache, rows[want], mask[want[1]]) for want in group}

@@ -46,7 +46,7 @@ class Row:
 Wanted = tuple[PromptPass, int]
 """A pass and the index of the prompt that it reads."""
 Read = Callable[[AdapterManager, Tensor, Tensor, Sequence[Wanted]], tuple[Cache, dict[Wanted, int]]]
-"""How passes come about: `run_passes`, or `passes.recall_passes`, which runs only what was not run before."""
+"""How passes come about: `run_passes`, or a `passes.Recall`, which runs only what was not run before."""
 
 
 def prefill(

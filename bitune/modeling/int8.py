@@ -13,7 +13,7 @@ import functools
 import platform
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -67,19 +67,29 @@ def round_weights(model: nn.Module) -> int:
     Returns:
         How many weights were rounded.
     """
-    linear = [module for module in model.modules() if type(module) is nn.Linear]
-    uses = Counter(id(parameter) for module in model.modules() for parameter in module._parameters.values())
-    own = [module.weight for module in linear if uses[id(module.weight)] == 1]
+    modules = list(model.modules())
+    uses = uses_of(modules)
+    own = [module.weight for module in modules if type(module) is nn.Linear and uses[id(module.weight)] == 1]
     for weight in own:
         whole, scales = _parts(weight.detach())
         weight.data = whole.float() * scales[:, None]
     return len(own)
 
 
+def uses_of(modules: Iterable[nn.Module]) -> Counter[int]:
+    """By id of a parameter, how many of these modules hold it."""
+    return Counter(id(parameter) for module in modules for parameter in module._parameters.values())
+
+
+def is_x86() -> bool:
+    """Whether this processor is one of those on which packed weights were measured."""
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
 @functools.cache
 def can_pack_int8() -> bool:
     """Whether this torch packs 8 bits on this processor, and multiplies right with what it packed."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or "fbgemm" not in torch.backends.quantized.supported_engines:
+    if not is_x86() or "fbgemm" not in torch.backends.quantized.supported_engines:
         return False
     weight, rows = torch.tensor([[127.0, -127.0], [1.0, 127.0]]), torch.tensor([[63.0, -63.0], [63.0, 1.0]])
     try:

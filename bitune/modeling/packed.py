@@ -5,8 +5,6 @@ plain weights it takes twice as long. The numbers are the same to rounding. test
 """
 
 import functools
-import platform
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitune.modeling.int8 import Int8Weight, can_pack_int8
+from bitune.modeling.int8 import Int8Weight, can_pack_int8, is_x86, uses_of
 
 _ROWS = 8  # for which oneDNN chooses the form; more or fewer rows run on it as well
 _FEW_ROWS = 16  # up to here oneDNN is faster than torch's own product also on a weight that is not packed
@@ -89,7 +87,7 @@ def pack(modules: Sequence[nn.Module], to_int8: bool = False) -> None:
     if not can_pack():
         return
     to_int8 = to_int8 and can_pack_int8()
-    uses = Counter(id(parameter) for module in modules for parameter in module._parameters.values())
+    uses = uses_of(modules)
     with lasting():
         for module in modules:
             if type(module) is not nn.Linear or "_hf_hook" in vars(module) or not _fits(module.weight):
@@ -163,7 +161,7 @@ def can_multiply(dtype: torch.dtype) -> bool:
 @functools.cache
 def can_pack() -> bool:
     """Whether this torch packs, on a processor where it was measured to be faster, and multiplies right with what it packed."""
-    if platform.machine().lower() not in ("x86_64", "amd64") or not torch.backends.mkldnn.is_available():
+    if not is_x86() or not torch.backends.mkldnn.is_available():
         return False
     weight, rows = torch.arange(12.0).view(4, 3), torch.ones(2, 3)
     try:

@@ -246,30 +246,9 @@ def test_what_if_limits_equal_rows_of_the_table(engine, preset, method):
     assert last["if"].text == last["row"].text != last["qa"].text
 
 
-@pytest.mark.usefixtures("clear_choices")
-def test_what_ifs_share_the_prompt_passes(engine, monkeypatch):
-    sizes = []
-    decoder = type(engine.base.model.base_model)
-    forward = decoder.forward
-    monkeypatch.setattr(
-        decoder,
-        "forward",
-        lambda self, input_ids=None, **k: sizes.append(len(input_ids)) or forward(self, input_ids=input_ids, **k),
-    )
-    learned = engine.mixing("qa")
-    what_ifs = {name: WhatIf("qa", preset(learned)) for name, preset in PRESETS.items()}
-    engine.manager.passes.clear()
-    *_, last = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
-    assert sizes[:2] == [2, 5], "two passes, then five rows that answer"
-    assert last["learned"].text == last["qa"].text
-    *_, again = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
-    assert sizes[-2:] == [5, 5], "both tokens of the answer; the passes come from memory"
-    assert {name: one.text for name, one in again.completions.items()} == {
-        name: one.text for name, one in last.completions.items()
-    }
-
-
-def test_maps_leave_their_passes_in_memory_and_run_them_once(engine, monkeypatch):
+@pytest.fixture
+def sizes(engine, monkeypatch) -> list[tuple[int, int]]:
+    """The (rows, tokens) of every forward of the engine's decoder from now on; nothing is remembered before."""
     sizes = []
     decoder = type(engine.base.model.base_model)
     forward = decoder.forward
@@ -279,6 +258,24 @@ def test_maps_leave_their_passes_in_memory_and_run_them_once(engine, monkeypatch
         lambda self, input_ids=None, **k: sizes.append(tuple(input_ids.shape)) or forward(self, input_ids=input_ids, **k),
     )
     engine.manager.passes.clear()
+    return sizes
+
+
+@pytest.mark.usefixtures("clear_choices")
+def test_what_ifs_share_the_prompt_passes(engine, sizes):
+    learned = engine.mixing("qa")
+    what_ifs = {name: WhatIf("qa", preset(learned)) for name, preset in PRESETS.items()}
+    *_, last = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
+    assert [rows for rows, _ in sizes[:2]] == [2, 5], "two passes, then five rows that answer"
+    assert last["learned"].text == last["qa"].text
+    *_, again = engine.stream("Hello you", ["qa", *what_ifs], template="none", max_new_tokens=2, what_ifs=what_ifs)
+    assert sizes[-2:] == [(5, 1), (5, 1)], "both tokens of the answer; the passes come from memory"
+    assert {name: one.text for name, one in again.completions.items()} == {
+        name: one.text for name, one in last.completions.items()
+    }
+
+
+def test_maps_leave_their_passes_in_memory_and_run_them_once(engine, sizes):
     engine.attention("Hello you", "qa", [1], template="none", answer="A")
     assert sizes == [(2, 8), (2, 1)], "both passes in one forward, and the answer on both caches"
     *_, last = engine.stream("Hello you", ["qa"], template="none", max_new_tokens=1)
