@@ -2,7 +2,6 @@
 in preflight.py, before this module is imported."""
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -23,12 +22,12 @@ from bitune.inference.engine import Engine
 from bitune.model.bitune_model import BituneModel
 from bitune.model.mixing import MixingCoefficients
 from bitune.outputs import from_here, full_path
+from bitune.preflight import training_settings
 from bitune.progress import doing
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
 from bitune.training import trainer
 from bitune.training.card import card
-from bitune.training.settings import TrainingSettings
 from bitune.training.state import last_checkpoint
 
 
@@ -46,9 +45,7 @@ def train(options: argparse.Namespace) -> None:
     """Train, save, and say where."""
     output = full_path(options.output)
     state = Path(f"{output}.state")
-    if options.dtype == "int8":
-        raise ConfigError("--dtype int8 is for answers; training adapts the weights as they are: leave it out, or use --bf16.")
-    settings = TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
+    settings = training_settings(options)
     torch.manual_seed(options.seed)
     device = choose_device(options.device)
     dtype = choose_dtype("bfloat16" if options.bf16 else options.dtype, device)

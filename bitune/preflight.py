@@ -11,6 +11,7 @@ from bitune.base.local import check_base
 from bitune.checkpoints.older import check_target
 from bitune.checkpoints.places import check_checkpoint, check_reference
 from bitune.data.lines import local_file
+from bitune.errors import ConfigError
 from bitune.outputs import check_folder, full_path
 from bitune.schema.generation import GenerationSettings
 from bitune.training.settings import TrainingSettings
@@ -25,7 +26,9 @@ def generate(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """The place of the checkpoint, the settings, the base and the data."""
     _check_output(options)
-    TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
+    if options.dtype == "int8":
+        raise ConfigError("--dtype int8 is for answers; training adapts the weights as they are: leave it out, or use --bf16.")
+    training_settings(options)
     check_base(options.base)
     for source in options.data:
         local_file(source)
@@ -52,6 +55,11 @@ def convert(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     """The checkpoint."""
     check_checkpoint(options.checkpoint)
+
+
+def training_settings(options: argparse.Namespace) -> TrainingSettings:
+    """The settings among the flags of `train`; ConfigError where one makes no sense."""
+    return TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
 
 
 def _check_engine(options: argparse.Namespace) -> None:

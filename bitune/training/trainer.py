@@ -63,15 +63,7 @@ def train(
         CheckpointError: the state to resume from is damaged.
     """
     output = full_path(output)
-    if not pairs:
-        raise ConfigError("There are no pairs to train on; give one or more.")
-    if settings.eval_steps and not validation:
-        raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
-    if absent := sum(weight.is_meta for weight in model.base.parameters()):
-        raise ConfigError(
-            f"{absent} weights of the base are offloaded by its device_map, and a backward pass would not find them; load it whole on a "
-            "device, or train in shards on several (FSDP)."
-        )
+    _check_trainable(model, pairs, settings, validation)
     # What is to be put into shards waits on the CPU: it is too large for one device.
     stays = not (distributed.is_sharded() and torch.accelerator.is_available())
     arguments = arguments_of(settings, output, on_cpu=stays and model.device.type == "cpu")
@@ -93,6 +85,21 @@ def train(
         model.eval()
     model.log = trainer.log_text()
     return figures
+
+
+def _check_trainable(
+    model: BituneModel, pairs: Sequence[TokenPair], settings: TrainingSettings, validation: Sequence[TokenPair]
+) -> None:
+    """ConfigError where there is nothing to train on or to validate with, or no weights to go back through."""
+    if not pairs:
+        raise ConfigError("There are no pairs to train on; give one or more.")
+    if settings.eval_steps and not validation:
+        raise ConfigError("eval_steps is set, but there are no validation pairs; hold some out.")
+    if absent := sum(weight.is_meta for weight in model.base.parameters()):
+        raise ConfigError(
+            f"{absent} weights of the base are offloaded by its device_map, and a backward pass would not find them; load it whole on a "
+            "device, or train in shards on several (FSDP)."
+        )
 
 
 def _run(trainer: "BituneTrainer", settings: TrainingSettings, last: Path | None) -> dict[str, float]:
