@@ -52,10 +52,11 @@ class AdapterManager(AdapterRows):
                 "This model already carries adapters that PEFT put on it; pass the bare base (PeftModel.unload() returns it)."
             )
         unpack(model)  # what the manager before this one packed
-        self.layout = check_supported(model)
-        self.fingerprint = fingerprint(model)
-        self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         super().__init__(model)
+        with self.turn():
+            self.layout = check_supported(model)
+            self.fingerprint = fingerprint(model)
+        self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.passes = PassStore(sum(parameter.nbytes for parameter in model.parameters()) // 4)
         self._given: set[str] = set()
 
