@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.guard.address import networks
+from app.limits import Limits, add_flags
 from app.ui.paths import ASSETS
 from bitune.errors import ConfigError
 
@@ -19,6 +21,7 @@ class Settings:
 
     `checkpoints`: folders or Hub ids. `chosen`: a person named them; otherwise they are what lies in assets/checkpoints, and
     those that belong to another base are left out instead of ending the start. `data`: where the study's questions are read from.
+    `proxies`: whose X-Forwarded-For is believed, see app/guard/address.py.
     """
 
     base: str = DEFAULT_BASE
@@ -29,8 +32,11 @@ class Settings:
     mcp: bool = False
     data: tuple[str, ...] = ()
     dtype: str = "auto"
+    proxies: tuple[str, ...] = ()
+    limits: Limits = Limits()
 
     def __post_init__(self):
+        networks(self.proxies)
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port is {self.port}; a port lies between 1 and 65535, or 0 for any free one.")
 
@@ -48,6 +54,8 @@ class Settings:
             mcp=flags.mcp,
             data=tuple(flags.data or [name for name in environment.get("BITUNE_DATA", "").split(",") if name]),
             dtype=flags.dtype,
+            proxies=tuple(name.strip() for name in flags.proxies.split(",") if name.strip()),
+            limits=Limits.from_flags(flags),
         )
 
 
@@ -86,6 +94,14 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="questions of the study, to read their texts in the tab Evidence: a folder of *.test.jsonl, a JSON Lines file or a Hub "
         "data set id[:config], may be repeated (environment: BITUNE_DATA, separated by commas)",
     )
+    flags.add_argument(
+        "--proxies",
+        default=environment.get("BITUNE_PROXIES", "private" if "SPACE_ID" in environment else ""),
+        metavar="ADDRESSES",
+        help="reverse proxies in front of the app, whose X-Forwarded-For says who a visitor is: addresses or networks, separated by "
+        "commas, or the word private (environment: BITUNE_PROXIES; private on a Space)",
+    )
+    add_flags(flags, environment)
     return flags
 
 
