@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
+from uuid import uuid4
 
 from pydantic import TypeAdapter
 
@@ -34,6 +35,7 @@ class Screen:
 
     `answers`: while a run is under way the columns alone; what is in them is `live`.
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
+    `run_id`: of the run whose end this is, unlike any other's; None before.
     """
 
     answers: str
@@ -42,6 +44,7 @@ class Screen:
     update: Update | None = None
     request: CompareRequest | None = None
     views: Mapping[str, VariantView] = field(default_factory=dict)
+    run_id: str | None = None
 
     @property
     def live(self) -> list[dict[str, object]]:
@@ -54,7 +57,7 @@ class Screen:
         if self.update is None or self.request is None:
             return None
         answers = {name: completion.text for name, completion in self.update.completions.items()}
-        return LatestRun(self.request.prompt, self.request.template, answers)
+        return LatestRun(self.request.prompt, self.request.template, answers, self.run_id)
 
 
 class CompareHandlers(OnEngine):
@@ -173,7 +176,7 @@ class CompareHandlers(OnEngine):
 
 def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantView]) -> Screen:
     """The answers when no more is to come, and what was read."""
-    return Screen(html.answers(update, views), html.prompts(update, views), False, update, request, views)
+    return Screen(html.answers(update, views), html.prompts(update, views), False, update, request, views, uuid4().hex)
 
 
 def as_json(completion) -> dict[str, object]:

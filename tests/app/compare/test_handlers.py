@@ -97,6 +97,17 @@ def test_closing_a_run_frees_the_model(handlers):
     assert last.update.done
 
 
+def test_a_run_has_an_id_of_its_own_from_its_end_on(handlers):
+    shown = list(run(handlers, "hello", ["bitune"], *GREEDY))
+    written = [screen.latest_run.id for screen in shown if screen.latest_run]
+    assert written[:-1] == [None] * (len(written) - 1)
+    assert re.fullmatch("[0-9a-f]{32}", written[-1])
+    *_, again = run(handlers, "hello", ["bitune"], *GREEDY)
+    assert again.latest_run.id != written[-1], "the same answers, but another run"
+    assert handlers.finish(shown[-1]).latest_run.id == written[-1]
+    assert handlers.finish(replace(shown[-2], update=shown[-1].update)).latest_run.id, "one that was stopped has one too"
+
+
 def test_a_cancelled_run_keeps_its_answers(handlers):
     shown = list(run(handlers, "hello", ["base", "bitune"], *GREEDY))
     update = shown[-1].update
