@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import bitune.harness
+import bitune.harness.model
 from bitune.errors import ConfigError
 from tests.closeness import assert_clear, assert_close
 from tests.harness.tasks import ask, model
@@ -40,8 +40,8 @@ def test_log_likelihoods_equal_a_brute_force(work, engine, checkpoint):
 
 def test_continuations_share_a_context_but_not_without_end(work, monkeypatch):
     questions = []
-    keep = bitune.harness.score
-    monkeypatch.setattr(bitune.harness, "score", lambda *given: questions.extend(given[2]) or keep(*given))
+    keep = bitune.harness.model.score
+    monkeypatch.setattr(bitune.harness.model, "score", lambda *given: questions.extend(given[2]) or keep(*given))
     pairs = [(context, f" {n}") for n in range(20) for context in ("One", "Two", "")]
     model(work).loglikelihood(ask("loglikelihood", *pairs), disable_tqdm=True)
     assert sorted(len(question.choices) for question in questions) == [1] * 20 + [4, 4, 16, 16]

@@ -19,7 +19,7 @@ from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
 from bitune.data.chat import render_chat
 from bitune.data.encoding import front_ids, prompt_ids, text_ids
-from bitune.errors import BituneError, ConfigError, DataError, PromptError, UnknownNameError, reason
+from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError, reason
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
 from bitune.model.decoding import generate, read_variants
@@ -283,18 +283,3 @@ def _count(name: str, value: int | str) -> int:
     if not str(value).isdecimal() or int(value) < 1:
         raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1, as none is searched for here.")
     return int(value)
-
-
-def main() -> None:
-    """lm-eval's command line, with `bitune` among its models; an error of ours is one sentence on stderr and status 1."""
-    from lm_eval.__main__ import cli_evaluate
-
-    try:
-        cli_evaluate()
-        distributed.leave()
-    except BituneError as error:
-        sys.exit(f"bitune: {error}")
-
-
-if __name__ == "__main__":
-    main()
