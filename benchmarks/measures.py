@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import psutil
 
-from bitune.modeling.threads import release_team
-
 Work = Callable[[], float]
 """Does something and returns what it measured of it, as a rule seconds."""
 
@@ -49,6 +47,7 @@ def in_turn(works: Mapping[str, Work], rounds: int, *, warm_up: bool = True) -> 
 
     A work gives back the threads that it has computed in: those of two works would slow each other down.
     """
+    from bitune.modeling.threads import release_team  # with torch, which the command line has no use for
 
     def alone(work: Work) -> float:
         try:

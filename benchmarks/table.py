@@ -3,6 +3,7 @@
 README has the figures with a bound, of the default base; docs/results.md has all of it, and of other bases what was measured.
 """
 
+import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def with_table(page: str, text: str) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(prog="python -m benchmarks.table", description="Write the tables of speed and memory.").parse_args()
     for path, text in TABLES.items():
         path.write_text(with_table(Path(path).read_text("utf-8"), text()), "utf-8")
         print(f"The table of {path.name} is written.")

@@ -1,14 +1,14 @@
-"""lm-evaluation-harness runs Bitune: `--model bitune`, where a request's context is the prompt and its continuation the answer.
-
-Importing this module registers the class in lm-eval's own registry. Releases of lm-eval after 0.4.13 find it by the entry point
-`lm_eval.models` of an installed bitune; 0.4.13 reads no entry points, so `python -m bitune.harness` is its command line with it.
-"""
+"""A checkpoint, or a base alone, as a model of lm-eval: a request's context is the prompt and its continuation the answer."""
 
 import logging
 import sys
 from collections.abc import Sequence
 
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CacheHook, TemplateLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
@@ -27,17 +27,6 @@ from bitune.model.generation_config import before_end, end_tokens, eval_generati
 from bitune.model.identity import source_of
 from bitune.model.limits import batches_by_length
 
-try:
-    from lm_eval.api.instance import Instance
-    from lm_eval.api.model import CacheHook, TemplateLM
-    from lm_eval.api.registry import register_model
-    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window, simple_parse_args_string
-except ImportError as missing:
-    raise ConfigError(
-        f"bitune.harness needs lm-evaluation-harness ({missing}); install it with: pip install 'bitune[evaluate]'."
-    ) from missing
-
 ARGUMENTS = ("base", "batch_size", "device", "dtype", "max_length", "pretrained")
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # all mean the same to lm-eval
 SETTINGS = ("do_sample", "max_gen_toks", "min_p", "temperature", "top_k", "top_p", "until")
@@ -48,7 +37,6 @@ _MAX_CHOICES = 16  # scored after one pass over their context: a context that al
 log = logging.getLogger(__name__)
 
 
-@register_model("bitune")
 class BituneLM(TemplateLM):
     """A checkpoint, or the base alone, as lm_eval.api.model.TemplateLM wants it.
 

@@ -1,7 +1,6 @@
 """A start: what is wrong is said before anything heavy is imported, the page answers before its engine is there, and tells its end."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,26 +16,10 @@ from app.ui.loading import Loading, NotLoadedError
 from bitune import Engine
 from bitune.schema.names import expected_names
 from tests.browser.loading import held
+from tests.light import run
 from tests.tiny import bitune_on, saved_base, tiny_base
 
 ROOT = Path(__file__).parent.parent.parent
-# Runs a file or a module as a person does, and says at the end what of the large packages was imported.
-RUN = """
-import runpy, sys
-name, *sys.argv[1:] = sys.argv[1:]
-try:
-    (runpy.run_path if name.endswith(".py") else runpy.run_module)(name, run_name="__main__")
-finally:
-    print(sorted({"gradio", "numpy", "peft", "torch", "transformers"} & sys.modules.keys()))
-"""
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", RUN, *arguments]
-    ended = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
-    assert ended.stdout.endswith("[]\n"), ended
-    assert "Traceback" not in ended.stderr
-    return ended
 
 
 @pytest.mark.parametrize("command", ["app.py", "app.record"])
