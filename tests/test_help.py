@@ -11,6 +11,7 @@ COMMANDS = {
     "benchmarks.table": (),
     "bitune": ("train", "evaluate"),
     "bitune.harness": ("run", "ls"),
+    "soak": (),
     "study": ("run", "all", "table", "ship"),
 }
 BRINGS = {"bitune.harness": ("numpy",)}  # lm-eval itself

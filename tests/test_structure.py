@@ -127,7 +127,7 @@ def test_every_room_says_what_lives_there():
 
 
 def test_files_are_short():
-    for path in [path for package in ("bitune", "app", "study", "benchmarks") for path in (ROOT / package).rglob("*.py")]:
+    for path in [path for package in ("bitune", "app", "study", "benchmarks", "soak") for path in (ROOT / package).rglob("*.py")]:
         lines = len(path.read_text("utf-8").splitlines())
         assert lines <= 300, f"{path.relative_to(ROOT)} has {lines} lines; two rooms in one?"
 

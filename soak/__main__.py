@@ -1,0 +1,53 @@
+"""The command line: python -m soak [PART ...] does to an app what the public does, and prints figures. Status 1 where one is not held."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bitune.errors import BituneError
+from soak.parts import PARTS, Plan
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(prog="python -m soak", description="What a page in public has to bear, with figures.")
+    flags.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; left out: all of them")
+    flags.add_argument("--visitors", type=int, default=Plan.visitors, help="at once; default: %(default)s")
+    flags.add_argument("--minutes", type=float, default=Plan.minutes, help="how long they stay; default: %(default)s")
+    flags.add_argument(
+        "--pause", type=float, default=Plan.pause, help="most seconds between two requests of one; default: %(default)s"
+    )
+    flags.add_argument("--requests", type=int, default=Plan.requests, help="of the part memory; default: %(default)s")
+    flags.add_argument("--tokens", type=int, default=Plan.tokens, help="of a longer answer; default: %(default)s")
+    flags.add_argument("--base", help="as app.py takes it; default: the app's")
+    flags.add_argument("--checkpoint", action="append", default=[], help="as app.py takes it, may be repeated")
+    flags.add_argument("--output", type=Path, metavar="FILE", help="write the figures there too, as JSON")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts one after the other; returns the exit status."""
+    options = parser().parse_args(arguments)
+    if unknown := [name for name in options.parts if name not in PARTS]:
+        print(f"soak: There is no part {unknown[0]!r}; there are {', '.join(PARTS)}.", file=sys.stderr)
+        return 2
+    flags = [*(["--base", options.base] if options.base else []), *(f"--checkpoint={one}" for one in options.checkpoint)]
+    plan = Plan(tuple(flags), options.visitors, options.minutes, options.requests, options.tokens, options.pause)
+    figures: dict[str, dict[str, object]] = {}
+    for name in options.parts or PARTS:
+        started = time.monotonic()
+        try:
+            figures[name] = PARTS[name](plan)
+        except BituneError as error:
+            figures[name] = {"failed": str(error), "ok": False}
+        print(f"{name} ({time.monotonic() - started:.0f} s): {json.dumps(figures[name], indent=2)}", flush=True)
+        if options.output:
+            options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(one["ok"] for one in figures.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The soak test, a few seconds of it on a tiny base: its figures are those of a page that holds. The whole of it is `python -m soak`."""
+
+import pytest
+
+from soak.__main__ import main
+from soak.parts import PARTS, Plan
+from tests.browser.served import tiny_folders
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    folder = tiny_folders(tmp_path_factory.mktemp("tiny"))
+    flags = ("--base", folder / "base", "--checkpoint", folder / "bitune", "--checkpoint", folder / "lora")
+    return Plan(flags, visitors=6, minutes=0.1, requests=40, tokens=8, pause=1)
+
+
+def test_visitors_are_answered_and_see_nothing_of_each_other(plan):
+    figures = PARTS["visitors"](plan)
+    assert figures["ok"], figures
+    assert figures["requests"] >= plan.visitors
+
+
+@pytest.mark.long
+def test_a_device_without_memory_refuses_one_request():
+    """The default base: a tiny one needs too little for a shortage that leaves the rest of the app alone."""
+    figures = PARTS["shortage"](Plan())
+    assert figures["ok"], figures
+    assert "memory" in figures["refused with"], figures
+
+
+def test_answers_end_when_the_app_does(plan):
+    figures = PARTS["ending"](plan)
+    assert figures["ok"], figures
+
+
+def test_a_part_that_there_is_not(capsys):
+    assert main(["nothing"]) == 2
+    assert "There is no part 'nothing'" in capsys.readouterr().err
