@@ -1,10 +1,19 @@
 """From settings to a served page: launch it, load the base and its checkpoints meanwhile, and serve until interrupted."""
 
+import signal
+import sys
+import time
+from types import FrameType
+
 import gradio as gr
 
 import bitune
 from app.checks import cannot_listen
 from app.compare.recorded import load_all
+from app.guard.address import networks
+from app.guard.layer import Doorkeeper, Guard
+from app.guard.log import bounded_log
+from app.guard.unread import forgetting_unread
 from app.page import build_page
 from app.settings import Settings
 from app.ui.loading import Loading
@@ -13,6 +22,8 @@ from bitune.errors import BituneError, WrongBaseError
 from bitune.progress import doing
 
 FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends
+LAST_ANSWERS_SECONDS = 7.0  # for answers that are being written when the app is stopped; a container has 10 in all
+LOOK_SECONDS = 0.1  # between two looks at whether they are
 
 
 def run(settings: Settings) -> None:
@@ -21,16 +32,40 @@ def run(settings: Settings) -> None:
     Raises:
         BituneError: the page cannot be served, or the engine not be loaded; open pages have said so.
     """
-    loading = Loading(settings.checkpoints)
-    with doing("Building the page"):
-        page = build_page(loading, load_all(), settings.data)
-        address = serve(page, settings)
-    print(f"Running on local URL: {address.rstrip('/')}", flush=True)
-    try:
-        load(loading, settings)
-        page.block_thread()
-    finally:
-        page.close(verbose=False)
+    with bounded_log():
+        loading = Loading(settings.checkpoints)
+        keeper = keeper_of(settings)
+        with doing("Building the page"):
+            page = build_page(loading, load_all(), settings.data)
+            address = serve(page, settings, keeper)
+        print(f"Running on local URL: {address.rstrip('/')}", flush=True)
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            load(loading, settings)
+            page.block_thread()
+        finally:
+            close(page, keeper)
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, with which a container is stopped, ends the app as its last line would; a second one ends it at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(0)
+
+
+def close(page: gr.Blocks, keeper: Doorkeeper) -> None:
+    """End the page: nothing new is let in, what is being answered has LAST_ANSWERS_SECONDS, and then every connection ends."""
+    keeper.ending = True
+    deadline = time.monotonic() + LAST_ANSWERS_SECONDS
+    while keeper.working and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    page.server.force_exit = True  # uvicorn's: otherwise it waits for every page that is open somewhere
+    page.close(verbose=False)
+
+
+def keeper_of(settings: Settings) -> Doorkeeper:
+    """The keeper of the guard that these settings ask for."""
+    return Doorkeeper(settings.limits, networks(settings.proxies), mcp=settings.mcp)
 
 
 def load(loading: Loading, settings: Settings) -> None:
@@ -64,9 +99,22 @@ def load_engine(settings: Settings) -> "bitune.Engine":
     return engine
 
 
-def serve(page: gr.Blocks, settings: Settings) -> str:
-    """Launch the page, which then answers in threads of its own, and return its address."""
-    page.queue(max_size=32)
+def serve(page: gr.Blocks, settings: Settings, keeper: Doorkeeper | None = None) -> str:
+    """Launch the page behind its guard; it then answers in threads of its own.
+
+    Args:
+        page: What `build_page` made.
+        settings: Where to listen, and what visitors may take.
+        keeper: Of the guard, where the caller wants to look at it; by default one of its own.
+
+    Returns:
+        The address of the page.
+
+    Raises:
+        ConfigError: Nobody can listen there.
+    """
+    keeper = keeper or keeper_of(settings)
+    page.queue(max_size=32, api_open=False)
     try:
         _, address, _ = page.launch(
             server_name=settings.host,
@@ -78,6 +126,12 @@ def serve(page: gr.Blocks, settings: Settings) -> str:
             run_history=False,
             show_error=True,  # what Gradio itself refuses, such as a missing argument, reaches the caller in words
             footer_links=["api"],
+            enable_monitoring=False,
+            state_session_capacity=settings.limits.sessions,
+            app_kwargs={
+                "middleware": [(Guard, (), {"keeper": keeper})],  # class and arguments, as Starlette takes them
+                "lifespan": forgetting_unread,
+            },
             **look(),
         )
     except OSError as error:

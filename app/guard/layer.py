@@ -1,0 +1,139 @@
+"""The layer itself: every request passes it before Gradio does. Knows no gradio: an ASGI application around an ASGI application."""
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from app.guard.address import Network, address_of
+from app.guard.answers import Send, Shortening
+from app.guard.bodies import Message, Receive, RefusedError, read
+from app.guard.routes import WORK, Routes
+from app.limits import Limits
+
+Scope = dict[str, Any]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS, LINGER_BYTES = (
+    2.0,
+    20_000_000,
+)  # for the rest of a refused body: a client that still sends would not read the answer
+
+
+class Doorkeeper:
+    """What the layer counts, for whoever starts and ends the app. Changed in the thread of the server only.
+
+    Attributes:
+        ending: No new request is let in.
+        working: How many requests are open that run the model or wait for it.
+    """
+
+    def __init__(self, limits: Limits, proxies: Sequence[Network] = (), *, mcp: bool = False):
+        self.limits, self.proxies, self.routes = limits, proxies, Routes(mcp=mcp)
+        self.ending = False
+        self.working = 0
+        self.open: Counter[str] = Counter()  # requests by address
+
+    def refuse(self, scope: Scope) -> None:
+        """RefusedError where a request is closed, or everything is about to be."""
+        methods = self.routes.methods(scope["path"])
+        if not methods:
+            raise RefusedError(404, "There is nothing here.")
+        if scope["method"] not in methods:
+            raise RefusedError(405, f"Only {' and '.join(methods)} can be sent here.")
+        if self.ending and not (scope["method"] == "GET" and WORK.fullmatch(scope["path"])):  # whose answer is on its way
+            raise RefusedError(503, "The page is being stopped; try again in a minute.")
+
+    @contextmanager
+    def counted(self, scope: Scope, headers: dict[str, str]) -> Iterator[None]:
+        """A request while it is open; RefusedError where its address has too many of them."""
+        client = scope.get("client")
+        address = address_of(headers, client[0] if client else "", self.proxies)
+        if self.open[address] >= self.limits.connections:
+            words = (
+                f"Your address has {self.limits.connections} requests open here already; close some pages or wait for answers."
+            )
+            raise RefusedError(429, words)
+        works = WORK.fullmatch(scope["path"]) is not None
+        self.open[address] += 1
+        self.working += works
+        try:
+            yield
+        finally:
+            self.working -= works
+            self.open[address] -= 1
+            if not self.open[address]:
+                del self.open[address]
+
+
+class Guard:
+    """ASGI application: `app` behind a `Doorkeeper`. Streams pass as they come; only bodies of requests are read first."""
+
+    def __init__(self, app: Application, keeper: Doorkeeper):
+        self.app, self.keeper = app, keeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the life of the server."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
+            await self.app(scope, receive, send)
+        else:
+            incoming, outgoing = Incoming(receive), Shortening(send)
+            try:
+                await self.passed(scope, incoming, outgoing)
+            except RefusedError as refused:
+                await answer(refused, incoming, send)
+            except ConnectionError:
+                return  # nobody is there to answer
+            except Exception:
+                log.exception("a request failed inside Gradio")
+                if not outgoing.started:
+                    await answer(RefusedError(500, "This request failed; the log of the app has the details."), incoming, send)
+
+    async def passed(self, scope: Scope, receive: "Incoming", send: Shortening) -> None:
+        """A request that may reach the app."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        self.keeper.refuse(scope)
+        with self.keeper.counted(scope, headers):
+            if scope["method"] == "POST":
+                receive.again = await read(receive, headers, self.keeper.limits)
+            await self.app(scope, receive, send)
+
+
+class Incoming:
+    """An ASGI `receive` that knows whether the body is over, and gives one that was read `again` before what comes next."""
+
+    def __init__(self, receive: Receive):
+        self.receive = receive
+        self.over = False
+        self.again: bytes | None = None
+
+    async def __call__(self) -> Message:
+        """The next message of the request."""
+        if self.again is not None:
+            body, self.again = self.again, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        message = await self.receive()
+        self.over = not message.get("more_body", False)
+        return message
+
+
+async def answer(refused: RefusedError, incoming: Incoming, send: Send) -> None:
+    """The refusal as JSON under the names that Gradio's clients look for, and the end of the connection."""
+    body = json.dumps({"detail": str(refused), "error": str(refused)}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            left = LINGER_BYTES
+            while left > 0 and not incoming.over:
+                left -= len((await incoming()).get("body", b""))
+    await send({"type": "http.response.body", "body": b""})
