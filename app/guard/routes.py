@@ -52,5 +52,5 @@ class Routes:
         self.open = [(re.compile(pattern), methods) for pattern, methods in table.items()]
 
     def methods(self, path: str) -> tuple[str, ...]:
-        """With which methods a path may be asked for; none where it is closed."""
-        return next((methods for pattern, methods in self.open if pattern.fullmatch(path)), ())
+        """With which methods a path may be asked for, by all patterns that it fits; none where it is closed."""
+        return tuple(method for pattern, methods in self.open if pattern.fullmatch(path) for method in methods)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 from gradio_client import Client
 
+from app.guard.routes import Routes
 from app.limits import Limits
 from app.page import build_page
 from app.server import keeper_of, serve
@@ -116,6 +117,11 @@ def test_what_the_page_needs_is_open(url, api):
         assert httpx.get(address).status_code == 200, address
     assert httpx.head(url).status_code == 200
     assert httpx.put(url).status_code == 405 and "Only GET and HEAD" in httpx.put(url).json()["detail"]
+
+
+def test_a_path_that_fits_two_patterns_is_open_with_the_methods_of_both():
+    """/call/v2/NAME is also /call/NAME/ID of an endpoint called v2."""
+    assert {"GET", "POST"} <= set(Routes().methods("/gradio_api/call/v2/compare"))
 
 
 @pytest.mark.usefixtures("still_answers")
