@@ -55,6 +55,7 @@ class AdapterManager(AdapterRows):
         super().__init__(model)
         with self.turn():
             self.layout = check_supported(model)
+            self._siblings = [[model.get_submodule(path) for path in paths] for paths in self.layout.siblings]
             self.fingerprint = fingerprint(model)
         self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         self.passes = PassStore(sum(parameter.nbytes for parameter in model.parameters()) // 4)

@@ -37,6 +37,7 @@ class AdapterRows(SharedModel):
         self._configs: dict[str, PeftConfig] = {}
         self._trainable: set[str] = set()
         self._has_experts = is_mixture_of_experts(model)
+        self._siblings: list[list[nn.Linear]] = []  # layers of the base that read the same input
         self.in_shards = False  # set by who trains so: weights are gathered and dropped as each layer runs, which nothing shows
         self._packs = self._to_int8 = self._is_packed = False
         self._active: str | None = None
@@ -46,7 +47,7 @@ class AdapterRows(SharedModel):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._is_packed = False  # a copy of a packed layer is a plain one
-        self._stacks, self._seen = Stacks(self._layers), {}
+        self._stacks, self._seen = Stacks(self._layers, self._siblings), {}
 
     def __getstate__(self) -> dict:
         return {key: value for key, value in super().__getstate__().items() if key not in ("_stacks", "_seen")}
@@ -155,7 +156,7 @@ class AdapterRows(SharedModel):
         if self._runs_stacked():
             self._stacks.build()
         if self._packs and not self._is_packed and not self._trainable:
-            pack(base_modules(self.model), self._to_int8)
+            pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
             self._is_packed = True
 
     def _unpack(self) -> None:
@@ -164,7 +165,7 @@ class AdapterRows(SharedModel):
             self._is_packed = False
 
     def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
-        self._layers, self._stacks = list(layers), Stacks(layers)
+        self._layers, self._stacks = list(layers), Stacks(layers, self._siblings)
         self.modules = list(self.model.modules())
         self._mixable: dict[tuple[str, bool], bool] = {}
 

@@ -27,6 +27,7 @@ class DecoderLayout:
             length: then a model runs beyond `context` too, for what that is worth.
         rotary_switch: The rotary embedding takes other frequencies in a call of more tokens than this (`longrope`); calls beyond are
             alike again. None where all lengths are alike.
+        siblings: Paths of linear layers that read the same input, as far as is known: each group's results can be computed together.
     """
 
     layers: int
@@ -36,6 +37,7 @@ class DecoderLayout:
     hidden_size: int
     limit: int | None = None
     rotary_switch: int | None = None
+    siblings: tuple[tuple[str, ...], ...] = ()
 
 
 def positions(token_mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitune.modeling.int8 import Int8Weight, can_pack_int8, is_x86, uses_of
+from bitune.modeling.siblings import OncePerInput
 
 _ROWS = 8  # for which oneDNN chooses the form; more or fewer rows run on it as well
 _FEW_ROWS = 16  # up to here oneDNN is faster than torch's own product also on a weight that is not packed
@@ -31,6 +32,46 @@ class _Replacement(nn.Linear):
         return _new_linear, (), vars(_unpack(plain))
 
 
+class PackedWeight:
+    """The weights [out_features, in_features] of a layer, or of siblings one after the other, in oneDNN's form."""
+
+    def __init__(self, weights: Sequence[Tensor]):
+        self._sizes = [len(weight) for weight in weights]
+        whole = torch.cat(list(weights)) if len(weights) > 1 else weights[0].contiguous()
+        self._whole = torch.ops.mkldnn._reorder_linear_weight(whole, _ROWS)
+        self._products = OncePerInput()
+        self.dtype = self._whole.dtype
+
+    def of(self, index: int) -> Tensor:
+        """A plain copy of the weight of one layer."""
+        whole = self._whole.to_dense()
+        return whole if len(self._sizes) == 1 else whole.split(self._sizes)[index].clone()
+
+    def multiply(self, x: Tensor, index: int, bias: Tensor | None) -> Tensor:
+        """What that layer makes of `x` [..., in_features]; its siblings find theirs ready."""
+        if len(self._sizes) == 1:
+            return torch.ops.mkldnn._linear_pointwise(x, self._whole, bias, *_NONE)
+        output = self._products.take(x, index, self._multiply)
+        return output if bias is None else output.add_(bias)
+
+    def _multiply(self, x: Tensor) -> list[Tensor]:
+        output = torch.ops.mkldnn._linear_pointwise(x, self._whole, None, *_NONE)
+        return [part.contiguous() for part in output.split(self._sizes, -1)]
+
+
+class _Part:
+    """The weight of one layer in a `PackedWeight`."""
+
+    def __init__(self, shared: PackedWeight, index: int):
+        self._shared, self._index, self.dtype = shared, index, shared.dtype
+
+    def to_dense(self) -> Tensor:
+        return self._shared.of(self._index)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        return self._shared.multiply(x, self._index, bias)
+
+
 class PackedLinear(_Replacement):
     """A linear layer that holds its weight packed, and unpacks a copy of it for whoever reads `weight`.
 
@@ -45,9 +86,7 @@ class PackedLinear(_Replacement):
     def forward(self, input: Tensor) -> Tensor:
         if torch.is_grad_enabled() or input.dtype != self._packed.dtype or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
-        if type(self._packed) is Int8Weight:
-            return self._packed.multiply(input, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(input, self._packed, self.bias, *_NONE)
+        return self._packed.multiply(input, self.bias)
 
     def __setattr__(self, name, value):
         if name == "weight":
@@ -73,7 +112,7 @@ class SharedLinear(_Replacement):
         return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, *_NONE)
 
 
-def pack(modules: Sequence[nn.Module], to_int8: bool = False) -> None:
+def pack(modules: Sequence[nn.Module], siblings: Sequence[Sequence[nn.Linear]] = (), *, to_int8: bool = False) -> None:
     """Pack the weights of the linear layers that can be, in place and one after the other: at no time are there two of all.
 
     Left alone are layers whose weight requires a gradient, lies on another device, is not float32 (bfloat16 where the CPU has it), or
@@ -82,26 +121,37 @@ def pack(modules: Sequence[nn.Module], to_int8: bool = False) -> None:
 
     Args:
         modules: All modules of a model, however deep.
+        siblings: Layers among them that read the same input: these are one product.
         to_int8: Into 8 bits, where torch can: what `modeling.int8.round_weights` has rounded. Else as any other weight of its dtype.
     """
     if not can_pack():
         return
     to_int8 = to_int8 and can_pack_int8()
     uses = uses_of(modules)
+    linear = [
+        module for module in modules if type(module) is nn.Linear and "_hf_hook" not in vars(module) and _fits(module.weight)
+    ]
+    own = {module for module in linear if uses[id(module.weight)] == 1}
     with lasting():
-        for module in modules:
-            if type(module) is not nn.Linear or "_hf_hook" in vars(module) or not _fits(module.weight):
-                continue
-            if uses[id(module.weight)] > 1:
+        for module in linear:
+            if module not in own:
                 module.__class__ = SharedLinear
-                continue
-            weight = module._parameters.pop("weight").detach()
-            module._packed = (
-                Int8Weight(weight) if to_int8 else torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
-            )
-            module.__class__ = PackedLinear
+        groups = [] if to_int8 else [[layer for layer in group if layer in own] for group in siblings]
+        for group in [*groups, *([layer] for layer in linear if layer in own)]:
+            layers = [layer for layer in group if type(layer) is nn.Linear and weight_dtype(layer) == weight_dtype(group[0])]
+            _put(layers, [layer._parameters.pop("weight").detach() for layer in layers], to_int8)
         for module in modules:
             _leave_the_file(module)
+
+
+def _put(layers: Sequence[nn.Linear], weights: Sequence[Tensor], to_int8: bool) -> None:
+    """Make packed layers of plain ones."""
+    if not layers:
+        return
+    shared = None if to_int8 else PackedWeight(weights)
+    for index, layer in enumerate(layers):
+        layer._packed = Int8Weight(weights[index]) if shared is None else _Part(shared, index)
+        layer.__class__ = PackedLinear
 
 
 def unpack(model: nn.Module) -> None:

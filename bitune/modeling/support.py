@@ -14,6 +14,7 @@ from bitune.modeling.layout import read_layout
 from bitune.modeling.masks import DecoderLayout
 from bitune.modeling.probe import ANSWER, PROMPT, SHORTER, Probe
 from bitune.modeling.rotary import left_as_it_was, probe_lengths, turns_by_length
+from bitune.modeling.siblings import noting_siblings
 
 
 def check_supported(model: PreTrainedModel) -> DecoderLayout:
@@ -31,10 +32,11 @@ def check_supported(model: PreTrainedModel) -> DecoderLayout:
         )
     with left_as_it_was(model):
         model.eval()
-        _probe(model, layout)
+        with noting_siblings(model) as siblings:
+            _probe(model, layout)
         lengths = probe_lengths(model, layout)
     context = layout.context if lengths.limit is None else min(layout.context, lengths.limit)
-    return replace(layout, context=context, limit=lengths.limit, rotary_switch=lengths.rotary_switch)
+    return replace(layout, context=context, limit=lengths.limit, rotary_switch=lengths.rotary_switch, siblings=tuple(siblings))
 
 
 @torch.no_grad()
