@@ -18,6 +18,7 @@ from app.page import build_page
 from app.settings import Settings
 from app.ui.loading import Loading
 from app.ui.theme import look
+from app.zero import GPU, WorkerRunner, decorator
 from bitune.errors import BituneError, WrongBaseError
 from bitune.progress import doing
 
@@ -27,13 +28,15 @@ LOOK_SECONDS = 0.1  # between two looks at whether they are
 
 
 def run(settings: Settings) -> None:
-    """The whole app: the page first, then the engine under it.
+    """The whole app: the page first, then the engine under it. On ZeroGPU the engine first: see app/zero.py.
 
     Raises:
         BituneError: the page cannot be served, or the engine not be loaded; open pages have said so.
     """
     with bounded_log():
-        loading = Loading(settings.checkpoints)
+        loading, gpu = Loading(settings.checkpoints), decorator()
+        if gpu is not None:
+            load(loading, settings, gpu)
         keeper = keeper_of(settings)
         with doing("Building the page"):
             page = build_page(loading, load_all(), settings.data)
@@ -41,7 +44,8 @@ def run(settings: Settings) -> None:
         print(f"Running on local URL: {address.rstrip('/')}", flush=True)
         signal.signal(signal.SIGTERM, stop)
         try:
-            load(loading, settings)
+            if not loading.ready:
+                load(loading, settings)
             page.block_thread()
         finally:
             close(page, keeper)
@@ -68,10 +72,11 @@ def keeper_of(settings: Settings) -> Doorkeeper:
     return Doorkeeper(settings.limits, networks(settings.proxies), mcp=settings.mcp)
 
 
-def load(loading: Loading, settings: Settings) -> None:
+def load(loading: Loading, settings: Settings, gpu: GPU | None = None) -> None:
     """Load the engine that the page waits for; what is raised here is told to the open pages first."""
     try:
-        loading.finish(load_engine(settings))
+        engine = load_engine(settings)
+        loading.finish(engine, gpu and WorkerRunner(engine, gpu))
     except Exception as error:
         known = isinstance(error, BituneError)
         loading.fail(str(error) if known else f"The model could not be loaded ({type(error).__name__}); the log says more.")

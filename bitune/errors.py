@@ -66,6 +66,9 @@ class UnknownNameError(BituneError, KeyError):
     def __str__(self) -> str:  # KeyError would show the repr
         return self.message
 
+    def __reduce__(self) -> tuple:  # pickled by its message: what was known is not kept
+        return UnknownNameError.__new__, (UnknownNameError, self.message), self.__dict__
+
 
 @dataclass(frozen=True)
 class Failure:

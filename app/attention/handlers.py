@@ -110,7 +110,7 @@ class AttentionHandlers(OnEngine):
     def compute(self, request: AttentionRequest, layers: Sequence[int]) -> AttentionMaps:
         """Run the model."""
         options = {"template": request.template, "answer": request.answer, "what_ifs": request.what_ifs}
-        return self.engine.attention(request.prompt, request.variant, list(layers), **options)
+        return self.runner.attention(request.prompt, request.variant, list(layers), **options)
 
     def view(self, name: str, what_ifs: Mapping[str, Mapping]) -> dict[str, object]:
         """How the variant is called and coloured."""

@@ -102,7 +102,7 @@ class CompareHandlers(OnEngine):
         request = CompareRequest(prompt=prompt, variants=in_order(variants, views), what_ifs=what_ifs, **options)
         known = [views[name] for name in request.variants if name in views]
         yield Screen(html.waiting(known, html.READING), running=True)
-        with closing(self.engine.stream(request.prompt, list(request.variants), **request.options)) as updates:
+        with closing(self.runner.stream(request.prompt, list(request.variants), **request.options)) as updates:
             columns = html.begun(known)
             for update in updates:
                 if not update.done:
@@ -164,7 +164,7 @@ class CompareHandlers(OnEngine):
             seed=seed,
             what_ifs=what_ifs,
         )
-        *_, last = self.engine.stream(request.prompt, list(request.variants), **request.options)
+        *_, last = self.runner.stream(request.prompt, list(request.variants), **request.options)
         return {
             "completions": {name: as_json(completion) for name, completion in last.completions.items()},
             "prompts": dict(last.prompts),

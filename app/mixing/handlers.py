@@ -142,11 +142,12 @@ class MixingHandlers(OnEngine):
                 f"The training log of {name} cannot be read: {error}. Copy its training_log.jsonl again, or remove it."
             ) from error
 
-    def moved(self, prompt: object, name: str, template: object) -> tuple[list[float | None], list[float | None]]:
-        """For keys and values, one number a layer; raises."""
-        self.check_length(prompt, name, template)
-        maps = self.engine.attention(prompt, name, template=template)
-        return means(maps.moved_keys), means(maps.moved_values)
+    def moved(self, prompt: object, names: Sequence[str], template: object) -> Moved:
+        """By checkpoint, for keys and values, one number a layer; raises."""
+        for name in names:
+            self.check_length(prompt, name, template)
+        distances = self.runner.moved(prompt, names, template)
+        return {name: (means(keys), means(values)) for name, (keys, values) in distances.items()}
 
     def check_length(self, prompt: object, name: str, template: object) -> None:
         """PromptError where a prompt is too long for this tab."""
@@ -197,12 +198,13 @@ class MixingHandlers(OnEngine):
         for name in chosen:
             if name not in self.engine.checkpoints:
                 raise UnknownNameError("checkpoint", name, self.checkpoints)
-        return {name: self.answer_of(name, prompt, template) for name in dict.fromkeys(chosen)}
+        mixing = [name for name in dict.fromkeys(chosen) if name in self.mixing]
+        moved = self.moved(prompt, mixing, template) if mixing and prompt not in (None, "") else {}
+        return {name: self.answer_of(name, moved.get(name, (None, None))) for name in dict.fromkeys(chosen)}
 
-    def answer_of(self, name: str, prompt: object, template: object) -> dict[str, object]:
+    def answer_of(self, name: str, moved: tuple[Sequence[float | None] | None, ...]) -> dict[str, object]:
         """One checkpoint; keys, values and what was moved are None where nothing is mixed."""
         mixing, log = self.mixing.get(name), self.training_log(name)
-        moved = self.moved(prompt, name, template) if mixing and prompt not in (None, "") else (None, None)
         return {
             "method": self.engine.checkpoints[name].method,
             "keys": list(mixing.keys) if mixing else None,

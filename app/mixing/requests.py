@@ -46,7 +46,7 @@ class MeasureRequest:
         wanted = [name for name in self.handlers.mixing if name in chosen]
         if not wanted:
             raise ConfigError("None of the chosen checkpoints mixes anything.")
-        yield MeasureScreen(empty(MEASURED), {name: self.handlers.moved(prompt, name, template) for name in wanted})
+        yield MeasureScreen(empty(MEASURED), self.handlers.moved(prompt, wanted, template))
 
     def finish(self, latest: MeasureScreen) -> MeasureScreen:
         return latest
@@ -79,11 +79,9 @@ class SweepRequest:
 
     def run(self, prompt: object, of: str | None, template: object) -> Iterator[SweepScreen]:
         """The answers as they come, and at last the curve. `of` is None where Sweep was pressed before the checkpoints were there."""
-        from bitune.inference.sweep import stream_sweep  # imports torch, and the page opens before that
-
         of = self.handlers.first_mixing() if of is None else of
         self.handlers.check_length(prompt, of, template)
-        running = stream_sweep(self.handlers.engine, prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
+        running = self.handlers.runner.sweep(prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
         with closing(running):
             for points in running:
                 yield SweepScreen(sweep_table(points), running=True, points=points)

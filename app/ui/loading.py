@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from app.ui.runner import Runner
 from bitune import progress
 from bitune.errors import BituneError
 from bitune.schema.names import expected_names
@@ -33,6 +34,7 @@ class Loading:
         """
         self._expected = expected_names(checkpoints)
         self._engine: Engine | None = None
+        self._runner: Runner | None = None
         self._problem: str | None = None
         self._over = threading.Event()
         self._at_end: list[Callable[[], None]] = []
@@ -40,15 +42,15 @@ class Loading:
         self._followers = 0
 
     @classmethod
-    def done(cls, engine: "Engine") -> "Loading":
+    def done(cls, engine: "Engine", runner: Runner | None = None) -> "Loading":
         """Of an engine that is there already."""
         loading = cls()
-        loading.finish(engine)
+        loading.finish(engine, runner)
         return loading
 
-    def finish(self, engine: "Engine") -> None:
-        """The engine is there with all its checkpoints."""
-        self._engine = engine
+    def finish(self, engine: "Engine", runner: Runner | None = None) -> None:
+        """The engine is there with all its checkpoints; `runner` runs its requests, by default in this process."""
+        self._engine, self._runner = engine, runner or Runner(engine)
         self._end()
 
     def fail(self, problem: str) -> None:
@@ -115,6 +117,12 @@ class Loading:
         self.wait()
         return self._engine
 
+    @property
+    def runner(self) -> Runner:
+        """What runs requests on the engine, waited for; NotLoadedError."""
+        self.wait()
+        return self._runner
+
 
 class OnEngine:
     """What the handlers of every tab have: the engine, which they may have to wait for."""
@@ -126,6 +134,11 @@ class OnEngine:
     def engine(self) -> "Engine":
         """The engine, waited for; NotLoadedError where it could not be loaded."""
         return self.loading.engine
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the model, waited for; NotLoadedError where it could not be loaded."""
+        return self.loading.runner
 
     @property
     def names(self) -> list[str]:

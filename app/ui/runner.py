@@ -1,0 +1,43 @@
+"""What of a request runs the model. On a ZeroGPU Space that happens in another process (app/zero.py); here it happens in this one.
+
+Whatever goes in and comes out is plain values that can be pickled, and nothing that was computed is kept for the next request.
+Everything else that the handlers ask of an engine (names, facts, token ids) is answered by the engine itself, without the device.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bitune.schema.results import AttentionMaps, SweepPoint, Update
+
+if TYPE_CHECKING:
+    from bitune import Engine
+
+Distances = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+class Runner:
+    """Runs requests on the device of an engine; each method is one request. Errors are raised as the engine raises them."""
+
+    def __init__(self, engine: "Engine"):
+        self.engine = engine
+
+    def stream(self, prompt: str, variants: Sequence[str], **options: object) -> Iterator[Update]:
+        """The answers so far, as `Engine.stream` gives them; closing it cancels."""
+        return self.engine.stream(prompt, variants, **options)
+
+    def sweep(self, prompt: str, variant: str, **options: object) -> Iterator[list[SweepPoint]]:
+        """The points so far, as `stream_sweep` gives them; closing it cancels."""
+        from bitune.inference.sweep import stream_sweep  # imports torch, and the page opens before that
+
+        return stream_sweep(self.engine, prompt, variant, **options)
+
+    def attention(self, prompt: str, variant: str, layers: Sequence[int], **options: object) -> AttentionMaps:
+        """The maps of these layers, and the summaries of all."""
+        return self.engine.attention(prompt, variant, layers, **options)
+
+    def moved(self, prompt: str, variants: Sequence[str], template: str) -> Distances:
+        """How far each variant's mixing moves the cache of a prompt: keys and values, float32 [layers, tokens]."""
+        maps = {name: self.engine.attention(prompt, name, template=template) for name in variants}
+        return {name: (of.moved_keys, of.moved_values) for name, of in maps.items()}

@@ -1,0 +1,1 @@
+"""Where the page is hosted: Spaces, ZeroGPU, containers, replicas behind a proxy."""
