@@ -3,10 +3,8 @@
 import json
 import os
 import pickle
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +21,10 @@ from app.ui.runner import Runner
 from app.zero import NoGpuError, WorkerRunner, decorator
 from bitune.errors import ConfigError, PromptError, UnknownNameError
 from tests.browser.conftest import browser  # noqa: F401
-from tests.browser.served import METHODS, tiny_engine, tiny_folders
+from tests.browser.served import METHODS, tiny_engine
 from tests.browser.visitor import ANSWERS, ended, run, visit
 from tests.closeness import assert_close
+from tests.hosting.apps import started, tiny_flags
 from tests.hosting.workers import Call, in_worker
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,12 +139,13 @@ def test_screens_are_those_of_one_process(engine, gpu, runner):
 def test_another_layer_is_shown_when_the_worker_that_read_is_gone(engine, gpu, runner, monkeypatch):
     monkeypatch.setattr(attention, "RESULT_BYTES", 0)  # as for a long prompt, of which only opened layers are kept
     here, there = AttentionHandlers(Loading.done(engine)), AttentionHandlers(Loading.done(engine, runner))
-    keys = [list(one.run(variant="bitune", prompt="hello"))[-1].value["key"] for one in (here, there)]
-    opened = len(gpu.calls)
+    read = [list(one.run(variant="bitune", prompt="hello"))[-1].value for one in (here, there)]
+    layer, opened = (read[1]["opened"]["layer"] + 1) % there.layers, len(gpu.calls)
     assert not any(Path(f"/proc/{call.worker}").exists() for call in gpu.calls)
-    pictures = [one.picture({"key": key, "layer": 3, "head": 0}) for one, key in zip((here, there), keys, strict=True)]
-    assert pictures[0] == pictures[1] and len(gpu.calls) == opened + 1
-    there.picture({"key": keys[1], "layer": 3, "head": 1})
+    questions = [{"key": value["key"], "layer": layer, "head": 0} for value in read]
+    assert here.picture(questions[0]) == there.picture(questions[1])
+    assert len(gpu.calls) == opened + 1
+    there.picture(questions[1] | {"head": 1})
     assert len(gpu.calls) == opened + 1, "the page keeps the layer"
 
 
@@ -173,37 +173,13 @@ class Page:
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
 
-@contextmanager
-def started(folder: Path) -> Iterator[Page]:
-    """`python app.py` as on ZeroGPU."""
-    tiny_folders(folder)
-    paths = os.pathsep.join([str(ROOT / "tests" / "hosting" / "stand_in"), str(ROOT)])
-    variables = {"SPACES_ZERO_GPU": "true", "PYTHONPATH": paths, "STAND_IN_LOG": str(folder / "calls")}
-    flags = ["--base", f"{folder}/base", *(f"--checkpoint={folder}/{method}" for method in METHODS), "--port", "0"]
-    command = [sys.executable, "app.py", *flags]
-    with (folder / "errors").open("w") as errors:
-        app = subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, stdout=subprocess.PIPE, stderr=errors, text=True)
-    try:
-        lines = list(iter_until(app.stdout, "Running on local URL"))
-        assert lines and "Running on" in lines[-1], (folder / "errors").read_text()[-3000:]
-        yield Page(lines[-1].split()[-1], folder / "calls")
-    finally:
-        app.terminate()
-        app.communicate(timeout=30)
-
-
-def iter_until(stream, words: str) -> Iterator[str]:
-    """The lines up to the one with these words."""
-    for line in iter(stream.readline, ""):
-        yield line
-        if words in line:
-            return
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("zero")) as page:
-        yield page
+    folder = tmp_path_factory.mktemp("zero")
+    paths = os.pathsep.join([str(ROOT / "tests" / "hosting" / "stand_in"), str(ROOT)])
+    variables = {"SPACES_ZERO_GPU": "true", "PYTHONPATH": paths, "STAND_IN_LOG": str(folder / "calls")}
+    with started(tiny_flags(folder), variables) as app:
+        yield Page(app.address, folder / "calls")
 
 
 def test_programs_get_the_answers_of_one_process(page, engine):
