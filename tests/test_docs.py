@@ -174,7 +174,9 @@ def checked(command: str) -> None:
     elif words[:3] == ["pip", "install", "-r"]:
         assert (ROOT / words[3]).is_file(), command
     else:
-        assert words[0] in ("cat", "pip", "git", "hf", "export", "cd"), f"{command!r} is a command that this test does not know"
+        assert words[0] in ("cat", "pip", "git", "hf", "export", "cd", "curl", "docker", "nginx"), (
+            f"{command!r} is a command that this test does not know"
+        )
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=NAMES)

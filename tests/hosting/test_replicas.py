@@ -60,7 +60,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     flags = tiny_flags(folder / "tiny")
     with ExitStack() as running:
-        replicas = [running.enter_context(started(flags, {})) for _ in PORTS]
+        replicas = [running.enter_context(started([*flags, "--proxies=127.0.0.1"], {})) for _ in PORTS]
         port = configured(folder, replicas)
         log = running.enter_context((folder / "log").open("w"))
         command = [NGINX, "-p", str(folder), "-c", "nginx.conf"]
