@@ -63,7 +63,7 @@ def close(page: gr.Blocks, keeper: Doorkeeper) -> None:
     deadline = time.monotonic() + LAST_ANSWERS_SECONDS
     while keeper.working and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
-    page.server.force_exit = True  # uvicorn's: otherwise it waits for every page that is open somewhere
+    page.server.config.timeout_graceful_shutdown = 1  # uvicorn's: by default it waits for every page that is open somewhere
     page.close(verbose=False)
 
 

@@ -265,10 +265,9 @@ def test_private_events_with_crafted_values_break_nothing(api, page):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_gradio_does_not_catch_is_a_sentence(api):
-    for component in (10**9, []):
-        body = {"data": 1, "component_id": component, "session_hash": "a", "fn_name": "x"}
-        answer = httpx.post(f"{api}component_server", json=body)
-        assert answer.status_code == 500 and answer.json()["detail"].startswith("This request failed; the log of the app")
+    body = {"data": 1, "component_id": 10**9, "session_hash": "a", "fn_name": "x"}
+    answer = httpx.post(f"{api}component_server", json=body)
+    assert answer.status_code == 500 and answer.json()["detail"].startswith("This request failed; the log of the app")
 
 
 def test_nothing_new_is_let_in_at_the_end(api, keeper):
