@@ -3,18 +3,16 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from torch import nn
 
+from bitune import cancellation
 from bitune.errors import ConfigError
+from bitune.modeling.interface import before_each_layer
 from bitune.modeling.threads import release_team
 
 _SECONDS_BETWEEN_LOOKS = 0.05  # at a request's own cancellation, while it waits
-
-
-class TurnCancelled(Exception):
-    """A thread that waited for its turn was cancelled: nothing has run for it."""
 
 
 class TurnQueue:
@@ -35,14 +33,15 @@ class TurnQueue:
         """Own the base until the end of the block.
 
         Args:
-            cancelled: Set by anybody to leave the line.
+            cancelled: Set by anybody to leave the line; by default the event of the block that this thread is in
+                (`cancellation.cancellable`), if it is in one.
 
         Raises:
-            TurnCancelled: `cancelled` was set before the turn came.
+            Cancelled: It was set before the turn came.
         """
         depth = self._depth if self.is_mine else 0
         try:
-            self._acquire(cancelled)
+            self._acquire(cancelled or cancellation.current())
             yield
         finally:
             if (
@@ -70,8 +69,7 @@ class TurnQueue:
             self._line.append(ticket)
             try:
                 while self._owner is not None or self._line[0] is not ticket:
-                    if cancelled is not None and cancelled.is_set():
-                        raise TurnCancelled
+                    cancellation.check(cancelled)
                     self._condition.wait(timeout)
                 self._owner, self._depth = threading.get_ident(), 1
             finally:
@@ -183,8 +181,12 @@ class SharedModel:
 
     @contextmanager
     def eval_turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
-        """A turn in eval mode, also while somebody trains on this base between two of their turns: dropout is theirs alone."""
-        with self.turn(cancelled):
+        """A turn in eval mode, also while somebody trains on this base between two of their turns: dropout is theirs alone.
+
+        In a block that can be cancelled (`cancellation.cancellable`) every layer of a forward looks whether it was: a long prompt is
+        one forward and may take a minute.
+        """
+        with self.turn(cancelled), self._layers_look():
             training = [module for module in self.modules if module.training]
             try:
                 for module in training:
@@ -193,3 +195,7 @@ class SharedModel:
             finally:
                 for module in training:
                     module.training = True
+
+    def _layers_look(self) -> AbstractContextManager[None]:
+        event = cancellation.current()
+        return nullcontext() if event is None else before_each_layer(self.modules, lambda: cancellation.check(event))

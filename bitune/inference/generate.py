@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 from bitune.adapters.manager import AdapterManager
+from bitune.cancellation import check
 from bitune.inference.answer import Answer
 from bitune.inference.sampling import GenerationSettings, sampling
 from bitune.model.decoding import Decoder, read_variants
@@ -21,10 +22,6 @@ from bitune.schema.variants import Variant
 TOKENS_A_TURN = 8
 """After so many tokens a request goes to the end of the line: half a second of the default base on two CPU cores, far less on a
 GPU, so a short request never waits for the whole of a long one; and switching adapters costs less than one token."""
-
-
-class Cancelled(Exception):
-    """The request was stopped on its way through the model."""
 
 
 def generate(
@@ -45,7 +42,6 @@ def generate(
 
     Raises:
         Cancelled: The request was stopped before its answers were finished.
-        TurnCancelled: Likewise, while it waited for its turn.
     """
     clock = time.monotonic()
     with torch.no_grad():
@@ -73,7 +69,7 @@ def read_prompts(
     """
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
-    cache = read_variants(manager, distinct, rows, lambda: check_running(cancelled), remember=True)
+    cache = read_variants(manager, distinct, rows, lambda: check(cancelled), remember=True)
     return [Decoder(cache, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
 
 
@@ -82,7 +78,7 @@ def decode_tokens(
 ) -> None:
     """Up to TOKENS_A_TURN tokens for the answer of every row of `decoder`, fewer where all of them are finished."""
     for _ in range(TOKENS_A_TURN):
-        check_running(cancelled)
+        check(cancelled)
         tokens = decode_one_token(decoder, processor)
         seconds = time.monotonic() - clock
         for answer, token in zip(answers, tokens.tolist(), strict=True):
@@ -97,9 +93,3 @@ def decode_one_token(decoder: Decoder, processor: LogitsProcessorList) -> Tensor
     tokens = processor(None, logits).argmax(-1)
     decoder.append(tokens)
     return tokens
-
-
-def check_running(cancelled: threading.Event) -> None:
-    """Raise Cancelled once the request is stopped."""
-    if cancelled.is_set():
-        raise Cancelled

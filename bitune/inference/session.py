@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bitune.adapters.turns import TurnCancelled
+from bitune.cancellation import Cancelled, PartOf, current
 from bitune.inference.answer import Answer
-from bitune.inference.generate import Cancelled
 from bitune.schema.results import Phase, Update
 
 SECONDS_BETWEEN_UPDATES = 0.05  # a page cannot show more, and its queue would fill up
@@ -60,7 +59,7 @@ class _Run:
 
     def __init__(self, answers: Sequence[Answer], work: Callable[[threading.Event, Callable[[], None]], None]):
         self.answers = answers
-        self.cancelled = threading.Event()
+        self.cancelled = PartOf(current())
         self.error: BaseException | None = None
         self._work = work
         self._has_turn = threading.Event()
@@ -76,7 +75,7 @@ class _Run:
     def _do(self) -> None:
         try:
             self._work(self.cancelled, self._has_turn.set)
-        except (Cancelled, TurnCancelled):
+        except Cancelled:
             for answer in self.answers:
                 answer.cancel()
         except BaseException as error:  # raised again in the thread that reads the updates
