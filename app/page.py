@@ -14,8 +14,10 @@ from app.compare.recorded import Recording
 from app.evidence import tab as evidence
 from app.evidence.data import FOLDER
 from app.evidence.handlers import EvidenceHandlers
+from app.limits import Limits
 from app.mixing import tab as mixing
 from app.mixing.handlers import MixingHandlers
+from app.ui.admission import Admission
 from app.ui.events import QUIET
 from app.ui.frame import Updates, listen
 from app.ui.loading import Loading, OnEngine
@@ -27,7 +29,13 @@ from app.ui.variants import views_of
 FOLLOW_SECONDS = 0.5  # between two looks at an engine that is loading
 
 
-def build_page(engine, recordings: Mapping[str, Recording], data: Sequence[str] = (), results: Path = FOLDER) -> gr.Blocks:
+def build_page(
+    engine,
+    recordings: Mapping[str, Recording],
+    data: Sequence[str] = (),
+    results: Path = FOLDER,
+    admission: Admission | None = None,
+) -> gr.Blocks:
     """The page.
 
     Args:
@@ -35,22 +43,23 @@ def build_page(engine, recordings: Mapping[str, Recording], data: Sequence[str] 
         recordings: Answers computed earlier, by key of their example.
         data: Sources of the study's questions: folders, files, Hub ids.
         results: The folder of the study's results.
+        admission: Who decides which requests may run the model; one with the limits of a free Space if None.
 
     Returns:
         What `server.serve` launches.
     """
-    loading = OnEngine(engine).loading
+    loading, admission = OnEngine(engine).loading, admission or Admission(Limits())
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
         html(render("ui/head.html"), "bt-top")
         loaded = html(what_is_loaded(loading), "bt-loaded")
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
-                on_compare = compare.build(page, CompareHandlers(loading, recordings), what_ifs, latest_run)
+                on_compare = compare.build(page, CompareHandlers(loading, recordings, admission), what_ifs, latest_run)
             with gr.Tab("Attention", id="attention") as tab:
-                on_attention = attention.build(tab, AttentionHandlers(loading), what_ifs, latest_run)
+                on_attention = attention.build(tab, AttentionHandlers(loading, admission), what_ifs, latest_run)
             with gr.Tab("Mixing", id="mixing"):
-                handlers = MixingHandlers(loading)
+                handlers = MixingHandlers(loading, admission)
                 in_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)
             with gr.Tab("Evidence", id="evidence") as tab:
                 targets = [on_compare.prompt_target, on_attention.prompt_target]

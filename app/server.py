@@ -16,6 +16,7 @@ from app.guard.log import bounded_log
 from app.guard.unread import forgetting_unread
 from app.page import build_page
 from app.settings import Settings
+from app.ui.admission import Admission
 from app.ui.loading import Loading
 from app.ui.theme import look
 from app.zero import GPU, WorkerRunner, decorator
@@ -25,6 +26,8 @@ from bitune.progress import doing
 FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends
 LAST_ANSWERS_SECONDS = 7.0  # for answers that are being written when the app is stopped; a container has 10 in all
 LOOK_SECONDS = 0.1  # between two looks at whether they are
+EVENTS = 1000  # that Gradio keeps at most; who may run or wait is decided by the admission, long before
+THREADS = 40  # Gradio's own number
 
 
 def run(settings: Settings) -> None:
@@ -39,7 +42,8 @@ def run(settings: Settings) -> None:
             load(loading, settings, gpu)
         keeper = keeper_of(settings)
         with doing("Building the page"):
-            page = build_page(loading, load_all(), settings.data)
+            admission = Admission(settings.limits, keeper.proxies)
+            page = build_page(loading, load_all(), settings.data, admission=admission)
             address = serve(page, settings, keeper)
         print(f"Running on local URL: {address.rstrip('/')}", flush=True)
         signal.signal(signal.SIGTERM, stop)
@@ -119,11 +123,14 @@ def serve(page: gr.Blocks, settings: Settings, keeper: Doorkeeper | None = None)
         ConfigError: Nobody can listen there.
     """
     keeper = keeper or keeper_of(settings)
-    page.queue(max_size=32, api_open=False)
+    page.queue(max_size=EVENTS, api_open=False)
     try:
         _, address, _ = page.launch(
             server_name=settings.host,
             server_port=settings.port or None,
+            max_threads=THREADS
+            + settings.limits.running
+            + settings.limits.waiting,  # an event that waits takes one of as many places
             mcp_server=settings.mcp,
             prevent_thread_lock=True,
             quiet=True,

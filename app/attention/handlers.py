@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from app.attention import bertviz, maps
 from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, HeadQuestion, LayerQuestion
 from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionStore
+from app.ui.admission import Admission
 from app.ui.checks import shown, whole
 from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
+from app.ui.pace import Work
 from app.ui.validation import checked
 from app.ui.variants import views_of, with_what_ifs
+from app.ui.work import work_of
 from bitune.errors import ConfigError, PromptError
 from bitune.schema.results import AttentionMaps
 
 MAX_NUMBERS = 2_000_000  # in one answer to a program: about 15 MB of JSON
-WAITING = {"words": "Reading. One request runs at a time, so it may have to wait for others."}
+WAITING = {"words": "Reading."}
 QUESTION = "The page's question"
 
 
@@ -34,8 +37,8 @@ class Screen:
 class AttentionHandlers(OnEngine):
     """The events of Attention on one engine: `frame.ModelHandlers`, and what the browser asks for by itself."""
 
-    def __init__(self, engine, max_bytes: int = STORE_BYTES):
-        super().__init__(engine)
+    def __init__(self, engine, admission: Admission | None = None, max_bytes: int = STORE_BYTES):
+        super().__init__(engine, admission)
         self.store = AttentionStore(self.compute, max_bytes)
 
     @property
@@ -65,20 +68,38 @@ class AttentionHandlers(OnEngine):
         return taken.answers.get(variant, "")
 
     def waiting(self, words: str) -> Screen:
-        """While the engine is loading."""
+        """While the engine is loading, or others come first."""
         return Screen({"words": words}, running=True)
+
+    def work(self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, **asked: object) -> Work:
+        """What a run or a call of /attention asks of the model; raises what is wrong with it. `asked`: layer and head count nothing."""
+        fields = {name: value for name, value in asked.items() if name in ("prompt", "template", "answer")}
+        return self.work_of_request(self.request(variant, what_ifs, **fields))
+
+    def request(self, variant: object, what_ifs: Mapping[str, Mapping] | None, **fields: object) -> AttentionRequest:
+        """What was asked; `variant` is None where Read was pressed before it was known which one to begin with."""
+        variant = self.first_choice() if variant is None else variant
+        return AttentionRequest(variant=variant, **fields, what_ifs=what_ifs)
+
+    def work_of_request(self, request: AttentionRequest) -> Work:
+        """Its passes, and one more over prompt and answer."""
+        tokens = self.checked_tokens(request)
+        work = work_of(self.engine, request.prompt, [request.variant], request.template, request.what_ifs)
+        return Work(tokens, work.passes + 1)
+
+    def work_of_question(self, kind: type[LayerQuestion], question: dict) -> Work | None:
+        """What the browser's question about a result asks of the model; None where its layer was computed before."""
+        asked = checked(kind, question, QUESTION)
+        result, layer = self.store.get(asked.key), self.checked_layer(asked.layer)
+        return None if self.store.has(result, layer) else self.work_of_request(result.request)
 
     def announce(self, **fields: object) -> Screen:
         """At once after Read: the request may have to wait for others."""
         return Screen(WAITING, running=True)
 
     def run(self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, **fields: object) -> Iterator[Screen]:
-        """Run the passes once; the overview, with the picture of the head to open first. `what_ifs` as plain values.
-
-        `variant` is None where Read was pressed before it was known which one to begin with.
-        """
-        variant = self.first_choice() if variant is None else variant
-        request = AttentionRequest(variant=variant, **fields, what_ifs=what_ifs)
+        """Run the passes once; the overview, with the picture of the head to open first. `what_ifs` as plain values."""
+        request = self.request(variant, what_ifs, **fields)
         tokens = self.checked_tokens(request)
         all_bytes = 2 * 2 * self.layers * self.engine.base_facts.heads * tokens**2  # two passes of float16
         layers = range(self.layers) if all_bytes <= RESULT_BYTES else []
@@ -89,8 +110,8 @@ class AttentionHandlers(OnEngine):
         yield Screen({"key": result.key, "variant": self.view(request.variant, what_ifs or {}), **overview, "picture": picture})
 
     def finish(self, latest: Screen) -> Screen:
-        """After the passes, which nobody can stop."""
-        return latest
+        """After passes that were stopped; nothing is kept of them."""
+        return Screen({"words": "Stopped."})
 
     def failed(self, words: str) -> Screen:
         """Instead of maps."""

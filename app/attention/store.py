@@ -12,11 +12,13 @@ from threading import Lock
 
 from app.attention import maps as pictures
 from app.attention.request import AttentionRequest
+from bitune.cancellation import Cancelled, check, current
 from bitune.errors import ConfigError
 from bitune.schema.results import AttentionMaps
 
 RESULT_BYTES = 100 * 2**20  # of one result with all its layers; a longer prompt keeps only the layers that were opened
 STORE_BYTES = 4 * RESULT_BYTES
+SECONDS_BETWEEN_LOOKS = 0.05  # at a request's own cancellation, while another one computes what it wants
 FORGOTTEN = "This reading is no longer kept here; press Read to compute it again."
 
 
@@ -68,16 +70,31 @@ class AttentionStore:
             self.results.move_to_end(key)
             return self.results[key]
 
+    def has(self, result: AttentionResult, layer: int) -> bool:
+        """Whether this layer is kept, so that nothing has to be computed."""
+        with self.lock:
+            known = result.layers.get(layer)
+        return layer in result.maps.layers or (known is not None and known.done() and known.exception() is None)
+
     def layer(self, result: AttentionResult, layer: int) -> AttentionMaps:
         """The maps that hold this layer, computed where they were not kept; once, however many ask at the same time."""
         if layer in result.maps.layers:
             return result.maps
-        with self.lock:
-            known = result.layers.get(layer)
+        while True:
+            with self.lock:
+                known = result.layers.get(layer)
+                if known is None:
+                    computed = result.layers[layer] = Future()
             if known is None:
-                computed = result.layers[layer] = Future()
-        if known is not None:
-            return known.result()
+                return self._compute(result, layer, computed)
+            try:
+                return known.result(SECONDS_BETWEEN_LOOKS)
+            except Cancelled:
+                continue  # whoever asked first does not want it any more; this one does
+            except TimeoutError:
+                check(current())
+
+    def _compute(self, result: AttentionResult, layer: int, computed: Future[AttentionMaps]) -> AttentionMaps:
         try:
             maps = self.compute(result.request, [layer])
         except BaseException as error:

@@ -1,14 +1,15 @@
 """The tab Attention: components and wiring only. What the browser does with a result is in view.html and the *.js beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
-from app.attention.handlers import AttentionHandlers
-from app.ui.events import ONE_AT_A_TIME
+from app.attention.handlers import AttentionHandlers, Screen
+from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion
 from app.ui.examples import EXAMPLES
-from app.ui.frame import Inputs, ModelRequest, Updates, api, browser_function, listen
+from app.ui.frame import Inputs, ModelRequest, Updates, browser_function, listen, model_api
 from app.ui.latest_run import LatestRun
 from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import PromptTarget, WhenLoaded
@@ -49,11 +50,21 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
             template = template_choice(handlers.has_chat_template, elem_id="bt-attention-template")
             with gr.Row(elem_classes="bt-actions"):
                 start = gr.Button("Read", variant="primary", elem_id="bt-read-attention", scale=0, min_width=120)
+                stop = gr.Button("Stop", interactive=False, elem_id="bt-stop-attention", scale=0, min_width=100)
     fields = {"prompt": prompt, "variant": variant, "template": template, "answer": answer}
     view = browser_view(handlers)
-    ModelRequest(start, None, [view], lambda screen: {view: screen.value}).wire(handlers, {**fields, "what_ifs": what_ifs})
+    nothing = Screen({})
+    request = ModelRequest(
+        start,
+        stop,
+        [view],
+        lambda screen: {view: screen.value},
+        nothing,
+        kept=lambda screen: replace(nothing, running=screen.running),
+    )
+    request.wire(handlers, {**fields, "what_ifs": what_ifs})
     wire_latest_run(tab, handlers, fields, what_ifs, latest_run)
-    api(handlers.attention, "attention", **ONE_AT_A_TIME)
+    model_api(handlers.attention, "attention", handlers, handlers.work)
 
     def fill(question: str, around: str) -> Updates:
         return {prompt: question, template: around, answer: "", latest_run: None}  # so that Compare does not replace it
@@ -82,10 +93,13 @@ def text_box(label: str, name: str, lines: int, **options) -> gr.Textbox:
 
 def browser_view(handlers: AttentionHandlers) -> gr.HTML:
     """The part that lives in the browser. Its template is fixed text: what a prompt holds never becomes part of a template."""
+    questions = {handlers.picture: HeadQuestion, handlers.arrays: LayerQuestion, handlers.frame: FrameQuestion}
     return gr.HTML(
         html_template=(FOLDER / "view.html").read_text(encoding="utf-8"),
         js_on_load="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
-        server_functions=[browser_function(method) for method in (handlers.picture, handlers.arrays, handlers.frame)],
+        server_functions=[
+            browser_function(method, handlers, partial(handlers.work_of_question, kind)) for method, kind in questions.items()
+        ],
         apply_default_css=False,
         elem_id="bt-attention",
     )

@@ -14,12 +14,16 @@ from pydantic import TypeAdapter
 from app.compare import html
 from app.compare.recorded import Recording
 from app.compare.request import CompareRequest
+from app.ui.admission import Admission
 from app.ui.examples import EXAMPLES
 from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
+from app.ui.pace import Work
 from app.ui.templates import empty, problem
 from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
+from app.ui.work import work_of
+from bitune.schema.generation import GenerationSettings
 from bitune.schema.results import Update
 
 NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
@@ -63,8 +67,8 @@ class Screen:
 class CompareHandlers(OnEngine):
     """The events of Compare on one engine: `frame.ModelHandlers`, and what the other buttons do."""
 
-    def __init__(self, engine, recordings: Mapping[str, Recording]):
-        super().__init__(engine)
+    def __init__(self, engine, recordings: Mapping[str, Recording], admission: Admission | None = None):
+        super().__init__(engine, admission)
         self.recordings = recordings
 
     @property
@@ -85,8 +89,20 @@ class CompareHandlers(OnEngine):
         return Screen(html.answers(update, views, recording), html.prompts(update, views))
 
     def waiting(self, words: str) -> Screen:
-        """While the engine is loading."""
+        """While the engine is loading, or others come first."""
         return Screen(empty(words), running=True)
+
+    def work(self, variants: Sequence[str] | None, what_ifs: Mapping | None = NO_WHAT_IFS, **asked: object) -> Work:
+        """What a run or a call of /compare asks of the model; raises what is wrong with it."""
+        request = CompareRequest(
+            variants=self.all_variants(what_ifs) if variants is None else variants, what_ifs=what_ifs, **asked
+        )
+        new_tokens = GenerationSettings(request.max_new_tokens).max_new_tokens
+        return work_of(self.engine, request.prompt, request.variants, request.template, read(request.what_ifs), new_tokens)
+
+    def all_variants(self, what_ifs: object) -> list[str]:
+        """Those of the engine, and the what-ifs of a request."""
+        return [*self.engine.variants, *read(what_ifs)]
 
     def announce(self, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object) -> Screen:
         """At once after Run: the request may have to wait for others."""
@@ -110,9 +126,7 @@ class CompareHandlers(OnEngine):
         yield ended(request, update, views)
 
     def finish(self, latest: Screen) -> Screen:
-        """After a run. One that was cancelled keeps the answers as far as they came."""
-        if not latest.running:
-            return latest
+        """After a run that was cancelled: the answers as far as they came."""
         if latest.update is None:
             return Screen(empty("Stopped before the first token."))
         completions = {
@@ -156,7 +170,7 @@ class CompareHandlers(OnEngine):
         """
         request = CompareRequest(
             prompt=prompt,
-            variants=[*self.engine.variants, *read(what_ifs)] if variants is None else variants,
+            variants=self.all_variants(what_ifs) if variants is None else variants,
             template=template,
             max_new_tokens=max_new_tokens,
             temperature=temperature,

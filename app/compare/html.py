@@ -12,7 +12,7 @@ from app.ui.variants import VariantView
 from bitune.schema.results import Completion, Update
 
 READING = "Reading the prompt."
-WAITING = "Waiting for the model: one request runs at a time."
+WAITING = "Waiting for the model."
 
 
 @dataclass(frozen=True)

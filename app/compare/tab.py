@@ -9,9 +9,9 @@ from markupsafe import Markup
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.request import MAX_NEW_TOKENS, from_query
 from app.ui.checks import shown
-from app.ui.events import AT_ONCE, ONE_AT_A_TIME, PRIVATE
+from app.ui.events import AT_ONCE, PRIVATE
 from app.ui.examples import EXAMPLES
-from app.ui.frame import Inputs, ModelRequest, Updates, api, listen
+from app.ui.frame import Inputs, ModelRequest, Updates, listen, model_api
 from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
@@ -78,7 +78,7 @@ def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State, latest
     wire_examples(handlers, example_buttons, prompt, request)
     wire_link(page, handlers, fields, request)
     link.click(None, list(fields.values()), link, js=COPY_LINK % list(fields), **PRIVATE)
-    api(handlers.compare, "compare", **ONE_AT_A_TIME)
+    model_api(handlers.compare, "compare", handlers, handlers.work)
     source = PromptSource(prompt, fields["template"])
     targets = prompt_target(source, request), what_if_target(handlers, fields["variants"], colours)
     return CompareTab(source, *targets, when_loaded(handlers, fields))
@@ -103,13 +103,14 @@ def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:
 def choices(handlers: CompareHandlers) -> Inputs:
     """Which variants run, and how, by the names that CompareRequest has for them."""
     names, info = handlers.names, template_info(handlers.has_chat_template)
+    most = min(MAX_NEW_TOKENS, handlers.admission.limits.new_tokens)
     fields = {
         "variants": gr.CheckboxGroup(names, value=names, label="Variants", elem_id="bt-variants"),
         "template": template_choice(handlers.has_chat_template, info=info, elem_id="bt-template"),
     }
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
-            fields["max_new_tokens"] = gr.Slider(1, MAX_NEW_TOKENS, value=64, step=1, label="New tokens", min_width=180)
+            fields["max_new_tokens"] = gr.Slider(1, most, value=min(64, most), step=1, label="New tokens", min_width=180)
             fields["temperature"] = gr.Slider(0, 2, value=0, step=0.05, label="Temperature", min_width=180)
         with gr.Row():
             fields["top_p"] = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", min_width=180)

@@ -12,8 +12,10 @@ from app.mixing import charts
 from app.mixing.charts import RatioColumn
 from app.mixing.html import ratio_table, sliders
 from app.mixing.training_log import TrainingLog, read_log
+from app.ui.admission import Admission
 from app.ui.checks import names
 from app.ui.loading import OnEngine
+from app.ui.pace import Work
 from app.ui.templates import chip, empty, render
 from app.ui.variants import VariantView, views_of, with_what_ifs
 from app.ui.what_ifs import add, ratios
@@ -47,8 +49,8 @@ class Training:
 class MixingHandlers(OnEngine):
     """The events of Mixing on one engine."""
 
-    def __init__(self, engine):
-        super().__init__(engine)
+    def __init__(self, engine, admission: Admission | None = None):
+        super().__init__(engine, admission)
         self.versions = count()
 
     @property
@@ -149,11 +151,17 @@ class MixingHandlers(OnEngine):
         distances = self.runner.moved(prompt, names, template)
         return {name: (means(keys), means(values)) for name, (keys, values) in distances.items()}
 
-    def check_length(self, prompt: object, name: str, template: object) -> None:
-        """PromptError where a prompt is too long for this tab."""
+    def work_of_measuring(self, prompt: object, names: Sequence[str], template: object) -> Work:
+        """How much it is to measure these checkpoints; raises as `moved`. Each reads the prompt for its maps, and once more mixed."""
+        tokens = max(self.check_length(prompt, name, template) for name in names)
+        return Work(tokens, sum(len(self.engine.variants[name].passes) + 1 for name in names))
+
+    def check_length(self, prompt: object, name: str, template: object) -> int:
+        """Tokens of a prompt; PromptError where they are too many for this tab."""
         tokens = len(self.engine.prompt_ids(prompt, name, template=template))
         if tokens > MAX_TOKENS:
             raise PromptError(f"The prompt has {tokens:,} tokens; this works for up to {MAX_TOKENS:,}, so shorten it.")
+        return tokens
 
     def sliders(self, of: str | None, preset: str = "learned") -> str:
         """The sliders of a checkpoint, set by a preset; nothing while there is none."""
@@ -194,13 +202,23 @@ class MixingHandlers(OnEngine):
 
     def answer(self, checkpoints: object, prompt: object, template: object) -> dict[str, object]:
         """For programs: what the tab shows, as plain JSON. Raises."""
+        asked = self.asked(checkpoints)
+        mixing = [name for name in asked if name in self.mixing]
+        moved = self.moved(prompt, mixing, template) if mixing and prompt not in (None, "") else {}
+        return {name: self.answer_of(name, moved.get(name, (None, None))) for name in asked}
+
+    def asked(self, checkpoints: object) -> list[str]:
+        """The checkpoints that a program names, all of them if None; raises."""
         chosen = self.checkpoints if checkpoints is None else names(checkpoints, "checkpoints")
         for name in chosen:
             if name not in self.engine.checkpoints:
                 raise UnknownNameError("checkpoint", name, self.checkpoints)
-        mixing = [name for name in dict.fromkeys(chosen) if name in self.mixing]
-        moved = self.moved(prompt, mixing, template) if mixing and prompt not in (None, "") else {}
-        return {name: self.answer_of(name, moved.get(name, (None, None))) for name in dict.fromkeys(chosen)}
+        return list(dict.fromkeys(chosen))
+
+    def work(self, checkpoints: object, prompt: object, template: object) -> Work | None:
+        """What such a call asks of the model; None where it measures nothing. Raises."""
+        measured = [name for name in self.asked(checkpoints) if name in self.mixing]
+        return self.work_of_measuring(prompt, measured, template) if measured and prompt not in (None, "") else None
 
     def answer_of(self, name: str, moved: tuple[Sequence[float | None] | None, ...]) -> dict[str, object]:
         """One checkpoint; keys, values and what was moved are None where nothing is mixed."""

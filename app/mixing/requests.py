@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 from app.mixing.charts import sweep_curve
 from app.mixing.handlers import MixingHandlers, Moved
 from app.mixing.html import sweep_table
+from app.ui.pace import Work
 from app.ui.templates import empty, problem
 from bitune.errors import ConfigError
 from bitune.schema.results import SweepPoint
 
 SWEEP_TOKENS = 32
-WAITING = "Waiting for the model: one request runs at a time."
+WAITING = "Waiting for the model."
+STOPPED = "Stopped before anything was measured."
 MEASURED = (
     "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of the first "
     "one; the average over this prompt's tokens."
@@ -34,7 +36,7 @@ class MeasureRequest:
     """How far each layer's cache is moved for a prompt, per chosen checkpoint that mixes."""
 
     def __init__(self, handlers: MixingHandlers):
-        self.handlers, self.loading = handlers, handlers.loading
+        self.handlers, self.loading, self.admission = handlers, handlers.loading, handlers.admission
 
     def waiting(self, words: str) -> MeasureScreen:
         return MeasureScreen(empty(words), running=True)
@@ -42,14 +44,21 @@ class MeasureRequest:
     def announce(self, **values: object) -> MeasureScreen:
         return MeasureScreen(empty(WAITING), running=True)
 
-    def run(self, prompt: object, chosen: Sequence[str], template: object) -> Iterator[MeasureScreen]:
+    def work(self, prompt: object, chosen: Sequence[str], template: object) -> Work:
+        return self.handlers.work_of_measuring(prompt, self.wanted(chosen), template)
+
+    def wanted(self, chosen: Sequence[str]) -> list[str]:
+        """The chosen checkpoints that mix; ConfigError where none does."""
         wanted = [name for name in self.handlers.mixing if name in chosen]
         if not wanted:
             raise ConfigError("None of the chosen checkpoints mixes anything.")
-        yield MeasureScreen(empty(MEASURED), self.handlers.moved(prompt, wanted, template))
+        return wanted
+
+    def run(self, prompt: object, chosen: Sequence[str], template: object) -> Iterator[MeasureScreen]:
+        yield MeasureScreen(empty(MEASURED), self.handlers.moved(prompt, self.wanted(chosen), template))
 
     def finish(self, latest: MeasureScreen) -> MeasureScreen:
-        return latest
+        return MeasureScreen(empty(STOPPED))
 
     def failed(self, words: str) -> MeasureScreen:
         return MeasureScreen(problem(words), {})
@@ -69,7 +78,7 @@ class SweepRequest:
     """The answers of a checkpoint with its ratios scaled from causal only to bidirectional only."""
 
     def __init__(self, handlers: MixingHandlers):
-        self.handlers, self.loading = handlers, handlers.loading
+        self.handlers, self.loading, self.admission = handlers, handlers.loading, handlers.admission
 
     def waiting(self, words: str) -> SweepScreen:
         return SweepScreen(empty(words), running=True)
@@ -77,10 +86,20 @@ class SweepRequest:
     def announce(self, **values: object) -> SweepScreen:
         return SweepScreen(empty(WAITING), running=True)
 
+    def work(self, prompt: object, of: str | None, template: object) -> Work:
+        from bitune.inference.sweep import FACTORS  # imports torch, and the page opens before that
+
+        of = self.of(of)
+        tokens = self.handlers.check_length(prompt, of, template)
+        return Work(tokens, len(self.handlers.engine.variants[of].passes), SWEEP_TOKENS, len(FACTORS) + 1)
+
+    def of(self, of: str | None) -> str:
+        """The checkpoint; None where Sweep was pressed before the checkpoints were there, then the first one."""
+        return self.handlers.first_mixing() if of is None else of
+
     def run(self, prompt: object, of: str | None, template: object) -> Iterator[SweepScreen]:
-        """The answers as they come, and at last the curve. `of` is None where Sweep was pressed before the checkpoints were there."""
-        of = self.handlers.first_mixing() if of is None else of
-        self.handlers.check_length(prompt, of, template)
+        """The answers as they come, and at last the curve."""
+        of = self.of(of)
         running = self.handlers.runner.sweep(prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
         with closing(running):
             for points in running:
@@ -89,8 +108,6 @@ class SweepRequest:
 
     def finish(self, latest: SweepScreen) -> SweepScreen:
         """One that was stopped keeps the answers as far as they came."""
-        if not latest.running:
-            return latest
         if not latest.points:
             return SweepScreen(empty("Stopped before the first token."))
         return SweepScreen(sweep_table(latest.points, stopped=True), points=latest.points)

@@ -9,9 +9,9 @@ from gradio.components import Component
 from app.mixing.editor import WHAT_IF, slider_form, what_if_list
 from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training
 from app.mixing.requests import MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
-from app.ui.events import ONE_AT_A_TIME, PRIVATE
+from app.ui.events import PRIVATE
 from app.ui.examples import EXAMPLES
-from app.ui.frame import ModelRequest, Updates, api, listen
+from app.ui.frame import ModelRequest, Updates, listen, model_api
 from app.ui.pieces import html
 from app.ui.plots import chart, drawn
 from app.ui.shared import PromptSource, WhatIfTarget, WhenLoaded
@@ -66,7 +66,7 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         what_ifs: This visitor's, as in app.ui.what_ifs.
         target: Where a what-if becomes a variant.
     """
-    api(api_of(handlers), "mixing", **ONE_AT_A_TIME)
+    model_api(api_of(handlers), "mixing", handlers, handlers.work)
     names, ready, may_mix = handlers.expected, handlers.loading.ready, bool(handlers.may_mix)
     if not names:
         html(introduction(NO_CHECKPOINT))
@@ -126,6 +126,7 @@ def prompt_row(
     )
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         measure = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
+        stop = gr.Button("Stop", interactive=False, elem_id="bt-measure-stop", scale=0, min_width=100)
         take = gr.Button("Take the prompt from Compare", elem_id="bt-take", scale=0, min_width=220)
     note = html(elem_id="bt-moved")
     take.click(None, source.prompt, prompt, js="(prompt) => prompt", **PRIVATE)
@@ -133,7 +134,7 @@ def prompt_row(
     def show(screen: MeasureScreen) -> Updates:
         return {note: screen.html} if screen.moved is None else {note: screen.html, moved: screen.moved}
 
-    request = ModelRequest(measure, None, [note, moved], show)
+    request = ModelRequest(measure, stop, [note, moved], show, MeasureScreen(""))
     measured = request.wire(MeasureRequest(handlers), {"prompt": prompt, "chosen": chosen, "template": source.template})
 
     def redraw(names: list[str], moved: dict) -> Updates:

@@ -4,12 +4,13 @@ import json
 
 import gradio as gr
 
-MODEL_QUEUE = "model"  # every event that runs the model waits in this one queue, one at a time
-ONE_AT_A_TIME = {"concurrency_id": MODEL_QUEUE, "concurrency_limit": 1}
 PRIVATE = {"api_visibility": "private"}
 QUIET = {**PRIVATE, "show_progress": "hidden"}
 AT_ONCE = {**QUIET, "queue": False}
-MODEL = {**QUIET, **ONE_AT_A_TIME}
+# Who may run the model is decided by app/ui/admission.py, not by Gradio's queue: that knows neither direct requests nor how long they take.
+MODEL = {**QUIET, "concurrency_limit": None}
+# Past Gradio's queue, so that a tool of MCP knows the connection of who asks: queued, it is called by the page itself.
+ENDPOINT = {"concurrency_limit": None, "queue": False}
 
 # What Stop shows, in the browser, at once: the model notices between two steps, and reading a long prompt is one step.
 STOPPING = f"() => ({json.dumps(gr.update(value='Stopping', interactive=False))})"

@@ -5,20 +5,22 @@ not have when the page is built. What a handler returns are the component update
 app/ui/errors.py; this module is the only one that applies it: handlers just raise.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
-from functools import wraps
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
+from functools import partial, wraps
 from typing import Generic, Protocol, TypeVar
 
 import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
+from app.ui.caller import Caller, Gone
 from app.ui.errors import sentence
-from app.ui.events import AT_ONCE, MODEL, STOPPING
-from app.ui.loading import WAITING, Loading
+from app.ui.events import AT_ONCE, ENDPOINT, MODEL, STOPPING
+from app.ui.pace import Work
+from app.ui.running import OnModel, Waiting, admitted
 
-LOOK_SECONDS = 0.5  # between two looks at an engine that is loading: Stop is noticed there
 Inputs = Mapping[str, Component]
 Updates = dict[Component, object]
 
@@ -30,25 +32,23 @@ class Screen(Protocol):
 
 
 S = TypeVar("S", bound=Screen)
+T = TypeVar("T")
 
 
-class ModelHandlers(Protocol[S]):
-    """A request that runs the model, without the page. The values of the inputs come by name; errors are raised.
-
-    Attributes:
-        loading: The engine, which may still be loading: then the frame waits for it, and `run` begins when it is there.
-    """
-
-    loading: Loading
-
-    def waiting(self, words: str) -> S:
-        """Instead of results while the engine is loading, as often as the words change."""
+class ModelHandlers(OnModel, Protocol[S]):
+    """A request that runs the model, without the page. The values of the inputs come by name; errors are raised."""
 
     def announce(self, **values: object) -> S:
-        """At once after the button, not queued: the request may have to wait for others."""
+        """At once after the button, where the engine is there."""
+
+    def work(self, **values: object) -> Work | None:
+        """How much is asked for, in a thread; None where the model will not run. Raises what `run` would raise at once."""
+
+    def waiting(self, words: str) -> S:
+        """Instead of results while the engine is loading or others come first, as often as the words change."""
 
     def run(self, **values: object) -> Iterator[S]:
-        """In the model's queue. The last screen is not running."""
+        """In a thread of its own, once it may. The last screen is not running."""
 
     def finish(self, latest: S) -> S:
         """After the run. Where it was cancelled, `latest` is still running: what came of it so far is kept."""
@@ -73,78 +73,80 @@ def guarded(function: Callable, failed: Callable[[str], object]) -> Callable:
     return call
 
 
-def screens(handlers: ModelHandlers[S], **values: object) -> Iterator[S]:
-    """The screens of a request, which waits for the engine first. An error is the last one, and closing this closes the run."""
+async def screens(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
+    """The screens of a request, from the first second on. An error is the last one, and closing this ends the request."""
     try:
-        while not handlers.loading.wait(LOOK_SECONDS):
-            yield handlers.waiting(f"{WAITING} {handlers.loading.words}")
-        with closing(handlers.run(**values)) as running:
-            yield from running
+        if handlers.loading.ready:
+            yield handlers.announce(**values)
+        running = admitted(handlers, caller, partial(handlers.work, **values), partial(handlers.run, **values))
+        async with aclosing(running) as steps:
+            async for step in steps:
+                yield handlers.waiting(step.words) if isinstance(step, Waiting) else step
+    except Gone:
+        return
     except Exception as error:
         yield handlers.failed(sentence(error))
 
 
 class ModelRequest(Generic[S]):
-    """A button that runs the model, perhaps one that stops it, and where the screens of the request appear.
+    """A button that runs the model, one that stops it, and where the screens of the request appear.
 
     Stop only cancels. What comes after a run, whether it ended or was cancelled, then finds the latest screen still running and
     replaces it; were it wired to Stop itself, an update on its way would overwrite it.
 
     Attributes:
-        latest: A visitor's latest screen, a State; None where nothing can be stopped.
+        latest: What is kept of a visitor's latest screen, a State.
     """
 
     def __init__(
         self,
         start: gr.Button,
-        stop: gr.Button | None,
+        stop: gr.Button,
         outputs: Iterable[Component],
         show: Callable[[S], Updates],
-        first: S | None = None,
+        first: S,
+        kept: Callable[[S], S] = lambda screen: screen,
     ):
         """Put the request together; `wire` connects it.
 
         Args:
             start: The button that runs the model; cannot be pressed while a request runs.
-            stop: The button that cancels it, or None.
+            stop: The button that cancels it.
             outputs: The components that `show` updates.
             show: A screen as updates of `outputs`.
             first: The screen that is shown before anything has run.
+            kept: What of a screen lies on the server for each visitor, as much as `finish` needs of one that is running.
         """
-        self.start, self.stop, self.show = start, stop, show
-        self.latest = gr.State(first) if stop else None
-        self.components = [*outputs, start, *((stop, self.latest) if stop else ())]
+        self.start, self.stop, self.show, self.kept = start, stop, show, kept
+        self.latest = gr.State(first)
+        self.components = [*outputs, start, stop, self.latest]
 
     def updates(self, screen: S) -> Updates:
         """A screen on this request's components, buttons included."""
-        updates = {**self.show(screen), self.start: gr.update(interactive=not screen.running)}
-        if self.stop:
-            updates |= {self.stop: gr.update(value="Stop", interactive=screen.running), self.latest: screen}
-        return updates
+        buttons = {
+            self.start: gr.update(interactive=not screen.running),
+            self.stop: gr.update(value="Stop", interactive=screen.running),
+        }
+        return {**self.show(screen), **buttons, self.latest: self.kept(screen)}
 
     def wire(self, handlers: ModelHandlers[S], inputs: Inputs) -> Dependency:
-        """Announce, run, finish, Stop. Returns the listener of the last step, for what a tab does after it."""
+        """Run, finish, Stop. Returns the listener of the last step, for what a tab does after it.
 
-        def announce(**values: object) -> Updates:
-            if not handlers.loading.ready and handlers.loading.problem is None:
-                return self.updates(handlers.waiting(WAITING))
-            return self.updates(handlers.announce(**values))
+        The first screen comes from the run itself: where Gradio does not take the event, nothing on the page has changed.
+        """
+
+        async def run(**values: object) -> AsyncIterator[Updates]:
+            async with aclosing(screens(handlers, Caller.current(handlers.admission.proxies), **values)) as running:
+                async for screen in running:
+                    yield self.updates(screen)
+
+        def finish(latest: S) -> Updates:
+            return self.updates(handlers.finish(latest)) if latest.running else dict.fromkeys(self.components, gr.skip())
 
         def failed(words: str) -> Updates:
             return self.updates(handlers.failed(words))
 
-        def run(**values: object) -> Iterator[Updates]:
-            with closing(screens(handlers, **values)) as running:
-                for screen in running:
-                    yield self.updates(screen)
-
-        def finish(latest: S) -> Updates:
-            return self.updates(handlers.finish(latest))
-
-        announced = self.start.click(guarded(announce, failed), None, self.components, inputs_kwargs=inputs, **AT_ONCE)
-        running = announced.then(run, None, self.components, inputs_kwargs=inputs, **MODEL)
-        if not self.stop:
-            return running
+        running = self.start.click(run, None, self.components, inputs_kwargs=inputs, **MODEL)
         self.stop.click(None, None, self.stop, js=STOPPING, cancels=running, **AT_ONCE)
         return running.then(guarded(finish, failed), self.latest, self.components, **AT_ONCE)
 
@@ -176,19 +178,70 @@ def listen(
 
 
 def api(function: Callable[..., dict], name: str, **options: object) -> None:
-    """An endpoint for programs. Clients and MCP tools read the signature and the docstring of `function`.
+    """An endpoint for programs that does not run the model. Clients and MCP tools read the signature and the docstring of `function`.
 
     Args:
         function: Returns plain JSON. Its errors reach the caller as one sentence.
         name: Of the endpoint.
-        options: More arguments of gr.api, such as `events.ONE_AT_A_TIME`.
+        options: More arguments of gr.api.
     """
     gr.api(guarded(function, toast), api_name=name, **options)
 
 
-def browser_function(method: Callable[[dict], dict]) -> Callable[[dict], dict]:
+def model_api(function: Callable[..., dict], name: str, on: OnModel, work: Callable[..., Work | None]) -> None:
+    """An endpoint for programs that runs the model, as `api`.
+
+    Args:
+        on: Where it runs.
+        work: What a call asks for, with the arguments of `function` by name; None where the model will not run.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    async def call(*given: object, **values: object) -> dict:
+        bound = signature.bind(*given, **values)
+        bound.apply_defaults()
+        return await answer(on, partial(work, **bound.arguments), partial(function, **bound.arguments), toast)
+
+    gr.api(call, api_name=name, **ENDPOINT)
+
+
+def browser_function(method: Callable[[dict], dict], on: OnModel, work: Callable[[dict], Work | None]) -> Callable:
     """A method as a server function of gr.HTML, whose errors are {"problem": a sentence}.
 
     Gradio marks the functions that the browser may call, and a method cannot be marked.
+
+    Args:
+        on: Where it runs.
+        work: What a question asks for; None where the answer is there already.
     """
-    return guarded(method, lambda words: {"problem": words})
+
+    @wraps(method)
+    async def call(question: dict) -> dict:
+        return await answer(on, partial(work, question), partial(method, question), lambda words: {"problem": words})
+
+    return call
+
+
+async def answer(on: OnModel, work: Callable[[], Work | None], compute: Callable[[], T], failed: Callable[[str], T]) -> T | None:
+    """What `compute` returns, once it may run; what `failed` makes of a sentence where it raised; None for somebody who has gone.
+
+    Args:
+        on, work: As in `running.admitted`.
+        compute: Called in a thread.
+        failed: Gets the sentence.
+    """
+
+    def once() -> Iterator[T]:
+        yield compute()
+
+    value = None
+    try:
+        async with aclosing(admitted(on, Caller.current(on.admission.proxies), work, once)) as steps:
+            async for step in steps:
+                value = step
+    except Gone:
+        return None
+    except Exception as error:
+        return failed(sentence(error))
+    return value

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from app.limits import Limits
+from app.ui.admission import Admission
 from app.ui.runner import Runner
 from bitune import progress
 from bitune.errors import BituneError
@@ -125,10 +127,12 @@ class Loading:
 
 
 class OnEngine:
-    """What the handlers of every tab have: the engine, which they may have to wait for."""
+    """What the handlers of every tab have: the engine, which they may have to wait for, and who decides which requests may run it."""
 
-    def __init__(self, engine: "Engine | Loading"):
+    def __init__(self, engine: "Engine | Loading", admission: Admission | None = None):
+        """On an engine; `admission` is the page's, without one there is one of its own."""
         self.loading = engine if isinstance(engine, Loading) else Loading.done(engine)
+        self.admission = admission or Admission(Limits())
 
     @property
     def engine(self) -> "Engine":

@@ -5,15 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.compare.recorded import record
+from app.limits import Limits
 from app.page import build_page
 from app.server import serve
 from app.settings import Settings
+from app.ui.admission import Admission
 from app.ui.examples import EXAMPLES
 from bitune import Engine
 from tests.tiny import bitune_on, saved_base, tiny_base
 
 TEMPLATE = "Question: {prompt}\nAnswer:"
 METHODS = ("lora", "bitune")
+MANY = Limits(running=3, per_address=200)  # a test is one address
 
 
 def tiny_folders(folder: Path) -> Path:
@@ -36,11 +39,11 @@ def tiny_engine(folder: Path) -> Engine:
 
 
 @contextmanager
-def served(engine: Engine, **study: object) -> Iterator[str]:
+def served(engine: Engine, limits: Limits = MANY, **study: object) -> Iterator[str]:
     """The address of the page on this engine, with the first example recorded; `study`: build_page's data and results."""
     first = EXAMPLES[0]
-    page = build_page(engine, {first.key: record(engine, first)}, **study)
+    page = build_page(engine, {first.key: record(engine, first)}, admission=Admission(limits), **study)
     try:
-        yield serve(page, Settings(port=0))
+        yield serve(page, Settings(port=0, limits=limits))
     finally:
         page.close()

@@ -2,6 +2,7 @@
 
 import json
 from base64 import b64decode
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from safetensors.numpy import load
 from app.attention import handlers as attention_handlers
 from app.attention import maps
 from app.attention.handlers import AttentionHandlers
+from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion
 from app.attention.store import FORGOTTEN
 from app.compare.handlers import CompareHandlers, Screen
-from app.ui.frame import browser_function, screens
+from app.ui.frame import browser_function
 from tests.app.attention.test_maps import unpacked
+from tests.app.ui import visiting
 from tests.browser.served import served, tiny_engine
 from tests.closeness import assert_close
 
@@ -37,14 +40,16 @@ def handlers(engine):
 def read(handlers: AttentionHandlers, prompt, variant, template, answer, what_ifs=None) -> dict:
     """What the browser gets after Read."""
     fields = {"prompt": prompt, "variant": variant, "template": template, "answer": answer, "what_ifs": what_ifs}
-    *_, last = screens(handlers, **fields)
+    *_, last = visiting.run(handlers, **fields)
     assert not last.running
     return last.value
 
 
 def asked(method, question: dict) -> dict:
     """What the browser gets when it asks by itself."""
-    return browser_function(method)(question)
+    handlers = method.__self__
+    kinds = {handlers.picture: HeadQuestion, handlers.arrays: LayerQuestion, handlers.frame: FrameQuestion}
+    return visiting.called(browser_function(method, handlers, partial(handlers.work_of_question, kinds[method])), question)
 
 
 def test_a_reading_opens_on_the_head_that_looks_ahead_most(handlers, engine):

@@ -1,16 +1,25 @@
 """The frame: what becomes of errors, of a request that is closed, and of inputs that a handler does not have."""
 
+import asyncio
 import inspect
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gradio as gr
 import pytest
 
-from app.ui.frame import ModelRequest, api, browser_function, listen, screens
+from app.limits import Limits
+from app.ui.admission import Admission
+from app.ui.frame import ModelRequest, api, listen, model_api, screens
 from app.ui.loading import WAITING, Loading, OnEngine
+from app.ui.pace import Work
+from bitune.cancellation import check, current
 from bitune.errors import ConfigError
 from bitune.progress import doing
+from tests.app.ui import visiting
+from tests.app.ui.test_running import until
+from tests.app.ui.visiting import Visitor, collected, run
 
 
 @dataclass(frozen=True)
@@ -22,10 +31,10 @@ class Screen:
 class Handlers(OnEngine):
     """Says the prompt letter by letter; fails where it is told to. Its engine is only waited for."""
 
-    def __init__(self, error: Exception | None = None, loading: Loading | None = None):
+    def __init__(self, error: Exception | None = None, loading: Loading | None = None, endless: bool = False):
         super().__init__(loading or Loading.done(object()))
-        self.error = error
-        self.closed = False
+        self.error, self.endless = error, endless
+        self.began = self.closed = False
 
     def waiting(self, words: str) -> Screen:
         return Screen(words, running=True)
@@ -33,10 +42,20 @@ class Handlers(OnEngine):
     def announce(self, prompt: str) -> Screen:
         return Screen("waiting", running=True)
 
+    def work(self, prompt: str) -> Work:
+        if not prompt:
+            raise ConfigError("The prompt is empty.")
+        return Work(len(prompt))
+
     def run(self, prompt: str) -> Iterator[Screen]:
+        self.began = True
         try:
             for end in range(1, len(prompt)):
                 yield Screen(prompt[:end], running=True)
+            while self.endless:
+                time.sleep(0.005)
+                check(current())
+                yield Screen(prompt, running=True)
             if self.error:
                 raise self.error
             yield Screen(prompt)
@@ -50,48 +69,87 @@ class Handlers(OnEngine):
         return Screen(words)
 
 
-def test_a_run_gives_its_screens():
-    assert list(screens(Handlers(), prompt="ab")) == [Screen("a", True), Screen("ab")]
+def test_a_run_is_announced_and_gives_its_screens():
+    *_, last = run(Handlers(), prompt="ab")
+    assert last == Screen("ab")
+    assert run(Handlers(), prompt="ab")[0] == Screen("waiting", True)
 
 
 def test_an_error_of_ours_is_the_last_screen():
-    *before, last = screens(Handlers(ConfigError("The seed is 'x'.")), prompt="ab")
-    assert (before, last) == ([Screen("a", True)], Screen("The seed is 'x'."))
+    *_, last = run(Handlers(ConfigError("The seed is 'x'.")), prompt="ab")
+    assert last == Screen("The seed is 'x'.")
 
 
 def test_any_other_error_goes_to_the_log(caplog):
-    *_, last = screens(Handlers(RuntimeError("secret")), prompt="ab")
+    *_, last = run(Handlers(RuntimeError("secret")), prompt="ab")
     assert "RuntimeError" in last.words
     assert "secret" not in last.words
     assert "secret" in caplog.text
 
 
-def test_closing_the_screens_closes_the_run():
+def test_what_is_wrong_is_known_before_anybody_waits():
     handlers = Handlers()
-    running = screens(handlers, prompt="abc")
-    next(running)
-    running.close()
-    assert handlers.closed
+    *_, last = run(handlers, prompt="")
+    assert last == Screen("The prompt is empty.")
+    assert not handlers.began
+
+
+def test_closing_the_screens_closes_the_run():
+    handlers = Handlers(endless=True)
+
+    async def visit() -> None:
+        running = screens(handlers, Visitor(), prompt="abc")
+        assert [await anext(running) for _ in range(2)][-1].running
+        await running.aclose()
+        await until(lambda: handlers.closed)
+
+    asyncio.run(visit())
+
+
+def test_who_has_gone_is_shown_nothing_more():
+    handlers, visitor = Handlers(endless=True), Visitor()
+
+    async def visit() -> None:
+        running = screens(handlers, visitor, prompt="abc")
+        await anext(running), await anext(running)
+        visitor.leave()
+        assert all(screen.running for screen in await collected(running))
+        await until(lambda: handlers.closed)
+
+    asyncio.run(visit())
 
 
 def test_a_request_waits_for_the_engine_says_so_and_then_runs():
     loading = Loading()
     handlers = Handlers(loading=loading)
-    running = screens(handlers, prompt="ab")
-    with doing("Loading the base"):
-        assert next(running) == Screen(f"{WAITING} Loading the base ...", True)
-    assert next(running).words.startswith(WAITING)
-    loading.finish(object())
-    assert list(running) == [Screen("a", True), Screen("ab")]
+
+    async def visit() -> None:
+        running = screens(handlers, Visitor(), prompt="ab")
+        with doing("Loading the base"):
+            assert await anext(running) == Screen(f"{WAITING} Loading the base ...", True)
+        loading.finish(object())
+        assert (await collected(running))[-1] == Screen("ab")
+
+    asyncio.run(visit())
 
 
-def test_a_request_that_waits_can_be_stopped_and_fails_with_the_loading():
+def test_a_request_that_waits_fails_with_the_loading():
     loading = Loading()
-    stopped, failing = screens(Handlers(loading=loading), prompt="ab"), screens(Handlers(loading=loading), prompt="ab")
-    next(stopped), next(failing)
-    stopped.close()
-    loading.fail("The base 'x' is damaged.")
-    assert list(failing) == [Screen("The base 'x' is damaged.")]
+
+    async def visit() -> None:
+        failing = screens(Handlers(loading=loading), Visitor(), prompt="ab")
+        await anext(failing)
+        loading.fail("The base 'x' is damaged.")
+        assert (await collected(failing))[-1] == Screen("The base 'x' is damaged.")
+
+    asyncio.run(visit())
+
+
+def test_who_cannot_be_served_is_told_so_instead_of_results():
+    handlers = Handlers()
+    handlers.admission = Admission(Limits(per_address=1))
+    handlers.admission.enter(Visitor().visitor)
+    assert "from your address" in run(handlers, prompt="ab")[-1].words
 
 
 def called(blocks: gr.Blocks, number: int):
@@ -99,36 +157,24 @@ def called(blocks: gr.Blocks, number: int):
     return blocks.fns[number].fn
 
 
-def test_a_request_is_announced_run_and_finished_and_stop_cancels_the_run():
+def test_a_request_is_run_and_finished_and_stop_cancels_the_run():
     with gr.Blocks() as blocks:
         prompt, start, stop, words = gr.Textbox(), gr.Button(), gr.Button(), gr.HTML()
         request = ModelRequest(start, stop, [words], lambda screen: {words: screen.words}, Screen(""))
         request.wire(Handlers(), {"prompt": prompt})
-    announced = called(blocks, 0)(prompt="ab")
+    announced = request.updates(Handlers().announce("ab"))
     assert announced[words] == "waiting"
     assert announced[start]["interactive"] is False
     assert announced[stop]["interactive"] is True
-    *_, last = called(blocks, 1)(prompt="ab")
+    last = request.updates(Screen("ab"))
     assert last[request.latest] == Screen("ab")
     assert last[start]["interactive"] is True
     (cancelling,) = [fn for fn in blocks.fns.values() if fn.cancels]
-    assert cancelling.cancels == [1], "Stop cancels the run"
+    assert cancelling.cancels == [0], "Stop cancels the run"
     finished = next(fn for fn in blocks.fns.values() if fn.inputs == [request.latest])
     assert finished.fn(Screen("a", running=True))[start]["interactive"] is True
-    assert blocks.fns[1].concurrency_id == "model"
-    assert not blocks.fns[0].queue
-
-
-def test_while_the_engine_is_loading_a_request_is_announced_as_waiting():
-    loading = Loading()
-    with gr.Blocks() as blocks:
-        prompt, start, words = gr.Textbox(), gr.Button(), gr.HTML()
-        request = ModelRequest(start, None, [words], lambda screen: {words: screen.words})
-        request.wire(Handlers(loading=loading), {"prompt": prompt})
-    announced = called(blocks, 0)(prompt="ab")
-    assert (announced[words], announced[start]["interactive"]) == (WAITING, False)
-    loading.finish(object())
-    assert called(blocks, 0)(prompt="ab")[words] == "waiting"
+    assert finished.fn(Screen("ab"))[words] == gr.skip(), "a run that ended stays as it is"
+    assert blocks.fns[0].concurrency_limit is None, "the admission decides who runs, not Gradio's queue"
 
 
 def test_a_name_that_the_handler_does_not_have_is_refused_when_the_page_is_built():
@@ -173,9 +219,15 @@ def test_an_endpoint_keeps_signature_and_docstring_and_raises_a_sentence():
         call(-1)
 
 
-def test_what_the_browser_asks_for_is_answered_in_any_case():
-    def answer(question: dict) -> dict:
-        return {"answer": question["key"]}
+def test_an_endpoint_that_runs_the_model_keeps_signature_and_docstring_too():
+    def double(number: int, name: str = "x") -> dict:
+        """Twice the number."""
+        return {name: 2 * number}
 
-    assert browser_function(answer)({"key": 1}) == {"answer": 1}
-    assert "KeyError" in browser_function(answer)({})["problem"]
+    with gr.Blocks() as blocks:
+        model_api(double, "double", OnEngine(object()), lambda number, name: Work(number))
+    call = called(blocks, 0)
+    assert visiting.called(call, 3) == {"x": 6}
+    assert list(inspect.signature(call).parameters) == ["number", "name"]
+    assert call.__doc__ == "Twice the number."
+    assert not blocks.fns[0].queue, "so that a tool of MCP knows the connection of who asks"

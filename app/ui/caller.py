@@ -1,0 +1,57 @@
+"""Who asks, and whether they are still there: for every way in which Gradio calls a function of ours.
+
+Gradio stops a generator between two of its values where its client has gone; a function that returns once it lets run to its end, and a
+request over HTTP past its queue too. So whoever runs for long looks here. What Gradio knows of the call stands in its LocalContext.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradio.blocks import Blocks
+from gradio.context import LocalContext
+from gradio.route_utils import Request
+from starlette.requests import Request as HttpRequest
+
+from app.guard.address import Network, address_of
+
+
+class Gone(Exception):
+    """Whoever asked is not there any more; nobody reads what this raises or returns."""
+
+
+@dataclass
+class Caller:
+    """Who called the function that runs now.
+
+    `visitor`: as app/guard/address.py tells visitors apart. `event_id`: of an event in Gradio's queue; None for a request over HTTP,
+    which is then `request`.
+    """
+
+    visitor: str
+    event_id: str | None
+    request: HttpRequest
+    blocks: Blocks
+
+    @classmethod
+    def current(cls, proxies: Sequence[Network]) -> "Caller":
+        """Of the function of ours that Gradio is calling; to be asked before its first await.
+
+        Args:
+            proxies: Whose word is taken for where a request comes from.
+        """
+        request = LocalContext.request.get()
+        http = request.request if isinstance(request, Request) else request
+        visitor = address_of(http.headers, http.client.host if http.client else "", proxies)
+        return cls(visitor, LocalContext.event_id.get(), http, LocalContext.blocks.get())
+
+    async def is_gone(self) -> bool:
+        """Whether the connection is closed on which the answer would be sent."""
+        if self.event_id is None:
+            return await self.request.is_disconnected()
+        event = self.blocks._queue.event_ids_to_events.get(self.event_id)
+        return event is None or not event.alive
+
+    async def check(self) -> None:
+        """Raise Gone where they are."""
+        if await self.is_gone():
+            raise Gone

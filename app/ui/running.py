@@ -1,0 +1,173 @@
+"""A request from its first second to its last: wait for the engine, wait in the line, run in a thread of its own.
+
+Waiting takes no thread. The model runs in as many threads as the admission lets in. Whoever closes the iterator, or whose client goes away,
+sets the event that every layer and token looks at (bitune/cancellation.py); the place is free when the thread has ended.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from app.ui.admission import Admission, Ticket
+from app.ui.caller import Caller
+from app.ui.loading import WAITING, Loading
+from app.ui.pace import Work
+from bitune.cancellation import Cancelled, cancellable
+
+LOOK_SECONDS = 0.1  # between two looks whether a client is still there, or the engine
+SAY_SECONDS = 1.0  # between two words to somebody who waits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Instead of a result: why there is none yet."""
+
+    words: str
+
+
+class OnModel(Protocol):
+    """What is known before a request can be asked: the engine, which may still be loading, and who decides who may run it."""
+
+    loading: Loading
+    admission: Admission
+
+
+async def admitted(
+    on: OnModel, caller: Caller, work: Callable[[], Work | None], run: Callable[[], Generator[T]]
+) -> AsyncIterator[Waiting | T]:
+    """What `run` yields, and before that why it has to wait.
+
+    Args:
+        on: Where it runs.
+        caller: Whose request it is.
+        work: What it asks for, called once the engine is there, in a thread; None where it will not run the model. May raise.
+        run: Called in a thread, once the request is let in.
+
+    Raises:
+        Refused: It is not served now.
+        Gone: The client has gone away.
+        Exception: What `work` and `run` raise.
+    """
+    ticket = on.admission.enter(caller.visitor)
+    running = False
+    try:
+        async for words in until_loaded(on.loading, caller):
+            yield words
+        asked = await asyncio.to_thread(work)
+        if asked is not None:
+            ticket.want(asked)
+            async for words in in_line(ticket, caller):
+                yield words
+        running = True
+        async with aclosing(in_thread(run, ticket, caller)) as values:
+            async for value in values:
+                yield value
+    finally:
+        if not running:
+            ticket.leave()
+
+
+async def until_loaded(loading: Loading, caller: Caller) -> AsyncIterator[Waiting]:
+    """Why it waits, as often as that changes, until the engine is there; NotLoadedError where it will not come."""
+    said = None
+    while not loading.wait(0):
+        if (words := f"{WAITING} {loading.words}") != said:
+            yield Waiting(words)
+            said = words
+        await asyncio.sleep(LOOK_SECONDS)
+        await caller.check()
+
+
+async def in_line(ticket: Ticket, caller: Caller) -> AsyncIterator[Waiting]:
+    """Where it stands, until it is let in."""
+    turn = asyncio.wrap_future(ticket.admitted)
+    looks = 0
+    while not ticket.admitted.done():
+        if looks % round(SAY_SECONDS / LOOK_SECONDS) == 0:
+            yield Waiting(ticket.words())
+        looks += 1
+        await asyncio.wait([turn], timeout=LOOK_SECONDS)
+        await caller.check()
+
+
+async def in_thread(run: Callable[[], Generator[T]], ticket: Ticket, caller: Caller) -> AsyncIterator[T]:
+    """The values of `run()`, which runs in a thread of its own; of several that came since the last look, the last one.
+
+    The thread leaves the ticket, also where this is closed before it has ended.
+    """
+    cancelled, box = threading.Event(), Box(asyncio.get_running_loop())
+
+    def work() -> None:
+        error = None
+        try:
+            with cancellable(cancelled), closing(run()) as values:
+                for value in values:
+                    box.put(value)
+        except BaseException as raised:  # raised again where the values are read
+            error = raised
+        ticket.leave(ended=error is None and not cancelled.is_set())
+        box.end(error)
+
+    threading.Thread(target=work, name="bitune page request", daemon=True).start()
+    try:
+        while True:
+            for value in await box.take(LOOK_SECONDS):
+                yield value
+            if box.is_over:
+                break
+            await caller.check()
+        box.check()
+    finally:
+        cancelled.set()
+
+
+class Box(Generic[T]):
+    """The latest value on its way from a thread to an event loop, and how the thread ended."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop, self._news = loop, asyncio.Event()
+        self._lock = threading.Lock()
+        self._values: list[T] = []
+        self._over, self._error = False, None
+
+    def put(self, value: T) -> None:
+        """Called in the thread. What was not taken yet is replaced: a later value says all that an earlier one said."""
+        with self._lock:
+            self._values = [value]
+        self._tell()
+
+    def end(self, error: BaseException | None) -> None:
+        """Called in the thread, at last."""
+        with self._lock:
+            self._over, self._error = True, error
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def take(self, seconds: float) -> list[T]:
+        """What came since the last time, at most one value, waited for so long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
+        self._news.clear()
+        with self._lock:
+            values, self._values = self._values, []
+        return values
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread has ended and nothing is left to take."""
+        with self._lock:
+            return self._over and not self._values
+
+    def check(self) -> None:
+        """Raise what the thread raised; that it was cancelled is no error."""
+        if self._error is not None and not isinstance(self._error, Cancelled):
+            raise self._error

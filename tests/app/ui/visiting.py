@@ -1,0 +1,52 @@
+"""Somebody who asks in a test: a Caller whose connection is closed when the test says so, and requests asked without a server."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+from gradio.context import LocalContext
+from starlette.requests import Request
+
+from app.ui.caller import Caller
+from app.ui.frame import screens
+
+
+class Visitor(Caller):
+    """Somebody whose connection is closed when `leave` is called."""
+
+    def __init__(self):
+        super().__init__("somebody", None, None, None)
+        self._left = threading.Event()
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def is_gone(self) -> bool:
+        return self._left.is_set()
+
+
+async def collected(values: AsyncIterator) -> list:
+    """All of them."""
+    async with aclosing(values):
+        return [value async for value in values]
+
+
+def run(handlers, **values: object) -> list:
+    """The screens of a request that nobody stops, as they came."""
+    return asyncio.run(collected(screens(handlers, Visitor(), **values)))
+
+
+def called(function: Callable, *given: object) -> object:
+    """What an async function of the frame returns where Gradio calls it for a request over HTTP whose client stays."""
+
+    async def receive() -> None:
+        await asyncio.Event().wait()
+
+    async def call() -> object:
+        LocalContext.request.set(Request({"type": "http", "headers": [], "client": ("somebody", 1)}, receive))
+        LocalContext.event_id.set(None)
+        LocalContext.blocks.set(None)
+        return await function(*given)
+
+    return asyncio.run(call())
