@@ -18,7 +18,7 @@ class Limits:
     """Limits with which a free Space (2 CPU cores, 16 GB) stays up. `waiting` is --waiting on the command line and BITUNE_WAITING
     in the environment, and so is every field."""
 
-    running: int = limit(3, "requests that may run the model at once")
+    running: int = limit(3, "requests that may run the model at once, in turns; of two or more places one is kept for short ones")
     waiting: int = limit(32, "requests that may wait for it")
     seconds_waiting: int = limit(300, "seconds that a request may wait")
     per_address: int = limit(4, "requests of one address that may run or wait at once")

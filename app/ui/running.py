@@ -6,6 +6,7 @@ sets the event that every layer and token looks at (bitune/cancellation.py); the
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import aclosing, closing
@@ -16,7 +17,7 @@ from app.ui.admission import Admission, Ticket
 from app.ui.caller import Caller
 from app.ui.loading import WAITING, Loading
 from app.ui.pace import Work
-from bitune.cancellation import Cancelled, cancellable
+from bitune.cancellation import Cancelled, cancellable, check
 
 LOOK_SECONDS = 0.1  # between two looks whether a client is still there, or the engine
 SAY_SECONDS = 1.0  # between two words to somebody who waits
@@ -109,12 +110,14 @@ async def in_thread(run: Callable[[], Generator[T]], ticket: Ticket, caller: Cal
             with cancellable(cancelled), closing(run()) as values:
                 for value in values:
                     box.put(value)
+                    check(cancelled)  # what runs in another process (app/zero.py) notices it only when it is closed
         except BaseException as raised:  # raised again where the values are read
             error = raised
         ticket.leave(ended=error is None and not cancelled.is_set())
         box.end(error)
 
-    threading.Thread(target=work, name="bitune page request", daemon=True).start()
+    here = contextvars.copy_context()  # ZeroGPU asks Gradio whose request this is
+    threading.Thread(target=here.run, args=(work,), name="bitune page request", daemon=True).start()
     try:
         while True:
             for value in await box.take(LOOK_SECONDS):

@@ -1,5 +1,6 @@
 """Many at once, by every way in, and visitors who leave: the page goes on answering, and nothing runs for somebody who has gone."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -131,21 +132,23 @@ def test_a_crowd_at_the_functions_of_the_browser_too(readings, url, slow):
     assert all("picture" in answer or "requests wait here as may" in answer["problem"] for answer in answers)
 
 
-def test_fifty_at_once_through_the_queue_are_answered_each_with_their_own(url, engine):
-    limits = LIMITS.running + LIMITS.waiting
-
+def test_fifty_at_once_through_the_queue_are_answered_each_with_their_own(url):
     def visit(number: int) -> str:
-        client = Client(url, verbose=False, analytics_enabled=False)
-        try:
-            return client.predict(f"visitor {number}", ["bitune"], "none", 6, api_name="/compare")["prompts"]["bitune"]
-        except Exception as error:
-            return str(error)
+        data = [f"visitor {number}", ["bitune"], "none", 6, 0, 1, 0, None]
+        event = httpx.post(f"{url}gradio_api/call/compare", json={"data": data}, timeout=120).json()["event_id"]
+        return httpx.get(f"{url}gradio_api/call/compare/{event}", timeout=120).text
 
     with ThreadPoolExecutor(50) as crowd:
         answers = list(crowd.map(visit, range(50)))
-    mine = [number for number, answer in enumerate(answers) if answer == f"visitor {number}"]
-    assert len(mine) >= limits
-    assert all("requests wait here as may" in answer for number, answer in enumerate(answers) if number not in mine)
+    answered = [
+        json.loads(answer.partition("data: ")[2])[0]["prompts"]["bitune"] for answer in answers if "event: complete" in answer
+    ]
+    refused = [answer for answer in answers if "event: error" in answer]
+    own = [f"visitor {number}" for number, answer in enumerate(answers) if "event: complete" in answer]
+    assert answered == own
+    assert len(own) >= LIMITS.running + LIMITS.waiting
+    assert len(own) + len(refused) == 50
+    assert all("requests wait here as may" in answer for answer in refused)
 
 
 @pytest.mark.parametrize(("name", "data"), LONG.items())
