@@ -57,17 +57,19 @@ class Snapshot:
     """Parameters as they are now, to see whether somebody writes into them, moves them, or puts others in their place."""
 
     def __init__(self, places: Iterable[Place]):
-        # The tensor is held, because no other one gets the address of one that is there.
-        self._seen = [(owner, name, owner[name], owner[name].detach(), owner[name]._version) for owner, name in places]
+        places = list(places)
+        # The tensors are held, because no other one gets the address of one that is there.
+        self._held = [owner[name].detach() for owner, name in places]
+        self._seen = [(owner, name, owner[name], owner[name].data_ptr(), owner[name]._version) for owner, name in places]
         # torch's fused optimizers, which the Trainer takes, write without counting it: what learns is compared number by number.
-        self._learning = [(parameter, tensor.clone()) for _, _, parameter, tensor, _ in self._seen if parameter.requires_grad]
+        self._learning = [(owner[name], owner[name].detach().clone()) for owner, name in places if owner[name].requires_grad]
 
     def is_current(self) -> bool:
         """Whether they still are."""
-        return all(
-            owner.get(name) is parameter and parameter._version == version and parameter.data_ptr() == tensor.data_ptr()
-            for owner, name, parameter, tensor, version in self._seen
-        ) and all(torch.equal(parameter, values) for parameter, values in self._learning)
+        for owner, name, parameter, address, version in self._seen:
+            if owner.get(name) is not parameter or parameter._version != version or parameter.data_ptr() != address:
+                return False
+        return all(torch.equal(parameter, values) for parameter, values in self._learning)
 
 
 def unwrap(model: PreTrainedModel) -> None:
@@ -161,9 +163,10 @@ def switch(layer: BaseTunerLayer, adapter: str | None) -> None:
     Not by PEFT's `set_adapter` and `enable_adapters`: they also freeze parameters, for a moment at least, and a backward pass that
     goes on in another thread would drop their gradients.
     """
-    layer._disable_adapters = adapter is None
+    attributes = vars(layer)  # setting one of a module is slow, and all layers are switched before every few tokens
+    attributes["_disable_adapters"] = adapter is None
     if adapter is not None:
-        layer._active_adapter = [adapter]
+        attributes["_active_adapter"] = [adapter]
 
 
 class BaseWeights:

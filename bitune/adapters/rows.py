@@ -41,6 +41,7 @@ class AdapterRows(SharedModel):
         self.in_shards = False  # set by who trains so: weights are gathered and dropped as each layer runs, which nothing shows
         self._packs = self._to_int8 = self._is_packed = False
         self._active: str | None = None
+        self._is_settled = False  # inside of `active_rows`, which has just looked
         self._seen: dict[str | None, tuple[int, list, Snapshot]] = {}  # of the base and each adapter: a number for how it is
         self._set_layers([])
 
@@ -83,7 +84,7 @@ class AdapterRows(SharedModel):
         with self.active_adapter(next((name for name in adapters if name is not None), None)):
             if self._runs_stacked():
                 self._settle()
-                with self._stacks.running(adapters) as others, rows_of_adapters(others, adapters):
+                with self._settled(), self._stacks.running(adapters) as others, rows_of_adapters(others, adapters):
                     yield
             else:
                 with rows_of_adapters(self._layers, adapters):
@@ -129,7 +130,8 @@ class AdapterRows(SharedModel):
     def states(self, adapters: Iterable[str | None]) -> dict[str | None, tuple[int, int]]:
         """For each adapter numbers that are others once somebody has written into its weights or into the base's, or scaled it."""
         with self.turn():
-            self._settle()
+            if not self._is_settled:
+                self._settle()
             base = self._state_of(None)
             return {name: (base, 0 if name is None else self._state_of(name)) for name in adapters}
 
@@ -158,6 +160,14 @@ class AdapterRows(SharedModel):
         if self._packs and not self._is_packed and not self._trainable:
             pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
             self._is_packed = True
+
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        before, self._is_settled = self._is_settled, True
+        try:
+            yield
+        finally:
+            self._is_settled = before
 
     def _unpack(self) -> None:
         if self._is_packed:

@@ -15,12 +15,14 @@ from transformers import Cache
 
 from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_left
+from bitune.model.first_token import first_token_keys, keep_first_tokens, recall_first_tokens
 from bitune.model.generation_config import base_defaults
 from bitune.model.limits import check_ids
 from bitune.model.passes import Recall
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.cache import take_rows, with_room
 from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
+from bitune.modeling.pass_store import PassKey
 from bitune.schema.variants import Variant
 
 Result = TypeVar("Result")
@@ -36,6 +38,7 @@ class PromptCache:
         rows: What each cache row holds, and the adapter that answers from it.
         cache: Keys and values of the first P - 1 tokens, [rows, heads, P - 1, head dim] a layer.
         known: Of each row, whether all its passes came from memory.
+        keys: Of each row, under which keys its passes are kept; None where they are not.
     """
 
     manager: AdapterManager
@@ -44,6 +47,7 @@ class PromptCache:
     rows: Sequence[Row]
     cache: Cache
     known: Sequence[bool]
+    keys: Sequence[Sequence[PassKey] | None]
     _is_used: bool = field(default=False, init=False)
 
     def take(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Cache]:
@@ -65,7 +69,7 @@ class PromptCache:
 
 def read_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Sequence[Row]) -> PromptCache:
     """Run the passes of `rows` over prompts `ids`, `mask` [prompts, P], padded on the left."""
-    return PromptCache(manager, ids, mask, rows, prefill(manager, ids, mask, rows), [False] * len(rows))
+    return PromptCache(manager, ids, mask, rows, prefill(manager, ids, mask, rows), [False] * len(rows), [None] * len(rows))
 
 
 def recall_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Sequence[Row]) -> PromptCache:
@@ -73,7 +77,8 @@ def recall_prompts(manager: AdapterManager, ids: Tensor, mask: Tensor, rows: Seq
     recall = Recall()
     cache = prefill(manager, ids, mask, rows, recall)
     known = [all((one, row.prompt) in recall.known for one in row.passes) for row in rows]
-    return PromptCache(manager, ids, mask, rows, cache, known)
+    keys = [[recall.keys[one, row.prompt] for one in row.passes] if recall.keys else None for row in rows]
+    return PromptCache(manager, ids, mask, rows, cache, known, keys)
 
 
 def read_variants(
@@ -160,8 +165,8 @@ def score(
 class Decoder:
     """Rows of a prompt cache that are answered in step, a token each at a time.
 
-    The first forward reads the last prompt token, which belongs to the answer: it runs with the answer adapter. `known`: of each row,
-    whether its prompt came from memory.
+    The first forward reads the last prompt token, which belongs to the answer: it runs with the answer adapter, unless what it comes to
+    is known for all rows. `known`: of each row, whether its prompt came from memory.
     """
 
     def __init__(self, prompts: PromptCache, rows: Sequence[int]):
@@ -170,13 +175,26 @@ class Decoder:
         self._manager, self._adapters = prompts.manager, prompts.adapters(rows)
         ids, self._mask, cache = prompts.take(rows)
         self._cache, self._input = with_room(cache), ids[:, -1:]
+        self._prompts: PromptCache | None = prompts  # until the first token
 
     def active(self) -> AbstractContextManager[None]:
         """The rows' adapters, for as many tokens as the block decodes."""
         return self._manager.active_rows(self._adapters)
 
     def next_logits(self) -> Tensor:
-        """Scores of the next token, float32 [rows, vocabulary]; one forward, inside of `active`."""
+        """Scores of the next token, float32 [rows, vocabulary]; one forward at most, inside of `active`."""
+        if self._prompts is None:
+            return self._run()
+        prompts, self._prompts = self._prompts, None
+        kept, tokens = [prompts.keys[row] for row in self.rows], self._input[:, 0].tolist()
+        keys = first_token_keys(self._manager, [prompts.rows[row] for row in self.rows], kept, tokens)
+        scores = recall_first_tokens(self._manager, keys, self._cache)
+        if scores is None:
+            scores = self._run()
+            keep_first_tokens(self._manager, keys, self._cache, scores)
+        return scores
+
+    def _run(self) -> Tensor:
         model = self._manager.model
         placed = position_input(model, self._mask, 1)
         output = model(input_ids=self._input, attention_mask=self._mask, use_cache=True, **cache_input(self._cache), **placed)

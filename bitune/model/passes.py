@@ -19,10 +19,16 @@ _LEAST_PREFIX = 32  # tokens; running fewer of them takes no longer than the ext
 
 
 class Recall:
-    """Reads passes for one request, and notes which of them were known: `prefill.Read`."""
+    """Reads passes for one request: `prefill.Read`.
+
+    Attributes:
+        known: Which of them were.
+        keys: Under which key each is kept, where they can be.
+    """
 
     def __init__(self):
         self.known: set[Wanted] = set()
+        self.keys: dict[Wanted, PassKey] = {}
 
     def __call__(
         self, manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]
@@ -32,7 +38,7 @@ class Recall:
             return run_passes(manager, ids, mask, wanted)
         store, keys = manager.passes, _keys(manager, ids, mask, wanted)
         passes = {want: found for want, key in keys.items() if (found := store.get(key)) is not None}
-        self.known = set(passes)
+        self.known, self.keys = set(passes), keys
         missing = [want for want in wanted if want not in passes]
         for (prefix, tokens), group in _groups(manager, {want: keys[want] for want in missing}).items():
             passes |= _run_rest(manager, ids, group, prefix, tokens) if prefix else _run_whole(manager, ids, mask, list(group))

@@ -1,4 +1,4 @@
-"""Prompt passes that were run: their keys and values, kept on the device for the next request that wants the same."""
+"""Prompt passes that were run, and what the last prompt token came to: kept on the device for the next request that wants the same."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,8 +29,42 @@ class StoredPass:
         return sum(part.nbytes for layer in self.layers for part in layer)
 
 
+@dataclass(frozen=True)
+class FirstTokenKey:
+    """What determines what the last prompt token comes to on one base.
+
+    Attributes:
+        passes: That read the other tokens, in the order of the mixing.
+        ratios: How they are mixed, keys before values; None where there is one.
+        adapter, weights: That reads the last token, and the state of its weights and the base's.
+        token: The last one.
+    """
+
+    passes: tuple[PassKey, ...]
+    ratios: tuple[float, ...] | None
+    adapter: str | None
+    weights: tuple[int, int]
+    token: int
+
+
+@dataclass(frozen=True)
+class StoredFirstToken:
+    """Scores of the first new token [vocabulary], and keys and values of the last prompt token, [heads, 1, head dim] for each layer."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    scores: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.scores.nbytes + sum(part.nbytes for layer in self.layers for part in layer)
+
+
+Key = PassKey | FirstTokenKey
+Stored = StoredPass | StoredFirstToken
+
+
 class PassStore:
-    """The passes of one base that were used last. Its user owns the base meanwhile, see adapters.turns.
+    """The passes of one base that were used last, and what came of them. Its user owns the base meanwhile, see adapters.turns.
 
     Args:
         limit: The most bytes that are kept; what was used longest ago goes first. May be changed at any time.
@@ -42,7 +76,7 @@ class PassStore:
     def __init__(self, limit: int):
         self.nbytes = 0
         self._limit = limit
-        self._passes: OrderedDict[PassKey, StoredPass] = OrderedDict()
+        self._passes: OrderedDict[Key, Stored] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._passes)
@@ -56,14 +90,14 @@ class PassStore:
         self._limit = value
         self._shrink()
 
-    def get(self, key: PassKey) -> StoredPass | None:
-        """The pass, if it is still there."""
+    def get(self, key: Key) -> Stored | None:
+        """What is kept under this key, if it is still there."""
         if key in self._passes:
             self._passes.move_to_end(key)
         return self._passes.get(key)
 
-    def put(self, key: PassKey, stored: StoredPass) -> None:
-        """Keep a pass, unless it is larger than everything that may be kept."""
+    def put(self, key: Key, stored: Stored) -> None:
+        """Keep it, unless it is larger than everything that may be kept."""
         if key in self._passes or stored.nbytes > self._limit:
             return
         self._passes[key] = stored
@@ -74,7 +108,7 @@ class PassStore:
         """The pass of the same adapter and attention that agrees with most tokens of `key` from the first one on, and with how many."""
         best, length = None, 0
         for other, stored in self._passes.items():
-            if (other.prompt_pass, other.weights) == (key.prompt_pass, key.weights):
+            if isinstance(other, PassKey) and (other.prompt_pass, other.weights) == (key.prompt_pass, key.weights):
                 shared = _shared(other.ids, key.ids)
                 if shared > length:
                     best, length = stored, shared

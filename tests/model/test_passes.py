@@ -1,5 +1,7 @@
 """Prompt passes from memory: the same as those that are run, and never those of somebody else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from bitune import METHODS
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.layers import adapter_layers
 from bitune.model.bitune_model import BituneModel
-from bitune.model.decoding import read_variants
+from bitune.model.decoding import Decoder, read_variants
 from bitune.model.likelihoods import likelihoods
 from bitune.model.passes import Recall
 from bitune.model.prefill import run_passes
@@ -185,3 +187,145 @@ def test_all_methods_answer_from_memory_as_from_a_first_reading(kind):
         for found in sums[1:]:
             assert_close(torch.tensor(found), torch.tensor(sums[0]))
         model.release()
+
+
+# --- the first new token ----------------------------------------------------------------------------------------------
+
+
+class Asked:
+    """A base with a Bitune, asked for the first tokens of an answer as a request asks."""
+
+    def __init__(self, family: str = "llama", method: str = "bitune", kind: str = "lora", dtype: torch.dtype = torch.float64):
+        self.model = bitune_on(tiny_model(family).to(dtype), method, kind)
+        self.manager = self.model.manager
+        self.manager.passes.limit = 2**22
+        self.forwards = []
+        self.model.base.register_forward_pre_hook(lambda *_: self.forwards.append(1))
+
+    @torch.no_grad()
+    def scores(self, *rows, prompts=None, remember: bool = True, tokens: int = 3) -> tuple[torch.Tensor, int]:
+        """Scores of the first `tokens` tokens [tokens, rows, vocabulary], and how many forwards the first took; rows: (variant, prompt)."""
+        prompts = [prompt[0].tolist() for prompt in ids(9)] if prompts is None else prompts
+        rows = list(rows) or [(self.model.variant, 0)]
+        with self.manager.eval_turn():
+            (decoder,) = [
+                Decoder(read_variants(self.manager, prompts, rows, remember=remember), batch)
+                for batch in self.manager.batches([variant.answer_adapter for variant, _ in rows])
+            ]
+        found = []
+        with self.manager.eval_turn(), decoder.active():
+            self.forwards.clear()
+            for step in range(tokens):
+                found.append(decoder.next_logits())
+                if step == 0:
+                    first = len(self.forwards)
+                decoder.append(torch.full((len(rows),), 7))
+        return torch.stack(found)[:, [decoder.rows.index(row) for row in range(len(rows))]], first
+
+
+@families
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_prompt_that_is_asked_again_needs_no_forward_before_its_first_token(family, dtype):
+    asked = Asked(family, dtype=dtype)
+    prompts = [ids(WINDOW - 1)[0][0].tolist()]
+    expected, _ = asked.scores(prompts=prompts, remember=False)
+    for forwards in (1, 0, 0):
+        found, first = asked.scores(prompts=prompts)
+        assert first == forwards
+        assert_close(found, expected)
+        found.fill_(9)  # what was returned is the caller's
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_first_token_of_every_method_and_kind(method, kind):
+    asked = Asked(method=method, kind=kind)
+    expected, _ = asked.scores(remember=False)
+    asked.scores()
+    found, first = asked.scores()
+    assert first == 0
+    assert_close(found, expected)
+
+
+def test_rows_of_several_prompts_and_variants_are_known_row_by_row():
+    asked = Asked()
+    prompts = [prompt[0].tolist() for prompt in ids(5, 12, 1)]
+    base = BASE.with_mixing(None)
+    rows = [(asked.model.variant, 0), (base, 1), (asked.model.variant, 1), (base, 0)]
+    expected, _ = asked.scores(*rows, prompts=prompts, remember=False)
+    for group in (rows[:2], rows[2:]):
+        assert asked.scores(*group, prompts=prompts)[1] == 1
+    found, first = asked.scores(*rows, prompts=prompts)
+    assert first == 0, "each row is known from another batch"
+    assert_close(found, expected)
+    single = [(base, 2), (asked.model.variant, 2)]
+    for read in (prompts, prompts[2:]):
+        single = [(variant, len(read) - 1) for variant, _ in single]
+        expected_single, _ = asked.scores(*single, prompts=read, remember=False)
+        for _ in range(2):
+            found, first = asked.scores(*single, prompts=read)
+            assert_close(found, expected_single)
+    assert first == 1, "nothing is kept of prompts of one token alone: they have no passes"
+    assert_close(asked.scores(*rows, prompts=prompts)[0], expected)
+
+
+def test_nobody_gets_the_first_token_of_another():
+    """Another last token, other ratios, another adapter that answers: each needs a forward, and gets what it gets without memory."""
+    asked, prompts = Asked(), [prompt[0].tolist() for prompt in ids(9)]
+    variant = asked.model.variant
+    asked.scores(prompts=prompts)
+    other_token = [[*prompts[0][:-1], prompts[0][-1] + 1]]
+    layers = asked.manager.layout.layers
+    cases = [
+        ((variant, 0), other_token),
+        ((variant.with_mixing(MixingRatios.constant(layers, 0.25)), 0), prompts),
+        ((variant.with_mixing(MixingRatios((0.1,) * layers, (0.2,) * layers)), 0), prompts),
+        ((variant.with_mixing(MixingRatios((0.2,) * layers, (0.1,) * layers)), 0), prompts),
+        ((replace(variant, passes=variant.passes[::-1]), 0), prompts),
+        ((replace(variant, answer_adapter=None), 0), prompts),
+        ((replace(variant, answer_adapter=variant.passes[1].adapter), 0), prompts),
+    ]
+    for row, read in cases:
+        expected, _ = asked.scores(row, prompts=read, remember=False)
+        found, first = asked.scores(row, prompts=read)
+        assert first == 1
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("between", [False, True])
+@pytest.mark.parametrize("name", ["lora_B.causal", "lora_A.bidirectional", "embed_tokens"])
+def test_a_first_token_of_other_weights_is_not_taken(name, between):
+    """They change between two requests, or between the turns of one: what it has read stays, and is not kept for others."""
+    asked, prompts = Asked(), [prompt[0].tolist() for prompt in ids(9)]
+
+    def change():
+        with torch.no_grad():
+            next(p for path, p in asked.model.named_parameters() if name in path).mul_(1.5).add_(0.1)
+
+    asked.scores()
+    if between:
+        with torch.no_grad(), asked.manager.eval_turn():
+            decoder = Decoder(read_variants(asked.manager, prompts, [(asked.model.variant, 0)], remember=True), [0])
+        change()
+        count = len(asked.manager.passes)
+        with torch.no_grad(), asked.manager.eval_turn(), decoder.active():
+            asked.forwards.clear()
+            decoder.next_logits()
+        assert len(asked.forwards) == 1 and len(asked.manager.passes) == count
+    else:
+        change()
+    expected, _ = asked.scores(remember=False)
+    found, first = asked.scores()
+    assert first == 1
+    assert_close(found, expected)
+
+
+def test_first_tokens_count_into_the_limit():
+    asked = Asked()
+    asked.scores()
+    store, layers = asked.manager.passes, asked.manager.layout.layers
+    token = layers * 2 * 2 * 8 * 8 + 260 * 4
+    assert len(store) == 3 and store.nbytes == 2 * layers * 2 * 2 * 8 * 8 * 8 + token, "two passes over 8 tokens, and one token"
+    store.limit = store.nbytes - 1
+    asked.scores()
+    assert store.nbytes <= store.limit
