@@ -6,6 +6,7 @@ run once. Source: Bitune (arXiv 2405.14862), section 3.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from bitune.model.mixing import mix_rows
 from bitune.modeling.cache import join_rows, take_rows
 from bitune.modeling.interface import attention_implementation, cache_input, position_input
 from bitune.modeling.masks import last_queries, pass_masks
-from bitune.schema.variants import PromptPass, Variant
+from bitune.schema.variants import CAUSAL, PromptPass, Variant
+
+_LONG = 256  # tokens; a forward more takes no longer than the attention that is spared from here on
 
 
 @dataclass(frozen=True)
@@ -76,29 +79,58 @@ def run_passes(
 
     `known`: keys and values of the first tokens of each of `wanted`, where these need not be run.
     """
-    decoder = manager.model.base_model  # without the head: nobody reads the logits of a prompt pass
-    start = 0 if known is None else known.get_seq_length()
+    caches, order = [], []
+    for group in _forwards(manager, mask, wanted, known):
+        batches = manager.run([wanted[i][0].adapter for i in group], partial(_run, manager, ids, mask, wanted, known, group))
+        caches += [cache for _, cache in batches]
+        order += [group[i] for batch, _ in batches for i in batch]
+    return join_rows(caches), {wanted[index]: row for row, index in enumerate(order)}
 
-    def call(batch: list[int]) -> Cache:
-        prompts = [wanted[i][1] for i in batch]
-        row_mask = mask[prompts]
-        implementation = attention_implementation(manager.model)
-        masks = pass_masks(manager.layout, [wanted[i][0].attention for i in batch], row_mask, implementation, manager.model.dtype)
-        cache = DynamicCache(config=manager.model.config) if known is None else take_rows(known, torch.tensor(batch))
-        placed = position_input(manager.model, row_mask, row_mask.shape[1] - start)
-        decoder(
-            input_ids=ids[prompts][:, start:],
-            attention_mask=last_queries(masks, start),
-            use_cache=True,
-            **cache_input(cache),
-            **placed,
-        )
-        return cache
 
-    batches = manager.run([pass_.adapter for pass_, _ in wanted], call)
-    order = [index for batch, _ in batches for index in batch]
-    cache_rows = {wanted[index]: row for row, index in enumerate(order)}
-    return join_rows([cache for _, cache in batches]), cache_rows
+def _forwards(manager: AdapterManager, mask: Tensor, wanted: Sequence[Wanted], known: Cache | None) -> list[list[int]]:
+    """Which of `wanted` share a forward as far as their attention goes: all of them, but for long causal passes without padding.
+
+    Those run under the model's own mask, which is none: sdpa's kernel leaves out the half that no token sees.
+    """
+    own = [i for i, one in enumerate(wanted) if known is None and _has_own_mask(manager, mask, one)]
+    others = [i for i in range(len(wanted)) if i not in own]
+    return [group for group in (own, others) if group]
+
+
+def _has_own_mask(manager: AdapterManager, mask: Tensor, wanted: Wanted) -> bool:
+    attention, row = wanted[0].attention, mask[wanted[1]]
+    is_long = len(row) >= _LONG and attention_implementation(manager.model) == "sdpa"
+    return is_long and attention == CAUSAL and bool(row.all())
+
+
+def _run(
+    manager: AdapterManager,
+    ids: Tensor,
+    mask: Tensor,
+    wanted: Sequence[Wanted],
+    known: Cache | None,
+    group: Sequence[int],
+    batch: Sequence[int],
+) -> Cache:
+    """One forward over the passes `group[i]` of `wanted`, i in `batch`, which have the adapters that are active."""
+    model, layout, chosen = manager.model, manager.layout, [group[i] for i in batch]
+    prompts, start = [wanted[i][1] for i in chosen], 0 if known is None else known.get_seq_length()
+    row_mask = mask[prompts]
+    if known is None and _has_own_mask(manager, mask, wanted[chosen[0]]):
+        masks = row_mask
+    else:
+        attentions = [wanted[i][0].attention for i in chosen]
+        masks = last_queries(pass_masks(layout, attentions, row_mask, attention_implementation(model), model.dtype), start)
+    cache = DynamicCache(config=model.config) if known is None else take_rows(known, torch.tensor(chosen))
+    # Without the head: nobody reads the logits of a prompt pass.
+    model.base_model(
+        input_ids=ids[prompts][:, start:],
+        attention_mask=masks,
+        use_cache=True,
+        **cache_input(cache),
+        **position_input(model, row_mask, row_mask.shape[1] - start),
+    )
+    return cache
 
 
 def _stack(alphas: Sequence[Tensor | None], layers: int) -> Tensor:
