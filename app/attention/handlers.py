@@ -11,6 +11,7 @@ from app.attention import bertviz, maps
 from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, HeadQuestion, LayerQuestion
 from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionStore
 from app.ui.admission import Admission
+from app.ui.api_types import AttentionAnswer, Template, WhatIfValue
 from app.ui.checks import shown, whole
 from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
@@ -176,9 +177,9 @@ class AttentionHandlers(OnEngine):
         layer: int = 0,
         head: int | None = None,
         answer: str = "",
-        template: str = "own",
-        what_ifs: dict | None = None,
-    ) -> dict:
+        template: Template = "own",
+        what_ifs: dict[str, WhatIfValue] | None = None,
+    ) -> AttentionAnswer:
         """What the tokens of a prompt attend to in one layer, in each reading of the prompt that a variant makes.
 
         Args:

@@ -15,6 +15,7 @@ from app.compare import html
 from app.compare.recorded import Recording
 from app.compare.request import CompareRequest
 from app.ui.admission import Admission
+from app.ui.api_types import CompareAnswer, Template, WhatIfValue
 from app.ui.examples import EXAMPLES
 from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
@@ -143,13 +144,13 @@ class CompareHandlers(OnEngine):
         self,
         prompt: str,
         variants: list[str] | None = None,
-        template: str = "own",
+        template: Template = "own",
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
-        what_ifs: dict | None = None,
-    ) -> dict:
+        what_ifs: dict[str, WhatIfValue] | None = None,
+    ) -> CompareAnswer:
         """Answer one prompt with several variants of one language model: the base, and the Bitune and LoRA checkpoints on it.
 
         Args:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery
+from app.ui.api_types import EvidenceAnswer
 from app.ui.events import PRIVATE, QUIET
 from app.ui.frame import Updates, api, listen
 from app.ui.pieces import html
@@ -173,7 +174,7 @@ def wire_targets(handlers: EvidenceHandlers, explorer: Explorer, tabs: gr.Tabs, 
 def api_of(handlers: EvidenceHandlers) -> Callable:
     """The function behind /evidence. Its signature and docstring are what clients and MCP tools read."""
 
-    def evidence(setting: str | None = None) -> dict:
+    def evidence(setting: str | None = None) -> dict[str, EvidenceAnswer]:
         """What the study measured: how many questions the base, LoRA, Bitune and its ablations answer right, with intervals.
 
         Args:

@@ -9,6 +9,7 @@ from gradio.components import Component
 from app.mixing.editor import WHAT_IF, slider_form, what_if_list
 from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training
 from app.mixing.requests import MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
+from app.ui.api_types import MixingAnswer, Template
 from app.ui.events import PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import ModelRequest, Updates, listen, model_api
@@ -180,7 +181,7 @@ def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: Pr
 def api_of(handlers: MixingHandlers) -> Callable:
     """The function behind /mixing. Its signature and docstring are what clients and MCP tools read."""
 
-    def mixing(checkpoints: list[str] | None = None, prompt: str = "", template: str = "own") -> dict:
+    def mixing(checkpoints: list[str] | None = None, prompt: str = "", template: Template = "own") -> dict[str, MixingAnswer]:
         """How much of its second, bidirectional reading of a prompt each layer of a Bitune checkpoint keeps, and how it learned that.
 
         Args:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import sys
 from contextlib import closing
 from dataclasses import dataclass
@@ -124,6 +125,14 @@ def test_closing_a_run_ends_its_worker(gpu, runner):
     assert gpu.calls[0].ended == "closed" and not Path(f"/proc/{gpu.calls[0].worker}").exists()
 
 
+def test_handlers_run_the_model_through_the_runner_alone():
+    runs = re.compile(r"\bengine\.(stream|attention|log_probabilities)\(")
+    found = {
+        path.relative_to(ROOT / "app").as_posix() for path in (ROOT / "app").rglob("*.py") if runs.search(path.read_text("utf-8"))
+    }
+    assert found == {"ui/runner.py", "zero.py", "compare/recorded.py"}, "on ZeroGPU the page's own process has no GPU"
+
+
 # --- the handlers -----------------------------------------------------------------------------------------------------
 
 
@@ -193,6 +202,7 @@ def test_programs_get_the_answers_of_one_process(page, engine):
     with pytest.raises(AppError, match="The prompt is empty"):
         client.predict("", api_name="/compare")
     assert [call["ended"] for call in page.calls()[before:]] == ["end"] * 3
+    assert all(call["known"] for call in page.calls())
 
 
 @pytest.mark.browser
@@ -214,3 +224,4 @@ def test_a_visitor_does_on_it_what_the_tabs_offer(page, browser):  # noqa: F811
         expect(tab.locator("#bt-sweep tr").nth(9)).to_be_visible()
         expect(tab.locator("#bt-sweep-run")).to_be_enabled()
         assert [call["ended"] for call in page.calls()[before:]] == ["end"] * 3
+    assert all(call["known"] for call in page.calls()), "or the visitor's share is not found"

@@ -13,9 +13,13 @@ _fork = multiprocessing.get_context("fork")
 
 @dataclass
 class Call:
-    """One call and how it went: the seconds asked for, values that came, `end`, `closed`, an error's class or `aborted`; its process."""
+    """One call and how it went: the seconds asked for, values that came, `end`, `closed`, an error's class or `aborted`; its process.
+
+    `known`: whether the visitor's request is known where the call is made, as ZeroGPU takes the visitor's share of it from there.
+    """
 
     seconds: int
+    known: bool = False
     values: int = 0
     ended: str = "closed"
     worker: int | None = None

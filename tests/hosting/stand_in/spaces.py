@@ -16,6 +16,7 @@ from pathlib import Path
 
 import gradio as gr
 import torch
+from gradio.context import LocalContext
 
 from tests.hosting.workers import Call, in_worker
 
@@ -30,7 +31,7 @@ def GPU(task: Callable[..., Iterator], *, duration: Callable[..., int]) -> Calla
 
     @wraps(task)
     def run(*arguments: object, **named: object) -> Iterator:
-        call = Call(duration(*arguments, **named))
+        call = Call(duration(*arguments, **named), known=LocalContext.request.get(None) is not None)
         try:
             yield from in_worker(task, call, arguments, named)
         finally:

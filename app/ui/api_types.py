@@ -1,0 +1,81 @@
+"""What the endpoints for programs take and return, as types. Gradio makes of them what clients, OpenAPI and MCP tools are told."""
+
+from typing import Literal, TypedDict
+
+Template = Literal["own", "chat", "none"]
+
+
+class WhatIfValue(TypedDict):
+    """A checkpoint mixed by other ratios, one a layer."""
+
+    of: str
+    keys: list[float]
+    values: list[float]
+
+
+class CompletionValue(TypedDict):
+    """The answer of a variant, as in bitune.schema.results.Completion."""
+
+    text: str
+    tokens: int
+    seconds_to_first_token: float | None
+    tokens_per_second: float | None
+    finish_reason: str
+    from_memory: bool
+
+
+class CompareAnswer(TypedDict):
+    """What /compare returns; all but `request` and `base` by name of the variant."""
+
+    completions: dict[str, CompletionValue]
+    prompts: dict[str, str]
+    prompt_tokens: dict[str, int]
+    request: dict
+    base: str
+
+
+class AnswerMapsValue(TypedDict):
+    """[heads][query][key] of the last prompt token and the answer."""
+
+    mixed: list[list[list[float]]]
+    first_pass: list[list[list[float]]]
+
+
+class AttentionAnswer(TypedDict):
+    """What /attention returns; `passes` and `summaries` by name of the reading."""
+
+    variant: str
+    template: str
+    base: str
+    tokens: list[str]
+    prompt_tokens: int
+    layer: int
+    heads: list[int]
+    passes: dict[str, list[list[list[float]]]]
+    answer: AnswerMapsValue
+    summaries: dict[str, dict[str, list[list[float]]]]
+    moved_keys: list[list[float | None]]
+    moved_values: list[list[float | None]]
+
+
+class MixingAnswer(TypedDict):
+    """What /mixing returns of a checkpoint."""
+
+    method: str
+    keys: list[float] | None
+    values: list[float] | None
+    moved_keys: list[float | None] | None
+    moved_values: list[float | None] | None
+    training_log: dict[str, list]
+
+
+class EvidenceAnswer(TypedDict):
+    """What /evidence returns of a setting."""
+
+    setting: str
+    title: str
+    text: str
+    base: str
+    reference: str
+    tasks: list[dict]
+    rows: list[dict]
