@@ -45,15 +45,20 @@ def address_of(headers: Mapping[str, str], client_host: str, trusted: Sequence[N
         trusted: Networks of proxies, from `networks`.
 
     Returns:
-        The last address that is no trusted proxy, in IPv6 its network of 64 bits; `client_host` where none is forwarded.
+        That of `sender_of`, in IPv6 its network of 64 bits.
     """
+    return home_of(sender_of(headers, client_host, trusted))
+
+
+def sender_of(headers: Mapping[str, str], client_host: str, trusted: Sequence[Network]) -> str:
+    """The last address that is no trusted proxy; `client_host` where none is forwarded. Arguments as of `address_of`."""
     hops = [hop.strip() for hop in headers.get(FORWARDED, "").split(",") if hop.strip()]
     address = client_host
     while hops and is_proxy(address, trusted):
         if (before := plain(hops.pop())) is None:
             break
         address = before
-    return home_of(address)
+    return address
 
 
 def is_proxy(address: str, trusted: Sequence[Network]) -> bool:

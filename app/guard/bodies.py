@@ -23,12 +23,16 @@ class RefusedError(Exception):
         self.status = status
 
 
+class LeftError(Exception):
+    """Nobody waits for the answer any more."""
+
+
 async def read(receive: Receive, headers: MutableMapping[str, str], limits: Limits) -> bytes:
     """The whole body.
 
     Raises:
         RefusedError: It is or says that it is too large, too slow, no JSON text, or JSON with too much in it.
-        ConnectionError: The visitor left in the middle.
+        LeftError: The visitor left in the middle.
     """
     if headers.get("content-type", "").startswith("multipart/"):
         raise RefusedError(415, "This page takes no files; send JSON.")
@@ -52,7 +56,7 @@ async def collected(receive: Receive, limits: Limits) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ConnectionError
+            raise LeftError
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > limits.body_bytes:

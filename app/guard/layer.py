@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from app.guard.address import Network, address_of
+from app.guard.address import FORWARDED, Network, home_of, sender_of
 from app.guard.answers import Send, Shortening
-from app.guard.bodies import Message, Receive, RefusedError, read
+from app.guard.bodies import LeftError, Message, Receive, RefusedError, read
 from app.guard.routes import WORK, Routes
 from app.limits import Limits
 
@@ -50,16 +50,14 @@ class Doorkeeper:
             raise RefusedError(503, "The page is being stopped; try again in a minute.")
 
     @contextmanager
-    def counted(self, scope: Scope, headers: dict[str, str]) -> Iterator[None]:
+    def counted(self, path: str, address: str) -> Iterator[None]:
         """A request while it is open; RefusedError where its address has too many of them."""
-        client = scope.get("client")
-        address = address_of(headers, client[0] if client else "", self.proxies)
         if self.open[address] >= self.limits.connections:
             words = (
                 f"Your address has {self.limits.connections} requests open here already; close some pages or wait for answers."
             )
             raise RefusedError(429, words)
-        works = WORK.fullmatch(scope["path"]) is not None
+        works = WORK.fullmatch(path) is not None
         self.open[address] += 1
         self.working += works
         try:
@@ -89,7 +87,7 @@ class Guard:
                 await self.passed(scope, incoming, outgoing)
             except RefusedError as refused:
                 await answer(refused, incoming, send)
-            except ConnectionError:
+            except LeftError:
                 return  # nobody is there to answer
             except Exception:
                 log.exception("a request failed inside Gradio")
@@ -100,7 +98,13 @@ class Guard:
         """A request that may reach the app."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         self.keeper.refuse(scope)
-        with self.keeper.counted(scope, headers):
+        client = scope.get("client")
+        sender = sender_of(headers, client[0] if client else "", self.keeper.proxies)
+        if self.keeper.routes.is_for_agents(scope["path"]):
+            # Gradio asks itself over HTTP what an agent asks, with the agent's headers: there the sender must still be seen.
+            others = [(name, value) for name, value in scope["headers"] if name.lower() != FORWARDED.encode()]
+            scope = {**scope, "headers": [*others, (FORWARDED.encode(), sender.encode())]}
+        with self.keeper.counted(scope["path"], home_of(sender)):
             if scope["method"] == "POST":
                 receive.again = await read(receive, headers, self.keeper.limits)
             await self.app(scope, receive, send)

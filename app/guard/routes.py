@@ -51,6 +51,10 @@ class Routes:
         table = NEEDED | MCP if mcp else NEEDED
         self.open = [(re.compile(pattern), methods) for pattern, methods in table.items()]
 
+    def is_for_agents(self, path: str) -> bool:
+        """Whether a path belongs to the Model Context Protocol."""
+        return path.startswith(f"{API}/mcp")
+
     def methods(self, path: str) -> tuple[str, ...]:
         """With which methods a path may be asked for, by all patterns that it fits; none where it is closed."""
         return tuple(method for pattern, methods in self.open if pattern.fullmatch(path) for method in methods)
