@@ -29,6 +29,7 @@ from bitune.checkpoints.files import (
     read_json,
     read_optional_text,
 )
+from bitune.checkpoints.fingerprint import fingerprint
 from bitune.checkpoints.older import CARD_HASH, check_target, hash_of, may_write_card, older_files
 from bitune.checkpoints.places import local_folder, read_config
 from bitune.checkpoints.replacing import replace_files
@@ -71,6 +72,16 @@ class Checkpoint:
     theta: tuple[Tensor, Tensor] | None = None
     log: str | None = None
     card: str | None = None
+
+    def fingerprint(self) -> str:
+        """A short name for what this runs: its passes, its template and its weights; not for what is written about it."""
+        config = self.config
+        said = [str(part) for part in (config.passes, config.answer_adapter, config.mixing, config.prompt_template)]
+        weights = {
+            f"{slot}/{name}": tensor for slot, one in self.adapters.items() for name, tensor in (one.weights or {}).items()
+        }
+        theta = zip(("theta_k", "theta_v"), self.theta or (), strict=False)
+        return fingerprint(said, [*sorted(weights.items()), *theta])
 
 
 def resolve_checkpoint(source: str | os.PathLike) -> Path:

@@ -296,4 +296,5 @@ def _facts(name: str, source: str | os.PathLike, model: BituneModel) -> Checkpoi
         trainable_parameters=model.trainable_parameters(),
         template=config.prompt_template,
         training=config.training,
+        fingerprint=model.to_checkpoint().fingerprint(),
     )

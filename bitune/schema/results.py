@@ -65,7 +65,10 @@ class BaseFacts:
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What a loaded checkpoint says about itself. `method` is a name of variants.METHODS, or `custom`."""
+    """What a loaded checkpoint says about itself. `method` is a name of variants.METHODS, or `custom`.
+
+    `fingerprint`: of its passes and weights, see bitune.checkpoints.fingerprint.
+    """
 
     name: str
     source: str
@@ -74,6 +77,7 @@ class CheckpointFacts:
     trainable_parameters: int
     template: str | None
     training: Mapping[str, object]
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Checkpoint folders: a round trip changes no bit, and an older checkpoint is replaced whole or not at all."""
 
 import errno
+import re
 import shutil
 from pathlib import Path
 
@@ -352,3 +353,20 @@ def test_load_takes_over_all_or_nothing(saved, folder):
     assert torch.equal(scores(model), before)
     model.load(read(saved))
     assert torch.equal(scores(model), scores(BituneModel.from_pretrained(saved, base=tiny_base())))
+
+
+def test_a_fingerprint_is_of_what_runs_and_of_nothing_else(saved, tmp_path):
+    one = read(saved).fingerprint()
+    assert re.fullmatch("[0-9a-f]{16}", one)
+    model = BituneModel.from_pretrained(saved, tiny_base(), trainable=False)
+    assert model.to_checkpoint().fingerprint() == one, "in memory as on disk"
+    model.record_training({"steps": 3})
+    model.save_pretrained(tmp_path / "again")
+    assert read(tmp_path / "again").fingerprint() == one, "its name, its folder and what is written about it do not count"
+    with torch.no_grad():
+        model.mixing.theta_v[1] += 0.001
+    assert model.to_checkpoint().fingerprint() != one
+    other = bitune_on(tiny_base(), "lora")
+    assert (
+        len({one, other.to_checkpoint().fingerprint(), bitune_on(tiny_base(), "lora", seed=9).to_checkpoint().fingerprint()}) == 3
+    )
