@@ -1,11 +1,17 @@
 """Where two answers part, word by word. Pure text."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from os.path import commonprefix
 
 # Words, or runs of signs (so that an emoji of several code points stays whole); Chinese and Japanese are compared sign by sign.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]+")
+# Beyond, a model repeats itself or somebody made the texts up, and looking for the best match of all words takes seconds.
+MOST_PAIRS = 20_000  # of equal words
+MOST_WORDS = 4_096  # of both texts
 
 
 @dataclass(frozen=True)
@@ -27,9 +33,7 @@ def difference(reference: str, text: str) -> Difference:
     pieces: list[tuple[str, bool]] = []
     position = changed = 0
     shared_start = None
-    for kind, _, _, first, last in SequenceMatcher(None, reference_words, words, autojunk=False).get_opcodes():
-        if kind == "equal":
-            continue
+    for first, last in differing(reference_words, words):
         shared_start = first if shared_start is None else shared_start
         if first == last:
             continue
@@ -39,6 +43,20 @@ def difference(reference: str, text: str) -> Difference:
     pieces.append((text[position:], False))
     kept = tuple(piece for piece in pieces if piece[0])
     return Difference(kept, words == reference_words, len(words) if shared_start is None else shared_start, changed, len(words))
+
+
+def differing(reference: Sequence[str], words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where `words` differ, as first and one after the last; both the same where only `reference` has something.
+
+    Texts in which almost everything is equal to almost everything are compared from their two ends alone.
+    """
+    count, count_here = Counter(reference), Counter(words)
+    if sum(count[word] * count_here[word] for word in count) > MOST_PAIRS or len(words) + len(reference) > MOST_WORDS:
+        start = len(commonprefix([reference, words]))
+        end = len(commonprefix([reference[start:][::-1], words[start:][::-1]]))
+        return [(start, len(words) - end)] if start + end < max(len(words), len(reference)) else []
+    matcher = SequenceMatcher(None, reference, words, autojunk=False)
+    return [(first, last) for kind, _, _, first, last in matcher.get_opcodes() if kind != "equal"]
 
 
 def in_words(parts: Difference, reference: str) -> str:

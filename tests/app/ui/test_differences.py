@@ -59,3 +59,10 @@ def test_says_the_difference_in_words(reference, text, sentence):
 def test_endless_repetition_is_compared_in_reasonable_time():
     # What a small model falls into; difflib is at its slowest there.
     assert difference("a b " * 250, "b a a " * 170).changed > 0
+
+
+def test_what_repeats_itself_is_compared_from_both_ends():
+    parts = difference("a " * 300 + "end", "a " * 200 + "b " + "a " * 100 + "end")
+    assert (parts.shared_start, parts.changed, parts.words) == (200, 1, 302)
+    assert difference("a " * 300, "a " * 300).same
+    assert difference("a " * 300, "a " * 200).changed == 0, "fewer words, none of them others"
