@@ -1,10 +1,11 @@
-"""The whole page: a head, one tab for each way of looking at Bitune, and what passes between them."""
+"""The whole page: a head, one tab for each way of looking at Bitune, what passes between them and what is shared of all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 
 from app.attention import tab as attention
 from app.attention.handlers import AttentionHandlers
@@ -17,6 +18,9 @@ from app.evidence.handlers import EvidenceHandlers
 from app.limits import Limits
 from app.mixing import tab as mixing
 from app.mixing.handlers import MixingHandlers
+from app.sharing import tab as sharing
+from app.sharing.handlers import SharingHandlers
+from app.sharing.tab import Shared
 from app.ui.admission import Admission
 from app.ui.events import QUIET
 from app.ui.frame import Updates, listen
@@ -52,20 +56,25 @@ def build_page(
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
         html(render("ui/head.html"), "bt-top")
         loaded = html(what_is_loaded(loading), "bt-loaded")
+        bar = sharing.build_bar()
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
-                on_compare = compare.build(page, CompareHandlers(loading, recordings, admission), what_ifs, latest_run)
+                on_compare = compare.build(CompareHandlers(loading, recordings, admission), what_ifs, latest_run)
             with gr.Tab("Attention", id="attention") as tab:
                 on_attention = attention.build(tab, AttentionHandlers(loading, admission), what_ifs, latest_run)
             with gr.Tab("Mixing", id="mixing"):
                 handlers = MixingHandlers(loading, admission)
-                in_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)
+                on_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)
             with gr.Tab("Evidence", id="evidence") as tab:
                 targets = [on_compare.prompt_target, on_attention.prompt_target]
-                evidence.build(tab, EvidenceHandlers(loading, results, data), tabs, targets)
+                in_evidence = evidence.build(tab, EvidenceHandlers(loading, results, data), tabs, targets)
+        parts = [on_compare.link_part, on_attention.link_part, *filter(None, (on_mixing.link_part, in_evidence))]
+        shared = Shared(SharingHandlers(loading), bar, parts, tabs, what_ifs, on_mixing.what_ifs, on_compare)
+        restored = sharing.wire(page, shared)
         if not loading.ready:
-            follow(page, loading, loaded, [on_compare.when_loaded, on_attention.when_loaded, in_mixing])
+            tell = [on_compare.when_loaded, on_attention.when_loaded, on_mixing.when_loaded, shared.when_loaded()]
+            follow(page, restored, loading, loaded, tell)
     return page
 
 
@@ -78,8 +87,8 @@ def what_is_loaded(loading: Loading) -> str:
     return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views)
 
 
-def follow(page: gr.Blocks, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:
-    """Every page that is opened shows how far the loading is, and at its end what the tabs did not know before."""
+def follow(page: gr.Blocks, opened: Dependency, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:
+    """Every page that is `opened` shows how far the loading is, and at its end what the tabs did not know before, one after the other."""
 
     async def show() -> AsyncIterator[str]:
         with loading.followed():
@@ -93,10 +102,10 @@ def follow(page: gr.Blocks, loading: Loading, loaded: gr.HTML, tabs: Sequence[Wh
         page.config = page.get_config_file()  # what Gradio sends to whoever opens the page from now on
 
     loading.at_end(show_at_first)
-    shown = page.load(show, None, loaded, concurrency_limit=None, **QUIET)
+    shown = opened.then(show, None, loaded, concurrency_limit=None, **QUIET)
     for tab in tabs:
 
         def fill(tab: WhenLoaded = tab, **values: object) -> Updates:
             return tab.fill(**values) if loading.ready else dict.fromkeys(tab.components, gr.skip())
 
-        listen(shown.then, fill, tab.inputs, tab.components)
+        shown = listen(shown.then, fill, tab.inputs, tab.components)

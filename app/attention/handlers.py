@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.attention import bertviz, maps
-from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, HeadQuestion, LayerQuestion
+from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, HeadQuestion, LayerQuestion, Link
 from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionStore
 from app.ui.admission import Admission
 from app.ui.api_types import AttentionAnswer, Template, WhatIfValue
@@ -25,6 +25,7 @@ from bitune.schema.results import AttentionMaps
 MAX_NUMBERS = 2_000_000  # in one answer to a program: about 15 MB of JSON
 WAITING = {"words": "Reading."}
 QUESTION = "The page's question"
+NO_SUCH_MAP = "The link opens layer {}, head {}; this base has layers 0 to {} and heads 0 to {}."
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,16 @@ class AttentionHandlers(OnEngine):
         if type(layer) is not int or not 0 <= layer < self.layers:
             raise ConfigError(f"There is no layer {shown(layer)}; this base has layers 0 to {self.layers - 1}.")
         return layer
+
+    def look(self, link: Link) -> tuple[dict[str, object], list[str]]:
+        """What look.js takes of a link, and a sentence for what is not here; what is not known yet look.js looks at when it is."""
+        look, words = link.model_dump(exclude=set(AttentionRequest.__dataclass_fields__), exclude_none=True), []
+        facts = self.engine.base_facts if self.loading.ready else None
+        layer, head = look.get("layer", 0), look.get("head", 0)
+        if facts and (layer >= facts.layers or head >= facts.heads):
+            words.append(NO_SUCH_MAP.format(layer, head, facts.layers - 1, facts.heads - 1))
+            look = {name: value for name, value in look.items() if name not in ("layer", "head")}
+        return look, words
 
     def picture(self, question: dict) -> dict[str, object]:
         """Another layer or head of a result, as HeadQuestion; head None for the mean."""

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
-from app.ui.checks import Text, Whole
+from app.attention.maps import MEASURES
+from app.ui.checks import MAX_CHARACTERS as MAX_PROMPT
+from app.ui.checks import MAX_NAME, Name, Text, Whole
+from app.ui.prompt_templates import TEMPLATES
 from app.ui.what_ifs import read
 from bitune.errors import PromptError
 
@@ -60,3 +63,28 @@ class FrameQuestion(HeadQuestion):
 
     view: str
     pass_name: str
+
+
+Place = Annotated[int, Field(ge=0, le=10_000)]  # of a layer or a head, more than any base has
+
+
+class Link(BaseModel):
+    """What a link may say of Attention: the fields, and what of a result is looked at. What is left out stays as it is.
+
+    `layer` and `head`: the map that is open; without a head the mean over all. `measure`, `which`: of the overview, and of which reading.
+    `bertviz_view`, `bertviz_reading`: what is chosen for BertViz.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Annotated[str, Field(max_length=MAX_PROMPT)] | None = None
+    variant: Name | None = None
+    template: Literal[tuple(TEMPLATES)] | None = None
+    answer: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
+    layer: Place | None = None
+    head: Place | None = None
+    measure: Literal[MEASURES] | None = None
+    which: Literal["0", "1", "difference"] | None = None
+    without_first: StrictBool | None = None
+    bertviz_view: Literal["head", "model"] | None = None
+    bertviz_reading: Annotated[str, Field(max_length=MAX_NAME)] | None = None

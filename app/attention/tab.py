@@ -1,5 +1,6 @@
 """The tab Attention: components and wiring only. What the browser does with a result is in view.html and the *.js beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -7,28 +8,38 @@ from pathlib import Path
 import gradio as gr
 
 from app.attention.handlers import AttentionHandlers, Screen
-from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion
+from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion, Link
+from app.ui.checks import not_here
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, Updates, browser_function, listen, model_api
 from app.ui.latest_run import LatestRun
 from app.ui.prompt_templates import template_choice, templates_left
-from app.ui.shared import PromptTarget, WhenLoaded
+from app.ui.shared import LinkPart, PromptTarget, WhenLoaded
 from app.ui.templates import introduction
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = ("view.js", "paint.js", "files.js", "text.js", "buttons.js")  # one scope; the last shows what is there already
+SCRIPTS = (
+    "view.js",
+    "look.js",
+    "paint.js",
+    "files.js",
+    "text.js",
+    "buttons.js",
+)  # one scope; the last shows what is there already
 INTRODUCTION = (
     "What each word of the prompt looks at while the model reads it. Look at the upper right half of a map: "
     "the first reading cannot look there, the second one can, and the difference shows what it does with it."
 )
+FROM_LINK = "The fields come from the link. Press Read to see the maps that it opens."
 
 
 @dataclass(frozen=True)
 class AttentionTab:
-    """What others may do with this tab: give it a question of the study; what the engine changes."""
+    """What others may do with this tab: give it a question of the study; what the engine changes, and what a link carries."""
 
     prompt_target: PromptTarget
     when_loaded: WhenLoaded
+    link_part: LinkPart
 
 
 def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_run: gr.State) -> AttentionTab:
@@ -70,7 +81,7 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
         return {prompt: question, template: around, answer: "", latest_run: None}  # so that Compare does not replace it
 
     target = PromptTarget("attention", [prompt, template, answer, latest_run], fill)
-    return AttentionTab(target, when_loaded(handlers, variant, template))
+    return AttentionTab(target, when_loaded(handlers, variant, template), link_part(handlers, fields, view))
 
 
 def when_loaded(handlers: AttentionHandlers, variant: gr.Radio, template: gr.Radio) -> WhenLoaded:
@@ -84,6 +95,23 @@ def when_loaded(handlers: AttentionHandlers, variant: gr.Radio, template: gr.Rad
         }
 
     return WhenLoaded({"read_by": variant, "around": template}, [variant, template], fill)
+
+
+def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> LinkPart:
+    """A link fills in the fields, and says what to open; reading is left to the visitor. What is open says look.js."""
+
+    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+        look, words = handlers.look(link)
+        values = link.model_dump(exclude_none=True, include=set(fields) - {"variant"})
+        updates = {fields[name]: value for name, value in values.items()}
+        if link.variant is not None:
+            here = [*handlers.names, *what_ifs]
+            words += not_here([link.variant] if link.variant not in here else [])
+            value = link.variant if link.variant in here else handlers.first_choice()
+            updates[fields["variant"]] = gr.update(choices=here, value=value)
+        return {**updates, view: {"words": FROM_LINK, "look": look}}, words
+
+    return LinkPart("attention", Link, fields, [*fields.values(), view], restore)
 
 
 def text_box(label: str, name: str, lines: int, **options) -> gr.Textbox:

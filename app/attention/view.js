@@ -2,7 +2,7 @@
 
 const part = (name) => element.querySelector('[data-part="' + name + '"]');
 const NOTHING = "Nothing has been read yet. Press Read: the passes run once, and every layer and head can then be opened.";
-const view = { seen: null, picture: null, panels: [], pictures: new Map(), asked: 0, pinned: 0, pointed: null };
+const view = { seen: null, picture: null, panels: [], pictures: new Map(), asked: 0, pinned: 0, pointed: null, wished: null };
 
 function make(parent, tag, css, text) {
     const made = document.createElement(tag);
@@ -31,7 +31,9 @@ function show(value) {
     part("words").textContent = answer.words || "";
     part("words").hidden = !answer.words;
     part("view").hidden = !answer.key;
+    if (answer.look) Object.assign(view, { wished: answer.look, picture: null });
     if (!answer.key) return;
+    const wished = view.wished || {};
     Object.assign(view, { seen: answer, pictures: new Map(), asked: view.asked + 1, pointed: null });
     view.pinned = answer.prompt_rows;
     keep(answer.picture);
@@ -41,11 +43,14 @@ function show(value) {
     part("bertviz").replaceChildren();
     part("variant").textContent = answer.variant.name;
     element.querySelector(".bt-open").className = "bt-open bt-v" + answer.variant.colour;
+    if (view.wished) takeChoices(wished);
     if (passes.length === 1 && part("measure").value === "look_ahead") part("measure").value = "distance";
     buildGrid();
     buildMaps();
     buildTexts();
     draw(answer.picture);
+    view.wished = null;
+    openWished(wished);
 }
 
 // The overview ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from uuid import uuid4
 from pydantic import TypeAdapter
 
 from app.compare import html
-from app.compare.recorded import Recording
+from app.compare.recorded import Recording, recording_of
 from app.compare.request import CompareRequest
 from app.ui.admission import Admission
 from app.ui.api_types import CompareAnswer, Template, WhatIfValue
@@ -40,7 +40,7 @@ class Screen:
 
     `answers`: while a run is under way the columns alone; what is in them is `live`.
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
-    `run_id`: of the run whose end this is, unlike any other's; None before.
+    `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page.
     """
 
     answers: str
@@ -50,6 +50,7 @@ class Screen:
     request: CompareRequest | None = None
     views: Mapping[str, VariantView] = field(default_factory=dict)
     run_id: str | None = None
+    recording: Recording | None = None
 
     @property
     def live(self) -> list[dict[str, object]]:
@@ -87,7 +88,19 @@ class CompareHandlers(OnEngine):
         if recording is None:
             return Screen(empty(NOTHING_YET))
         update, views = recording.update, recording.views
-        return Screen(html.answers(update, views, recording), html.prompts(update, views))
+        return Screen(html.answers(update, views, recording), html.prompts(update, views), recording=recording)
+
+    def opened(self, recording: Recording, words: Sequence[str]) -> Screen:
+        """A run that was saved, and `words` on what of it is not here; Attention may take its answers, as those of a run of this page."""
+        answers = html.answers(recording.update, recording.views, recording, words)
+        prompts = html.prompts(recording.update, recording.views)
+        return Screen(answers, prompts, False, recording.update, recording.request, recording.views, recording=recording)
+
+    def recording_of(self, screen: Screen) -> Recording | None:
+        """What is on the screen, as it is saved; None where there is no answer, or it is still being written."""
+        if screen.recording is not None or screen.running or screen.update is None:
+            return screen.recording
+        return recording_of(self.engine, screen.request, screen.views, screen.update)
 
     def waiting(self, words: str) -> Screen:
         """While the engine is loading, or others come first."""

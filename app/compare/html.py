@@ -39,8 +39,17 @@ class Column:
         return {} if self.completion is None else figures(self.completion)
 
 
-def answers(update: Update, views: Mapping[str, VariantView], recording: Recording | None = None) -> Markup:
-    """One column a variant; differing words are marked once all is written."""
+def answers(
+    update: Update, views: Mapping[str, VariantView], recording: Recording | None = None, words: Sequence[str] | None = None
+) -> Markup:
+    """One column a variant; differing words are marked once all is written.
+
+    Args:
+        update: The answers.
+        views: How their variants are called and coloured.
+        recording: That they are from, where they were not computed here and now.
+        words: What of that recording is not here, where somebody has opened it.
+    """
     first, *others = update.completions.values()
     compared = f"The others are compared with {first.variant}." if others and update.done else ""
     columns = [column(first, views, [(first.text, False)], compared, update.phase)]
@@ -50,7 +59,7 @@ def answers(update: Update, views: Mapping[str, VariantView], recording: Recordi
             columns.append(column(completion, views, parts.pieces, in_words(parts, first.variant)))
         else:
             columns.append(column(completion, views, [(completion.text, False)], "", update.phase))
-    return render("compare/answers.html", columns=columns, recording=recording)
+    return render("compare/answers.html", columns=columns, recording=recording, words=words)
 
 
 def begun(chosen: Iterable[VariantView]) -> Markup:

@@ -3,22 +3,21 @@
 Checked here is what only the page knows; the engine checks prompt, numbers and names, and says what is wrong with them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from app.ui.checks import Names, Whole
+from app.ui.checks import MAX_CHARACTERS, NameList, Names, Whole
 from app.ui.prompt_templates import TEMPLATES
-from app.ui.validation import checked
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
-from bitune.schema.generation import GenerationSettings
 
 MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
+MAX_TEMPERATURE, MIN_TOP_P = 2.0, 0.05  # where the page's sliders end; the engine itself takes more
 MAX_LINKED_SEED = 2**53 - 1  # a browser keeps numbers as doubles: a larger seed would become another one on the page
 
 
@@ -61,37 +60,33 @@ class CompareRequest:
 
 
 class Link(BaseModel):
-    """What the address of a shared link may hold; everything in it is text at first.
+    """What a link may say of Compare, and what a form may hold. A field that is left out stays as it is on the page."""
 
-    `variants`: names separated by commas; in a name, `,` and `%` are percent-encoded.
-    """
+    model_config = ConfigDict(extra="forbid")
 
-    prompt: str
-    variants: str = ""
-    template: Literal[tuple(TEMPLATES)] = "own"
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: Annotated[int, Field(ge=0, le=MAX_LINKED_SEED)] = 0
+    prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
+    variants: NameList | None = None
+    template: Literal[tuple(TEMPLATES)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=MIN_TOP_P, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_LINKED_SEED)] | None = None
 
 
-def from_query(query: Mapping[str, str], variants: Iterable[str]) -> CompareRequest | None:
-    """The request in the address of a shared link.
+def from_query(query: Mapping[str, str]) -> dict[str, object] | None:
+    """What stands in the query of an address, as links of before the page's fragment have it: the fields of Link.
 
     Args:
-        query: The parameters of the address.
-        variants: All that are loaded here; a link that names none asks for them.
+        query: The parameters of the address. In `variants` names are separated by commas; in a name, `,` and `%` are percent-encoded.
 
     Returns:
-        None where the address holds no prompt. The variants are those that the link names, loaded here or not.
-
-    Raises:
-        ConfigError: A setting in the link is no value that the engine takes.
+        None where the address holds no prompt. Nothing is checked yet: everything is text.
     """
     if "prompt" not in query:
         return None
-    link = checked(Link, query, "The link")
-    GenerationSettings(link.max_new_tokens, link.temperature, link.top_p, link.seed)
-    values = link.model_dump(exclude_unset=True)
-    named = tuple(unquote(name) for name in values.pop("variants", "").split(",") if name)
-    return CompareRequest(variants=named or tuple(variants), **values)
+    values: dict[str, object] = {name: query[name] for name in Link.model_fields if name in query}
+    if named := [unquote(name) for name in query.get("variants", "").split(",") if name]:
+        values["variants"] = named
+    else:
+        values.pop("variants", None)
+    return values

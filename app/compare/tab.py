@@ -1,22 +1,23 @@
 """The tab Compare: components and wiring only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 from markupsafe import Markup
 
 from app.compare.handlers import CompareHandlers, Screen
-from app.compare.request import MAX_NEW_TOKENS, from_query
-from app.ui.checks import shown
-from app.ui.events import AT_ONCE, PRIVATE
+from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, Link
+from app.ui.checks import not_here
+from app.ui.events import AT_ONCE
 from app.ui.examples import EXAMPLES
-from app.ui.frame import Inputs, ModelRequest, Updates, listen, model_api
+from app.ui.frame import Inputs, ModelRequest, Updates, model_api
 from app.ui.prompt_templates import template_choice, templates_left
-from app.ui.shared import PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
+from app.ui.shared import LinkPart, PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
-from bitune.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
@@ -29,38 +30,30 @@ SAMPLING = (
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
 )
 FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
-NOT_HERE = "The link also names {}, not loaded here."
-NONE_HERE = "The prompt comes from the link, which names {}, not loaded here. Choose a variant, then press Run."
-BAD_SETTING = "The prompt comes from the link, its settings do not: {}"
 FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers."
-# Builds the address from the fields themselves, so it holds what stands on the page and not what ran last.
-COPY_LINK = """(...values) => {
-    const url = new URL(window.location.href);
-    const names = %s;
-    const inList = (name) => name.replace(/[%%,]/g, encodeURIComponent);
-    const asText = (value) => (Array.isArray(value) ? value.map(inList).join(",") : String(value ?? ""));
-    for (const [index, name] of names.entries()) url.searchParams.set(name, asText(values[index]));
-    window.history.replaceState(null, "", url);
-    if (navigator.clipboard) navigator.clipboard.writeText(url.href);
-    return navigator.clipboard ? "Link copied" : "Link is in the address bar";
-}"""
 
 
 @dataclass(frozen=True)
 class CompareTab:
-    """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes."""
+    """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes.
+
+    `link_part`: what a link carries. `request`: where a Screen is shown. `ended`: after a run, however it ended.
+    """
 
     prompt_source: PromptSource
     prompt_target: PromptTarget
     what_if_target: WhatIfTarget
     when_loaded: WhenLoaded
+    link_part: LinkPart
+    request: ModelRequest[Screen]
+    ended: Dependency
+    handlers: CompareHandlers
 
 
-def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State, latest_run: gr.State) -> CompareTab:
+def build(handlers: CompareHandlers, what_ifs: gr.State, latest_run: gr.State) -> CompareTab:
     """Put the tab's components here and wire them.
 
     Args:
-        page: The page, which a shared link opens.
         handlers: What happens.
         what_ifs: This visitor's, as in app/ui/what_ifs.py.
         latest_run: Gets the LatestRun of this visitor, or None.
@@ -72,16 +65,16 @@ def build(page: gr.Blocks, handlers: CompareHandlers, what_ifs: gr.State, latest
         with gr.Column(scale=4, min_width=300):
             fields = {"prompt": prompt, **choices(handlers)}
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
-            run, stop, link = buttons()
+            run, stop = buttons()
     request = results(handlers.first_screen(), run, stop, latest_run)
-    request.wire(handlers, {**fields, "what_ifs": what_ifs})
+    ended = request.wire(handlers, {**fields, "what_ifs": what_ifs})
     wire_examples(handlers, example_buttons, prompt, request)
-    wire_link(page, handlers, fields, request)
-    link.click(None, list(fields.values()), link, js=COPY_LINK % list(fields), **PRIVATE)
     model_api(handlers.compare, "compare", handlers, handlers.work)
     source = PromptSource(prompt, fields["template"])
     targets = prompt_target(source, request), what_if_target(handlers, fields["variants"], colours)
-    return CompareTab(source, *targets, when_loaded(handlers, fields))
+    return CompareTab(
+        source, *targets, when_loaded(handlers, fields), link_part(handlers, fields, request), request, ended, handlers
+    )
 
 
 def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:
@@ -111,9 +104,9 @@ def choices(handlers: CompareHandlers) -> Inputs:
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
             fields["max_new_tokens"] = gr.Slider(1, most, value=min(64, most), step=1, label="New tokens", min_width=180)
-            fields["temperature"] = gr.Slider(0, 2, value=0, step=0.05, label="Temperature", min_width=180)
+            fields["temperature"] = gr.Slider(0, MAX_TEMPERATURE, value=0, step=0.05, label="Temperature", min_width=180)
         with gr.Row():
-            fields["top_p"] = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", min_width=180)
+            fields["top_p"] = gr.Slider(MIN_TOP_P, 1, value=1, step=0.05, label="Top-p", min_width=180)
             fields["seed"] = gr.Number(value=0, precision=0, label="Seed", min_width=180)
         gr.Markdown(SAMPLING)
     return fields
@@ -138,14 +131,13 @@ def when_loaded(handlers: CompareHandlers, fields: Inputs) -> WhenLoaded:
     return WhenLoaded(chosen, list(chosen.values()), fill)
 
 
-def buttons() -> tuple[gr.Button, gr.Button, gr.Button]:
-    """Run, Stop, Copy link."""
+def buttons() -> tuple[gr.Button, gr.Button]:
+    """Run and Stop."""
     with gr.Row(elem_classes="bt-actions"):
         run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=120)
         stop = gr.Button("Stop", interactive=False, elem_id="bt-stop", scale=0, min_width=100)
-        link = gr.Button("Copy link", elem_id="bt-link", scale=0, min_width=110)
         gr.HTML("or <kbd>Ctrl</kbd> <kbd>Enter</kbd>", apply_default_css=False, min_width=0, elem_classes="bt-hint")
-    return run, stop, link
+    return run, stop
 
 
 def results(first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State) -> ModelRequest[Screen]:
@@ -188,30 +180,22 @@ def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], prompt: g
         button.click(show, None, [prompt, *request.components], **AT_ONCE)
 
 
-def wire_link(page: gr.Blocks, handlers: CompareHandlers, fields: Inputs, request: ModelRequest[Screen]) -> None:
-    """A page opened by a shared link has its fields filled in; running it is left to the visitor."""
+def link_part(handlers: CompareHandlers, fields: Inputs, request: ModelRequest[Screen]) -> LinkPart:
+    """A link fills in the fields; running it is left to the visitor."""
 
-    def load_from_url(http: gr.Request) -> Updates:
-        query = dict(http.query_params)
-        try:
-            linked = from_query(query, handlers.names)
-        except ConfigError as error:  # what the link asks is not lost with one of its settings
-            return {fields["prompt"]: query["prompt"], **failed(BAD_SETTING.format(error))}
-        if linked is None:
-            return {fields["prompt"]: gr.skip()}
-        values = {component: getattr(linked, name) for name, component in fields.items()}
-        loaded = [name for name in linked.variants if name in handlers.names]
-        unknown = [shown(name) for name in linked.variants if name not in loaded]
-        words = FROM_LINK
-        if unknown:
-            words = f"{FROM_LINK} {NOT_HERE}" if loaded else NONE_HERE
-        words = words.format(", ".join(unknown))
-        return {**values, fields["variants"]: loaded, **request.updates(Screen(empty(words)))}
+    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+        values, words = link.model_dump(exclude_none=True), []
+        if link.template == "chat" and not handlers.has_chat_template:
+            values["template"] = "own"
+            words.append("This base has no chat template, so each checkpoint's own is chosen.")
+        if link.variants is not None:
+            here = [*handlers.names, *what_ifs]
+            values["variants"] = [name for name in here if name in link.variants]
+            words += not_here(name for name in link.variants if name not in here)
+        updates = {fields[name]: value for name, value in values.items()}
+        return {**updates, **request.updates(Screen(empty(FROM_LINK)))}, words
 
-    def failed(words: str) -> Updates:
-        return request.updates(handlers.failed(words))
-
-    listen(page.load, load_from_url, {}, [*fields.values(), *request.components], failed)
+    return LinkPart("compare", Link, fields, [*fields.values(), *request.components], restore)
 
 
 def prompt_target(source: PromptSource, request: ModelRequest[Screen]) -> PromptTarget:

@@ -4,20 +4,24 @@ Errors are raised; the frame of app/ui/frame.py puts them into words.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import plotly.graph_objects as go
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.evidence import charts, table
 from app.evidence.data import FOLDER, Evidence, Row, load_all
 from app.evidence.items import ALL, FILTERS, PAGE, Item, counts, items_of, kept, page_of
 from app.evidence.listing import listed
 from app.evidence.texts import ItemTexts, as_asked
-from app.ui.checks import shown
+from app.ui.checks import Name, shown
 from app.ui.loading import OnEngine
 from app.ui.templates import render
 from bitune.errors import ConfigError, UnknownNameError
+
+NOT_IN_STUDY = "The link asks Evidence for {}, which is not among its results here."
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,19 @@ class ItemQuery:
     task: object = ALL
     wanted: object = "first"
     page: object = 0
+
+
+class Link(BaseModel):
+    """What a link may say of Evidence: the choices of the explorer and its page. What is left out is as at first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    setting: Name | None = None
+    first: Name | None = None
+    second: Name | None = None
+    task: Name | None = None
+    wanted: Name | None = None
+    page: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +103,18 @@ class EvidenceHandlers(OnEngine):
         second = evidence.row(evidence.reference) or evidence.rows[0]
         wanted = "first" if first is not second else ALL
         return ItemQuery(setting, first.name, second.name, self.tasks(setting)[0][1], wanted)
+
+    def linked_query(self, link: Link) -> tuple[ItemQuery | None, list[str]]:
+        """What a link asks for as far as it is here, and a sentence for what is not; None where its setting is not here."""
+        if link.setting not in self.evidence:
+            return None, [] if link.setting is None else [NOT_IN_STUDY.format(shown(link.setting))]
+        query = self.first_query(link.setting)
+        rows, tasks = self.rows(link.setting), [name for _, name in self.tasks(link.setting)]
+        choices = {"first": rows, "second": rows, "task": tasks, "wanted": [*FILTERS.values(), ALL]}
+        named = {name: value for name in choices if (value := getattr(link, name)) is not None}
+        found = {name: value for name, value in named.items() if value in choices[name]}
+        words = [NOT_IN_STUDY.format(shown(value)) for name, value in named.items() if name not in found]
+        return replace(query, **found, page=link.page or 0), words
 
     def setting(self, name: object) -> Evidence:
         """The evidence of a setting; UnknownNameError."""

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery
+from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery, Link
 from app.ui.api_types import EvidenceAnswer
 from app.ui.events import PRIVATE, QUIET
 from app.ui.frame import Updates, api, listen
 from app.ui.pieces import html
 from app.ui.plots import chart, drawn
-from app.ui.shared import PromptTarget
+from app.ui.shared import LinkPart, PromptTarget
 from app.ui.templates import empty, heading, introduction, problem
 
 INTRODUCTION = (
@@ -70,7 +70,7 @@ class Explorer:
         return self.show(ItemPage(problem(words)))
 
 
-def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
+def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> LinkPart | None:
     """Put the tab's components here and wire them.
 
     Args:
@@ -78,13 +78,16 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Seque
         handlers: What happens here.
         tabs: All tabs of the page.
         targets: The tabs to which a question can be sent.
+
+    Returns:
+        What a link carries; None where there is no study to look at.
     """
     api(api_of(handlers), "evidence")
     html(introduction(INTRODUCTION))
     if handlers.missing():
         html(handlers.missing(), "bt-evidence-missing")
     if not handlers.evidence:
-        return
+        return None
     settings = handlers.settings
     first = settings[0][1]
     setting = gr.Radio(settings, value=first, label="What was trained on what", elem_id="bt-setting", visible=len(settings) > 1)
@@ -93,8 +96,9 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Seque
     html(heading("Question by question", ITEMS))
     explorer = build_explorer(handlers, setting)
     wire_list(tab, handlers, explorer)
-    wire_setting(handlers, explorer, table, whiskers)
+    shown = wire_setting(handlers, explorer, table, whiskers)
     wire_targets(handlers, explorer, tabs, targets)
+    return shown
 
 
 def build_explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Explorer:
@@ -138,25 +142,34 @@ def wire_list(tab: gr.Tab, handlers: EvidenceHandlers, explorer: Explorer) -> No
         listen(button.click, change_page, **wiring).then(None, js=TO_TOP, **PRIVATE)
 
 
-def wire_setting(handlers: EvidenceHandlers, explorer: Explorer, table: gr.HTML, whiskers: gr.Plot) -> None:
-    """Another setting: its table, its chart, its choices and its list."""
+def wire_setting(handlers: EvidenceHandlers, explorer: Explorer, table: gr.HTML, whiskers: gr.Plot) -> LinkPart:
+    """Another setting: its table, its chart, its choices and its list. A link chooses one too; its list comes when the tab is opened."""
 
-    def change_setting(setting: str) -> Updates:
-        query, rows, tasks = handlers.first_query(setting), handlers.rows(setting), handlers.tasks(setting)
-        page = handlers.explore(query)
+    def choose(query: ItemQuery) -> Updates:
+        rows, tasks = handlers.rows(query.setting), handlers.tasks(query.setting)
         return {
-            **explorer.show(page),
-            table: handlers.table(setting),
-            whiskers: gr.update(**drawn(handlers.whiskers(setting), f"bitune-study-{setting}")),
+            table: handlers.table(query.setting),
+            whiskers: gr.update(**drawn(handlers.whiskers(query.setting), f"bitune-study-{query.setting}")),
             explorer.first: gr.update(choices=rows, value=query.first),
             explorer.second: gr.update(choices=rows, value=query.second),
             explorer.task: gr.update(choices=tasks, value=query.task, visible=len(tasks) > 1),
-            explorer.wanted: gr.update(choices=page.filters, value=query.wanted),
+            explorer.wanted: gr.update(choices=handlers.filters(query), value=query.wanted),
         }
 
-    outputs = [table, whiskers, explorer.first, explorer.second, explorer.task, *explorer.outputs()]
-    inputs = {"setting": explorer.setting}
+    def change_setting(setting: str) -> Updates:
+        query = handlers.first_query(setting)
+        return {**explorer.show(handlers.explore(query)), **choose(query)}
+
+    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+        query, words = handlers.linked_query(link)
+        if query is None:
+            return {}, words
+        return {**choose(query), explorer.setting: query.setting, explorer.page: query.page}, words
+
+    chosen = [table, whiskers, explorer.first, explorer.second, explorer.task]
+    inputs, outputs = {"setting": explorer.setting}, [*chosen, *explorer.outputs()]
     listen(explorer.setting.input, change_setting, inputs, outputs, lambda words: {table: problem(words)})
+    return LinkPart("evidence", Link, explorer.inputs(), [*chosen, explorer.wanted, explorer.setting, explorer.page], restore)
 
 
 def wire_targets(handlers: EvidenceHandlers, explorer: Explorer, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:

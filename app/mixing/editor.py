@@ -8,7 +8,7 @@ from app.mixing.handlers import MixingHandlers, WhatIfUpdate
 from app.ui.events import AT_ONCE
 from app.ui.frame import Updates, listen
 from app.ui.pieces import html
-from app.ui.shared import WhatIfTarget
+from app.ui.shared import WhatIfList, WhatIfTarget
 from app.ui.templates import problem
 from app.ui.what_ifs import MAX_WHAT_IFS
 from bitune.schema.variants import PRESETS
@@ -80,7 +80,7 @@ def slider_form(handlers: MixingHandlers) -> SliderForm:
     return SliderForm(of, first_layer, last_layer, sliders)
 
 
-def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, target: WhatIfTarget) -> None:
+def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, target: WhatIfTarget) -> WhatIfList:
     """The button that adds what the sliders show, and a row for each what-if, by its colour, to take it away again."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         add_button = gr.Button("Add to Compare", variant="primary", elem_id="bt-add", scale=0, min_width=160)
@@ -111,3 +111,5 @@ def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, tar
             return show(handlers.remove(known, colour), chosen)
 
         listen(button.click, remove, {"known": what_ifs, "chosen": target.chosen}, outputs)
+
+    return WhatIfList(outputs, lambda known, chosen: show(WhatIfUpdate(known, None, ""), chosen))

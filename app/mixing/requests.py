@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Annotated
 
 import plotly.graph_objects as go
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.mixing.charts import sweep_curve
 from app.mixing.handlers import MixingHandlers, Moved
 from app.mixing.html import sweep_table
+from app.ui.checks import MAX_CHARACTERS, NameList
 from app.ui.pace import Work
 from app.ui.templates import empty, problem
 from bitune.errors import ConfigError
@@ -21,6 +24,15 @@ MEASURED = (
     "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of the first "
     "one; the average over this prompt's tokens."
 )
+
+
+class Link(BaseModel):
+    """What a link may say of Mixing: the checkpoints that are shown, and the prompt. What is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    chosen: NameList | None = None
+    prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
 
 
 @dataclass(frozen=True)

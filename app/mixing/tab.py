@@ -1,6 +1,6 @@
 """The tab Mixing: components and wiring only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -8,14 +8,15 @@ from gradio.components import Component
 
 from app.mixing.editor import WHAT_IF, slider_form, what_if_list
 from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training
-from app.mixing.requests import MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
+from app.mixing.requests import Link, MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
 from app.ui.api_types import MixingAnswer, Template
+from app.ui.checks import not_here
 from app.ui.events import PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import ModelRequest, Updates, listen, model_api
 from app.ui.pieces import html
 from app.ui.plots import chart, drawn
-from app.ui.shared import PromptSource, WhatIfTarget, WhenLoaded
+from app.ui.shared import LinkPart, PromptSource, WhatIfList, WhatIfTarget, WhenLoaded
 from app.ui.templates import heading, introduction
 
 INTRODUCTION = (
@@ -51,14 +52,23 @@ class TrainingView:
         visible = {column: gr.update(visible=name in training.heat_maps) for name, column in self.columns.items()}
         return {**visible, self.losses: gr.update(**drawn(training.losses, "bitune-loss")), self.notes: training.notes}
 
-    def fill(self, handlers: MixingHandlers) -> Updates:
-        """Of all checkpoints that there are."""
-        training = handlers.training(handlers.checkpoints)
-        maps = {plot: gr.update(**drawn(training.heat_maps.get(name), of_training(name))) for name, plot in self.maps.items()}
-        return {**self.draw(training), **maps, **{chip: handlers.chip(name) for name, chip in self.chips.items()}}
+    def fill(self, handlers: MixingHandlers, shown: Sequence[str]) -> Updates:
+        """Of all checkpoints that there are; visible are those that are shown."""
+        heat_maps = handlers.training(handlers.checkpoints).heat_maps
+        maps = {plot: gr.update(**drawn(heat_maps.get(name), of_training(name))) for name, plot in self.maps.items()}
+        return {**self.draw(handlers.training(shown)), **maps, **{chip: handlers.chip(name) for name, chip in self.chips.items()}}
 
 
-def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> WhenLoaded:
+@dataclass(frozen=True)
+class MixingTab:
+    """What the engine changes here; what a link carries and where what-ifs are listed, None where there is no checkpoint."""
+
+    when_loaded: WhenLoaded
+    link_part: LinkPart | None = None
+    what_ifs: WhatIfList | None = None
+
+
+def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, target: WhatIfTarget) -> MixingTab:
     """Put the tab's components here and wire them. What the checkpoints are needed for is not to be seen while they are loading.
 
     Args:
@@ -71,7 +81,7 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
     names, ready, may_mix = handlers.expected, handlers.loading.ready, bool(handlers.may_mix)
     if not names:
         html(introduction(NO_CHECKPOINT))
-        return WhenLoaded({}, [], dict)
+        return MixingTab(WhenLoaded({}, [], dict))
     html(introduction(INTRODUCTION))
     look = {"label": "Checkpoints", "elem_id": "bt-mixing-chosen", "visible": ready and len(names) > 1}
     chosen, moved = gr.CheckboxGroup(names, value=names, **look), gr.State({})
@@ -91,26 +101,41 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
     with gr.Column(visible=ready and may_mix) as editing:
         html(heading("What if it were mixed otherwise?", WHAT_IF))
         form = slider_form(handlers)
-        what_if_list(handlers, form.of, what_ifs, target)
+        listed = what_if_list(handlers, form.of, what_ifs, target)
     with gr.Column(visible=may_mix) as sweeping:
         html(heading("From causal only to bidirectional only", SWEEP))
         sweep(handlers, prompt, form.of, source)
 
-    def fill() -> Updates:
+    def fill(shown: list[str]) -> Updates:
         names, mixes = handlers.checkpoints, bool(handlers.mixing)
         seen = {measuring: mixes, over_training: True, editing: mixes, sweeping: mixes}
         return {
-            chosen: gr.update(choices=names, value=names, visible=len(names) > 1),
-            table: handlers.ratio_table(names, {}),
-            lines: gr.update(**drawn(handlers.by_layer(names), "bitune-ratios")),
+            chosen: gr.update(choices=names, value=[name for name in names if name in shown], visible=len(names) > 1),
+            table: handlers.ratio_table(shown, {}),
+            lines: gr.update(**drawn(handlers.by_layer(shown), "bitune-ratios")),
             **{column: gr.update(visible=visible) for column, visible in seen.items()},
-            **view.fill(handlers),
+            **view.fill(handlers, shown),
             **form.fill(handlers),
         }
 
     filled = [chosen, table, lines, measuring, over_training, editing, sweeping]
     filled += [*view.outputs, *view.chips.values(), *view.maps.values()]
-    return WhenLoaded({}, [*filled, form.of, form.first_layer, form.last_layer, form.sliders], fill)
+    filled += [form.of, form.first_layer, form.last_layer, form.sliders]
+    return MixingTab(WhenLoaded({"shown": chosen}, filled, fill), link_part(handlers, chosen, prompt), listed)
+
+
+def link_part(handlers: MixingHandlers, chosen: gr.CheckboxGroup, prompt: gr.Textbox) -> LinkPart:
+    """A link chooses checkpoints, which shows them, and fills in the prompt; measuring is left to the visitor."""
+
+    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+        updates, here, named = {}, handlers.expected, link.chosen or []
+        if link.chosen is not None:
+            updates[chosen] = [name for name in here if name in named]
+        if link.prompt is not None:
+            updates[prompt] = link.prompt
+        return updates, not_here(name for name in named if name not in here)
+
+    return LinkPart("mixing", Link, {"chosen": chosen, "prompt": prompt}, [chosen, prompt], restore)
 
 
 def prompt_row(

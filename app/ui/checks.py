@@ -1,9 +1,10 @@
 """Checks of single values that come over HTTP and may have any type. What is wrong is a ConfigError with one sentence."""
 
+from collections.abc import Iterable
 from reprlib import Repr
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from bitune.errors import ConfigError
 
@@ -31,7 +32,19 @@ def text(value: object, info: ValidationInfo) -> str:
     return value
 
 
+def not_here(unknown: Iterable[str]) -> list[str]:
+    """A sentence on the variants that a link or a saved run names and this page has not; none where it has all."""
+    named = ", ".join(map(shown, unknown))
+    return [f"Not loaded here: {named}."] if named else []
+
+
 # Types of fields. What the engine checks itself stays Any: its sentence is the better one.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value, info: names(value, info.field_name))]
 Text = Annotated[str, BeforeValidator(text)]
 Whole = Annotated[Any, AfterValidator(whole)]
+
+# Types of what a link or a file of somebody else may hold.
+MAX_CHARACTERS = 1_000_000  # of a prompt: what the engine refuses without counting its tokens
+MAX_NAMES, MAX_NAME = 64, 200
+Name = Annotated[str, Field(max_length=MAX_NAME)]
+NameList = Annotated[list[Name], Field(max_length=MAX_NAMES, fail_fast=True)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 from gradio.components import Component
+from pydantic import BaseModel
 
 from app.ui.frame import Updates
 
@@ -53,3 +54,28 @@ class WhenLoaded:
     inputs: Mapping[str, Component]
     components: Sequence[Component]
     fill: Callable[..., Updates]
+
+
+@dataclass(frozen=True)
+class LinkPart:
+    """What of a tab a link carries.
+
+    `tab`: its id among the page's tabs. `kind`: the fields, none of them required; what a link leaves out stays as it is on the page.
+    `fields`: the components whose values they are; what the browser alone knows, its scripts say. `components`: what is updated.
+    `restore`: fields that `kind` has checked and the names of the visitor's what-ifs as these updates, and a sentence for each thing
+    that is not here.
+    """
+
+    tab: str
+    kind: type[BaseModel]
+    fields: Mapping[str, Component]
+    components: Sequence[Component]
+    restore: Callable[[BaseModel, Sequence[str]], tuple[Updates, list[str]]]
+
+
+@dataclass(frozen=True)
+class WhatIfList:
+    """Where a visitor's what-ifs are listed, and chosen: `show`, with the variants that are chosen besides, as updates of `components`."""
+
+    components: Sequence[Component]
+    show: Callable[[Mapping[str, dict], Sequence[str]], Updates]

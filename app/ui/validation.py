@@ -1,6 +1,7 @@
 """What pydantic refuses, over HTTP or in a file, as a sentence."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,12 +12,15 @@ Model = TypeVar("Model", bound=BaseModel)
 NUMBER = "which is not a number"
 EXACT = {"missing": "{} is missing", "extra_forbidden": "{} is none of them", "model_type": "this is none"}
 CAUSES = {
-    **dict.fromkeys(("int_parsing", "int_type", "float_parsing", "float_type"), NUMBER),
+    **dict.fromkeys(("int_parsing", "int_type", "float_parsing", "float_type", "finite_number"), NUMBER),
     "int_parsing_size": "which has too many digits",
     "less_than_equal": "which is above {le}",
     "greater_than_equal": "which is below {ge}",
     "string_type": "which is not text",
+    "string_too_long": "which is longer than {max_length} characters",
     "list_type": "which is not a list",
+    "too_long": "which has more than {max_length} entries",
+    "bool_type": "which is neither true nor false",
     "literal_error": "which is not among {expected}",
 }
 
@@ -43,15 +47,34 @@ def checked(kind: type[Model], value: object, what: str) -> Model:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise ConfigError(in_words(error, kind, what)) from error
+        raise ConfigError(in_words(error.errors(include_url=False)[0], kind, what)) from error
 
 
-def in_words(error: ValidationError, kind: type[BaseModel], what: str) -> str:
-    """The first thing that pydantic refuses, as one sentence: the field, the value and what is wrong with it."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"]))
-    if first["type"] in EXACT:
+def as_far_as_valid(kind: type[Model], value: object, what: str) -> tuple[Model, list[str]]:
+    """`value` as `kind`, without the fields that pydantic refuses, and a sentence for each of these.
+
+    Args:
+        kind: A pydantic model that needs no field.
+        value: What came over HTTP or in a file.
+        what: The subject of the sentences.
+    """
+    if not isinstance(value, Mapping):
+        return kind(), [f"{what} must be an object; got {shown(value)}."]
+    try:
+        return kind.model_validate(value), []
+    except ValidationError as error:
+        first = {}
+        for problem in error.errors(include_url=False):
+            first.setdefault(problem["loc"][0], problem)
+        kept = {name: given for name, given in value.items() if name not in first}
+        return kind.model_validate(kept), [in_words(problem, kind, what) for problem in first.values()]
+
+
+def in_words(problem: Mapping[str, Any], kind: type[BaseModel], what: str) -> str:
+    """What pydantic refuses, one of its `errors`, as a sentence: the field, the value and what is wrong with it."""
+    field = ".".join(map(str, problem["loc"]))
+    if problem["type"] in EXACT:
         fields = ", ".join(name for name, info in kind.model_fields.items() if info.is_required())
-        return f"{what} must be an object with exactly the fields {fields}; {EXACT[first['type']].format(field)}."
-    cause = CAUSES[first["type"]].format(**first.get("ctx", {})) if first["type"] in CAUSES else first["msg"]
-    return f"{what} says {field}={shown(first['input'])}, {cause}."
+        return f"{what} must be an object with exactly the fields {fields}; {EXACT[problem['type']].format(field)}."
+    cause = CAUSES[problem["type"]].format(**problem.get("ctx", {})) if problem["type"] in CAUSES else problem["msg"]
+    return f"{what} says {field}={shown(problem['input'])}, {cause}."

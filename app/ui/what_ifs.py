@@ -97,9 +97,17 @@ def free_name(wanted: str, taken: Iterable[str]) -> str:
 
 
 def add(
-    what_ifs: Mapping[str, dict], question: WhatIf, learned: MixingRatios, taken: Iterable[str]
+    what_ifs: Mapping[str, dict], question: WhatIf, learned: MixingRatios, taken: Iterable[str], wanted: str | None = None
 ) -> tuple[dict[str, dict], str]:
-    """`what_ifs` with one more, and its name; one with the same ratios is not added again. ConfigError where there are too many."""
+    """`what_ifs` with one more, and its name; one with the same ratios is not added again. ConfigError where there are too many.
+
+    Args:
+        what_ifs: Those that there are.
+        question: The one to add.
+        learned: The ratios of the checkpoint that it is of.
+        taken: Names that it must not have.
+        wanted: How it should be called; by default after its ratios.
+    """
     value = plain(question)
     for name, other in what_ifs.items():
         if {**other, **value} == other:
@@ -110,7 +118,7 @@ def add(
         )
     if len(what_ifs) >= MAX_WHAT_IFS:
         raise ConfigError(f"There are {MAX_WHAT_IFS} what-ifs already; remove one first.")
-    name = free_name(f"{question.of}: {label(question.mixing, learned)}", {*what_ifs, *taken})
+    name = free_name(wanted or f"{question.of}: {label(question.mixing, learned)}", {*what_ifs, *taken})
     used = {other["colour"] for other in what_ifs.values()}
     value["colour"] = next(colour for colour in range(MAX_WHAT_IFS) if colour not in used)
     return {**what_ifs, name: value}, name
