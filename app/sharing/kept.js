@@ -2,7 +2,7 @@
 
 const PREFIX = "bitune-run:";
 const MOST_RUNS = 50, MOST_CHARACTERS = 2_000_000; // browsers give a page about five million
-const LARGEST_FILE = 4 * 2 ** 20; // what the server reads of one
+const LARGEST_FILE = 2 ** 20; // what the server reads of one
 const part = (name) => element.querySelector('[data-part="' + name + '"]');
 
 function tell(words) {
@@ -84,7 +84,7 @@ function openRun(text) {
 
 async function openFile(file) {
     if (!file) return;
-    if (file.size > LARGEST_FILE) return tell("The file is larger than 4 MB, so it is no saved run of this page; choose another.");
+    if (file.size > LARGEST_FILE) return tell("The file is larger than 1 MB, so it is no saved run of this page; choose another.");
     openRun(await file.text());
 }
 

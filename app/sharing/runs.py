@@ -6,8 +6,8 @@ from app.compare.recorded import Recording, from_json
 from app.ui.checks import shown
 from bitune.errors import DataError
 
-RUN_BYTES = 4 * 2**20
-"""Of a saved run. One of five variants with 512 tokens each has 0.1 MB; a prompt of 100,000 tokens is written once for each variant."""
+RUN_BYTES = 2**20
+"""Of a saved run, below what the page reads of any request (app/limits.py). One of five variants with 512 tokens each has 0.1 MB."""
 
 
 def open_run(content: object) -> Recording:

@@ -224,8 +224,8 @@ def test_a_run_is_saved_and_dropped_on_a_page_without_a_model(browser, page, tmp
             assert json.loads(saved(other, tmp_path).read_text("utf-8")) == json.loads(content), "saved again as it was"
             drop(other, "run.json", content.replace('"done": true', '"done": false'))
             expect(other.locator("#bt-note").get_by_role("alert")).to_contain_text("an answer has not ended")
-            drop(other, "large.json", "x" * (4 * 2**20 + 1))
-            expect(other.locator("#bt-kept [data-part=words]")).to_contain_text("larger than 4 MB")
+            drop(other, "large.json", "x" * (2**20 + 1))
+            expect(other.locator("#bt-kept [data-part=words]")).to_contain_text("larger than 1 MB")
 
 
 def test_save_says_when_there_is_nothing_to_save(page):
