@@ -66,7 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
             repo = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             self.hub.files.setdefault(repo, {})
             return self._json({"url": f"{self.hub.url}/{repo}", "id": repo})
-        repo, _, what = path.removeprefix("/api/models/").rpartition("/")[0].rpartition("/")
+        of = path.removeprefix("/api/models/").removeprefix("/api/datasets/")
+        repo, _, what = of.rpartition("/")[0].rpartition("/")
         if what == "preupload":
             names = [file["path"] for file in json.loads(body)["files"]]
             return self._json({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})

@@ -26,13 +26,15 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class VariantView:
-    """`passes` are the attentions of its prompt passes, for the little picture beside the name. A what-if has a hollow chip."""
+    """`passes` are the attentions of its prompt passes, for the little picture beside the name. A what-if has a hollow chip. `hidden`:
+    in a blind run, where neither name nor figures may say which variant it is."""
 
     name: str
     about: str
     passes: tuple[str, ...]
     colour: int
     what_if: bool = False
+    hidden: bool = False
 
 
 def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, CheckpointFacts]) -> dict[str, VariantView]:

@@ -1,7 +1,10 @@
-"""Means with 95 % intervals by the percentile bootstrap. Knows numbers alone; the study's tables take their intervals from here too."""
+"""Means with 95 % intervals: of values by the percentile bootstrap, of shares by Wilson's formula. Knows numbers alone; the study's
+tables and the page's votes take their intervals from here too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -49,3 +52,26 @@ def _resampled_means(values: np.ndarray, generator: np.random.Generator, resampl
     # Few distinct values: how often each is drawn is all that counts, so a million items cost what ten do.
     levels, counts = np.unique(values, return_counts=True)
     return generator.multinomial(values.size, counts / values.size, size=resamples) @ levels / values.size
+
+
+def wilson(successes: float, trials: int) -> Interval:
+    """A share with its Wilson score interval, which holds for few trials and near 0 and 1, where a bootstrap has no width.
+
+    Wilson (1927), Probable inference, the law of succession, and statistical inference.
+
+    Args:
+        successes: how many of the trials; a half for one that is neither, which varies less and so leaves the interval on the wide side.
+        trials: at least 1.
+
+    Raises:
+        ConfigError: there is no trial, or there are more successes.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ConfigError(
+            f"{successes:g} successes in {trials} trials are no share; give at least one trial, and no more successes."
+        )
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    share = successes / trials
+    centre = (successes + z2 / 2) / (trials + z2)
+    half = sqrt(z2 * (share * (1 - share) * trials + z2 / 4)) / (trials + z2)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))

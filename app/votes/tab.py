@@ -1,0 +1,157 @@
+"""Judging a run, and the tally, as parts of a tab: components and wiring only."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import gradio as gr
+
+from app.guard.address import address_of
+from app.ui.events import AT_ONCE
+from app.ui.frame import ModelRequest, Updates, api, listen
+from app.ui.pieces import html
+from app.ui.templates import heading, problem, render
+from app.votes.ballot import REASONS, Ballot
+from app.votes.blind import letter
+from app.votes.handlers import BAD, TIE, Voting
+from app.votes.place import Kept
+
+TITLE, WORDS = "Which answer is better?", "Your judgement is counted with those of others, once for each run."
+BLIND_WORDS = "The names appear when you have judged."
+SAME, ALL_BAD = ("About the same", TIE), ("All are bad", BAD)
+TEXTS = "Keep this prompt and these answers with my vote, where others may read them"
+TEXTS_INFO = "Otherwise only which variants answered, how, and your judgement are kept."
+BLIND, BLIND_INFO = "Hide the names until I have judged", "Columns are then shuffled, and times are not shown."
+
+
+class Judged(Protocol):
+    """What a tab shows of a run: what can be judged of it, and whether the names are hidden."""
+
+    running: bool
+    blind: bool
+
+    @property
+    def ballot(self) -> Ballot | None: ...
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The components. `box` has all but `said`, which also says thanks; `form` what is filled in."""
+
+    box: gr.Column
+    title: gr.HTML
+    form: gr.Column
+    run: gr.Textbox
+    choice: gr.Radio
+    reasons: gr.CheckboxGroup
+    texts: gr.Checkbox
+    vote: gr.Button
+    names: gr.Button
+    said: gr.HTML
+    kept: Kept
+
+    @property
+    def components(self) -> list:
+        """All that `show` may update."""
+        return [
+            self.box,
+            self.title,
+            self.form,
+            self.run,
+            self.choice,
+            self.reasons,
+            self.texts,
+            self.vote,
+            self.names,
+            self.said,
+        ]
+
+    def show(self, screen: Judged) -> Updates:
+        """The form for a run that has ended; what was filled in is emptied while the next one goes on, and never after its end."""
+        if screen.running or not (screen.blind or screen.ballot):
+            hidden = {self.box: gr.update(visible=False), self.said: ""}
+            return {**hidden, self.choice: gr.update(value=None), self.reasons: [], self.texts: False}
+        ballot, asked = screen.ballot, screen.ballot is not None and self.kept.store is not None
+        off = self.kept.problem if ballot is not None else ""
+        return {
+            self.box: gr.update(visible=asked or screen.blind),
+            self.title: gr.update(visible=asked, value=heading(TITLE, f"{WORDS} {BLIND_WORDS}" if screen.blind else WORDS)),
+            self.form: gr.update(visible=asked),
+            self.run: "" if ballot is None else ballot.run,
+            self.choice: gr.update(choices=choices(ballot)),
+            self.vote: gr.update(visible=asked),
+            self.names: gr.update(visible=screen.blind),
+            self.said: render("votes/said.html", words=off) if off else "",
+        }
+
+
+def choices(ballot: Ballot | None) -> list[tuple[str, str]]:
+    """What can be chosen of a run: a column, by the name that stands above it, or none."""
+    names = enumerate(() if ballot is None else ballot.answers)
+    columns = [(f"Answer {letter(place)}" if ballot.blind else name, str(place)) for place, name in names]
+    return [*columns, SAME, ALL_BAD]
+
+
+def blind_choice() -> gr.Checkbox:
+    """Whether the next run is blind."""
+    return gr.Checkbox(label=BLIND, info=BLIND_INFO, value=False, elem_id="bt-blind")
+
+
+def panel(kept: Kept) -> Panel:
+    """Put the components here; `Panel.show` fills them."""
+    with gr.Column(visible=False, elem_id="bt-ballot") as box:
+        title = html("")
+        with gr.Column(elem_id="bt-ballot-form") as form:
+            run = gr.Textbox(visible=False)
+            choice = gr.Radio([SAME, ALL_BAD], label="Better", show_label=False, elem_id="bt-better")
+            reasons = gr.CheckboxGroup(
+                [(words, key) for key, words in REASONS.items()], label="Why (if you like)", elem_id="bt-reasons"
+            )
+            texts = gr.Checkbox(label=TEXTS, info=TEXTS_INFO, value=False, elem_id="bt-keep-texts")
+        with gr.Row(elem_classes="bt-actions"):
+            vote = gr.Button("Vote", variant="primary", elem_id="bt-vote", scale=0, min_width=120)
+            names = gr.Button("Show the names", elem_id="bt-names", scale=0, min_width=150)
+    return Panel(box, title, form, run, choice, reasons, texts, vote, names, html("", "bt-said"), kept)
+
+
+def build(panel: Panel, voting: Voting, request: ModelRequest, unveiled: Callable[[Judged], Judged]) -> None:
+    """Put the tally here, and wire it and the panel.
+
+    Args:
+        panel: The form of this tab.
+        voting: What happens.
+        request: The tab's runs; its latest screen is what is judged, from this session's state on the server.
+        unveiled: A screen with its names.
+    """
+    with gr.Accordion("Votes so far", open=False, elem_id="bt-votes", visible=voting.kept.store is not None) as accordion:
+        table = html("")
+
+    def vote(http: gr.Request, latest: Judged, run: str, choice: str, reasons: Sequence[str], texts: bool) -> Updates:
+        visitor = address_of(http.headers, http.client.host if http.client else "", voting.proxies)
+        voting.vote(latest.ballot, run, choice, reasons, texts, visitor)
+        thanks = render("votes/said.html", words=thanks_for(latest.ballot))
+        return {
+            **request.updates(unveiled(latest)),
+            panel.box: gr.update(visible=False),
+            panel.said: thanks,
+            table: voting.table(),
+        }
+
+    def failed(words: str) -> Updates:
+        return {panel.said: problem(words)}
+
+    def show_names(latest: Judged) -> Updates:
+        return request.updates(unveiled(latest))
+
+    inputs = {"latest": request.latest, "run": panel.run, "choice": panel.choice, "reasons": panel.reasons, "texts": panel.texts}
+    # Without Gradio's own checks of the values: what is wrong with them is said by `Voting.vote`, and leaves no traceback in the log.
+    listen(panel.vote.click, vote, inputs, [*request.components, table], failed, **AT_ONCE, preprocess=False)
+    listen(panel.names.click, show_names, {"latest": request.latest}, request.components, failed)
+    listen(accordion.expand, lambda: {table: voting.table()}, {}, [table], lambda words: {table: problem(words)}, **AT_ONCE)
+    api(voting.votes, "votes")
+
+
+def thanks_for(ballot: Ballot) -> str:
+    """What is said when a vote is on the disk: after a blind run also which answer was whose."""
+    whose = ", ".join(f"{letter(place)} was {name}" for place, name in enumerate(ballot.answers))
+    return f"Thanks, your vote is kept. {whose}." if ballot.blind else "Thanks, your vote is kept."
