@@ -29,6 +29,8 @@ from app.ui.pieces import html
 from app.ui.shared import WhenLoaded
 from app.ui.templates import render
 from app.ui.variants import views_of
+from app.votes.handlers import Voting
+from app.votes.place import NOWHERE, Kept
 
 FOLLOW_SECONDS = 0.5  # between two looks at an engine that is loading
 
@@ -39,6 +41,7 @@ def build_page(
     data: Sequence[str] = (),
     results: Path = FOLDER,
     admission: Admission | None = None,
+    votes: Kept = NOWHERE,
 ) -> gr.Blocks:
     """The page.
 
@@ -48,6 +51,7 @@ def build_page(
         data: Sources of the study's questions: folders, files, Hub ids.
         results: The folder of the study's results.
         admission: Who decides which requests may run the model; one with the limits of a free Space if None.
+        votes: Where votes are kept.
 
     Returns:
         What `server.serve` launches.
@@ -57,10 +61,11 @@ def build_page(
         html(render("ui/head.html"), "bt-top")
         loaded = html(what_is_loaded(loading), "bt-loaded")
         bar = sharing.build_bar()
+        voting = Voting(loading, votes, admission.limits.votes_per_hour, admission.proxies)
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
-                on_compare = compare.build(CompareHandlers(loading, recordings, admission), what_ifs, latest_run)
+                on_compare = compare.build(CompareHandlers(loading, recordings, admission), voting, what_ifs, latest_run)
             with gr.Tab("Attention", id="attention") as tab:
                 on_attention = attention.build(tab, AttentionHandlers(loading, admission), what_ifs, latest_run)
             with gr.Tab("Mixing", id="mixing"):

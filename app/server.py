@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.ui.admission import Admission
 from app.ui.loading import Loading
 from app.ui.theme import look
+from app.votes.place import kept_in
 from app.zero import GPU, WorkerRunner, decorator
 from bitune.errors import BituneError, WrongBaseError
 from bitune.progress import doing
@@ -43,7 +44,8 @@ def run(settings: Settings) -> None:
         keeper = keeper_of(settings)
         with doing("Building the page"):
             admission = Admission(settings.limits, keeper.proxies)
-            page = build_page(loading, load_all(), settings.data, admission=admission)
+            kept = kept_in(settings.votes, settings.votes_dataset)
+            page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept)
             address = serve(page, settings, keeper)
         print(f"Running on local URL: {address.rstrip('/')}", flush=True)
         signal.signal(signal.SIGTERM, stop)

@@ -21,7 +21,8 @@ class Settings:
 
     `checkpoints`: folders or Hub ids. `chosen`: a person named them; otherwise they are what lies in assets/checkpoints, and
     those that belong to another base are left out instead of ending the start. `data`: where the study's questions are read from.
-    `proxies`: whose X-Forwarded-For is believed, see app/guard/address.py.
+    `proxies`: whose X-Forwarded-For is believed, see app/guard/address.py. `votes`: the file of votes, "" for the default one or `off`.
+    `votes_dataset`: Hub data set that gets them too, or "".
     """
 
     base: str = DEFAULT_BASE
@@ -34,6 +35,8 @@ class Settings:
     dtype: str = "auto"
     proxies: tuple[str, ...] = ()
     limits: Limits = Limits()
+    votes: str = ""
+    votes_dataset: str = ""
 
     def __post_init__(self):
         networks(self.proxies)
@@ -56,6 +59,8 @@ class Settings:
             dtype=flags.dtype,
             proxies=tuple(name.strip() for name in flags.proxies.split(",") if name.strip()),
             limits=Limits.from_flags(flags),
+            votes=flags.votes,
+            votes_dataset=flags.votes_dataset,
         )
 
 
@@ -86,6 +91,20 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         action="store_true",
         default=environment.get("GRADIO_MCP_SERVER", "").lower() in TRUE,
         help="also serve the API as tools for the Model Context Protocol (needs the package gradio[mcp])",
+    )
+    flags.add_argument(
+        "--votes",
+        default=environment.get("BITUNE_VOTES", ""),
+        metavar="FILE",
+        help="where visitors' votes are kept, or `off` (default: bitune/votes.sqlite3 in $XDG_DATA_HOME or ~/.local/share; environment: "
+        "BITUNE_VOTES)",
+    )
+    flags.add_argument(
+        "--votes-dataset",
+        default=environment.get("BITUNE_VOTES_DATASET", ""),
+        metavar="ID",
+        help="data set on the Hugging Face Hub that gets the votes too, every few minutes; made private where it is not there yet "
+        "(environment: BITUNE_VOTES_DATASET)",
     )
     flags.add_argument(
         "--data",

@@ -4,6 +4,8 @@ import os
 
 # Two cores and many small operations: waiting for a second thread costs more than it brings.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test writes a vote into the home folder of whoever runs it; tests of votes name a file.
+os.environ["BITUNE_VOTES"] = "off"
 
 import pytest
 import torch

@@ -24,6 +24,8 @@ from app.ui.templates import empty, problem
 from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
 from app.ui.work import work_of
+from app.votes.ballot import Ballot
+from app.votes.blind import hidden_views, shuffled
 from bitune.schema.generation import GenerationSettings
 from bitune.schema.results import Update
 
@@ -41,6 +43,7 @@ class Screen:
     `answers`: while a run is under way the columns alone; what is in them is `live`.
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
     `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page.
+    `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty.
     """
 
     answers: str
@@ -51,19 +54,37 @@ class Screen:
     views: Mapping[str, VariantView] = field(default_factory=dict)
     run_id: str | None = None
     recording: Recording | None = None
+    blind: bool = False
 
     @property
     def live(self) -> list[dict[str, object]]:
         """What fills the columns of `answers` by now; nothing where they are whole."""
-        return html.live(self.update, self.views) if self.running and self.update is not None else []
+        if not self.running or self.update is None:
+            return []
+        return html.live(self.update, hidden_views(self.update.completions) if self.blind else self.views)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The answers so far by name of the variant, in the order of their columns."""
+        return {} if self.update is None else {name: completion.text for name, completion in self.update.completions.items()}
 
     @property
     def latest_run(self) -> LatestRun | None:
-        """What other tabs may take from here; None where nothing has run."""
-        if self.update is None or self.request is None:
+        """What other tabs may take from here; None where nothing has run, or where it would tell which answer is whose."""
+        if self.update is None or self.request is None or self.blind:
             return None
-        answers = {name: completion.text for name, completion in self.update.completions.items()}
-        return LatestRun(self.request.prompt, self.request.template, answers, self.run_id)
+        return LatestRun(self.request.prompt, self.request.template, self.texts, self.run_id)
+
+    @property
+    def ballot(self) -> Ballot | None:
+        """What can be judged: a run that came to its end by itself, of several variants."""
+        if self.running or self.run_id is None or len(self.texts) < 2:
+            return None
+        if any(completion.finish_reason == "cancelled" for completion in self.update.completions.values()):
+            return None
+        request = self.request
+        sampling = {name: request.options[name] for name in ("max_new_tokens", "temperature", "top_p", "seed")}
+        return Ballot(self.run_id, request.prompt, request.template, sampling, self.texts, self.blind, request.what_ifs)
 
 
 class CompareHandlers(OnEngine):
@@ -97,8 +118,8 @@ class CompareHandlers(OnEngine):
         return Screen(answers, prompts, False, recording.update, recording.request, recording.views, recording=recording)
 
     def recording_of(self, screen: Screen) -> Recording | None:
-        """What is on the screen, as it is saved; None where there is no answer, or it is still being written."""
-        if screen.recording is not None or screen.running or screen.update is None:
+        """What is on the screen, as it is saved; None where there is no answer, it is still being written, or its names are hidden."""
+        if screen.recording is not None or screen.running or screen.blind or screen.update is None:
             return screen.recording
         return recording_of(self.engine, screen.request, screen.views, screen.update)
 
@@ -106,7 +127,9 @@ class CompareHandlers(OnEngine):
         """While the engine is loading, or others come first."""
         return Screen(empty(words), running=True)
 
-    def work(self, variants: Sequence[str] | None, what_ifs: Mapping | None = NO_WHAT_IFS, **asked: object) -> Work:
+    def work(
+        self, variants: Sequence[str] | None, what_ifs: Mapping | None = NO_WHAT_IFS, blind: bool = False, **asked: object
+    ) -> Work:
         """What a run or a call of /compare asks of the model; raises what is wrong with it."""
         request = CompareRequest(
             variants=self.all_variants(what_ifs) if variants is None else variants, what_ifs=what_ifs, **asked
@@ -118,26 +141,36 @@ class CompareHandlers(OnEngine):
         """Those of the engine, and the what-ifs of a request."""
         return [*self.engine.variants, *read(what_ifs)]
 
-    def announce(self, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object) -> Screen:
+    def announce(
+        self, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, blind: bool = False, **options: object
+    ) -> Screen:
         """At once after Run: the request may have to wait for others."""
         views = with_what_ifs(self.views, what_ifs)
-        known = [views[name] for name in in_order(variants, views) if name in views]
-        return Screen(html.waiting(known, html.WAITING), running=True)
+        order = [name for name in in_order(variants, views) if name in views]
+        return Screen(html.waiting(columns(order, views, is_blind(blind, order)), html.WAITING), running=True)
 
     def run(
-        self, prompt: object, variants: Sequence[str], what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS, **options: object
+        self,
+        prompt: object,
+        variants: Sequence[str],
+        what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS,
+        blind: bool = False,
+        **options: object,
     ) -> Iterator[Screen]:
-        """All chosen variants answer together."""
+        """All chosen variants answer together; where `blind`, in shuffled columns without names."""
         views = with_what_ifs(self.views, what_ifs)
         request = CompareRequest(prompt=prompt, variants=in_order(variants, views), what_ifs=what_ifs, **options)
-        known = [views[name] for name in request.variants if name in views]
+        blind = is_blind(blind, request.variants)
+        order = shuffled(request.variants) if blind else request.variants
+        known = columns([name for name in order if name in views], views, blind)
         yield Screen(html.waiting(known, html.READING), running=True)
         with closing(self.runner.stream(request.prompt, list(request.variants), **request.options)) as updates:
-            columns = html.begun(known)
+            begun = html.begun(known)
             for update in updates:
+                update = arranged(update, order)
                 if not update.done:
-                    yield Screen(columns, running=True, update=update, request=request, views=views)
-        yield ended(request, update, views)
+                    yield Screen(begun, running=True, update=update, request=request, views=views, blind=blind)
+        yield ended(request, update, views, blind)
 
     def finish(self, latest: Screen) -> Screen:
         """After a run that was cancelled: the answers as far as they came."""
@@ -147,7 +180,13 @@ class CompareHandlers(OnEngine):
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
             for name, completion in latest.update.completions.items()
         }
-        return ended(latest.request, replace(latest.update, completions=completions, done=True), latest.views)
+        return ended(latest.request, replace(latest.update, completions=completions, done=True), latest.views, latest.blind)
+
+    def unveiled(self, latest: Screen) -> Screen:
+        """The same run with names, in the same order of columns."""
+        if not latest.blind or latest.running:
+            return latest
+        return replace(ended(latest.request, latest.update, latest.views), run_id=latest.run_id)
 
     def failed(self, words: str) -> Screen:
         """Instead of answers."""
@@ -202,9 +241,26 @@ class CompareHandlers(OnEngine):
         }
 
 
-def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantView]) -> Screen:
-    """The answers when no more is to come, and what was read."""
-    return Screen(html.answers(update, views), html.prompts(update, views), False, update, request, views, uuid4().hex)
+def is_blind(wanted: object, order: Sequence[str]) -> bool:
+    """Whether names are hidden: one answer alone has nothing to be told from."""
+    return wanted is True and len(order) > 1
+
+
+def columns(order: Sequence[str], views: Mapping[str, VariantView], blind: bool) -> list[VariantView]:
+    """How the variants of a run are shown, from left to right."""
+    return list(hidden_views(order).values()) if blind else [views[name] for name in order]
+
+
+def arranged(update: Update, order: Sequence[str]) -> Update:
+    """The answers in the order of their columns. The request keeps the engine's order, on which it depends what the base reads."""
+    return replace(update, completions={name: update.completions[name] for name in order})
+
+
+def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantView], blind: bool = False) -> Screen:
+    """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run."""
+    answers = html.answers(update, hidden_views(update.completions) if blind else views)
+    prompts = "" if blind else html.prompts(update, views)
+    return Screen(answers, prompts, False, update, request, views, uuid4().hex, blind)
 
 
 def as_json(completion) -> dict[str, object]:

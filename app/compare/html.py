@@ -35,8 +35,9 @@ class Column:
 
     @property
     def figures(self) -> Mapping[str, str]:
-        """What stands under the answer; nothing before the model has begun."""
-        return {} if self.completion is None else figures(self.completion)
+        """What stands under the answer; nothing before the model has begun. Time and memory tell how a prompt was read: not if blind."""
+        known = {} if self.completion is None else figures(self.completion)
+        return {name: words for name, words in known.items() if not self.view.hidden or name not in TELLING}
 
 
 def answers(
@@ -51,12 +52,13 @@ def answers(
         words: What of that recording is not here, where somebody has opened it.
     """
     first, *others = update.completions.values()
-    compared = f"The others are compared with {first.variant}." if others and update.done else ""
+    reference = views[first.variant].name
+    compared = f"The others are compared with {reference}." if others and update.done else ""
     columns = [column(first, views, [(first.text, False)], compared, update.phase)]
     for completion in others:
         if update.done and (first.text or completion.text):
             parts = difference(first.text, completion.text)
-            columns.append(column(completion, views, parts.pieces, in_words(parts, first.variant)))
+            columns.append(column(completion, views, parts.pieces, in_words(parts, reference)))
         else:
             columns.append(column(completion, views, [(completion.text, False)], "", update.phase))
     return render("compare/answers.html", columns=columns, recording=recording, words=words)
@@ -106,6 +108,7 @@ def column(
     return Column(views[completion.variant], pieces, silent, difference, completion)
 
 
+TELLING = ("First token", "Speed")
 SILENT = {None: READING, "cancelled": "Stopped before the first token."}
 ENDED = {
     None: "still writing",

@@ -18,6 +18,8 @@ from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import LinkPart, PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
+from app.votes import tab as votes
+from app.votes.handlers import Voting
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
@@ -50,11 +52,12 @@ class CompareTab:
     handlers: CompareHandlers
 
 
-def build(handlers: CompareHandlers, what_ifs: gr.State, latest_run: gr.State) -> CompareTab:
+def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_run: gr.State) -> CompareTab:
     """Put the tab's components here and wire them.
 
     Args:
         handlers: What happens.
+        voting: What happens with the votes on its answers.
         what_ifs: This visitor's, as in app/ui/what_ifs.py.
         latest_run: Gets the LatestRun of this visitor, or None.
     """
@@ -64,10 +67,12 @@ def build(handlers: CompareHandlers, what_ifs: gr.State, latest_run: gr.State) -
             prompt, example_buttons = prompt_box()
         with gr.Column(scale=4, min_width=300):
             fields = {"prompt": prompt, **choices(handlers)}
+            blind = votes.blind_choice()
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
             run, stop = buttons()
-    request = results(handlers.first_screen(), run, stop, latest_run)
-    ended = request.wire(handlers, {**fields, "what_ifs": what_ifs})
+    request, panel = results(handlers.first_screen(), run, stop, latest_run, voting)
+    ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
+    votes.build(panel, voting, request, handlers.unveiled)
     wire_examples(handlers, example_buttons, prompt, request)
     model_api(handlers.compare, "compare", handlers, handlers.work)
     source = PromptSource(prompt, fields["template"])
@@ -140,8 +145,10 @@ def buttons() -> tuple[gr.Button, gr.Button]:
     return run, stop
 
 
-def results(first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State) -> ModelRequest[Screen]:
-    """Where a Screen is shown."""
+def results(
+    first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State, voting: Voting
+) -> tuple[ModelRequest[Screen], votes.Panel]:
+    """Where a Screen is shown, and where it is judged."""
     answers = gr.HTML(
         columns(first),
         html_template='<div data-part="answers"></div>',
@@ -149,6 +156,7 @@ def results(first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State
         elem_id="bt-results",
         apply_default_css=False,
     )
+    panel = votes.panel(voting.kept)
     with gr.Accordion(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
     ) as disclosure:
@@ -160,9 +168,10 @@ def results(first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State
             prompts: screen.prompts,
             disclosure: gr.update(visible=bool(screen.prompts)),
             latest_run: screen.latest_run,
+            **panel.show(screen),
         }
 
-    return ModelRequest(run, stop, [answers, prompts, disclosure, latest_run], show, first)
+    return ModelRequest(run, stop, [answers, prompts, disclosure, latest_run, *panel.components], show, first), panel
 
 
 def columns(screen: Screen) -> dict[str, object]:

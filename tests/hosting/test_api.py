@@ -105,7 +105,7 @@ def test_every_endpoint_says_what_it_does_and_of_which_type_its_arguments_are(de
         name: [each["parameter_name"] for each in of["parameters"] if not each["parameter_has_default"]]
         for name, of in described.items()
     }
-    assert needed == {"/compare": ["prompt"], "/attention": ["prompt", "variant"], "/mixing": [], "/evidence": []}
+    assert needed == {"/compare": ["prompt"], "/attention": ["prompt", "variant"], "/mixing": [], "/evidence": [], "/votes": []}
 
 
 CALLS = {
@@ -113,6 +113,7 @@ CALLS = {
     "/attention": {"prompt": "The hen", "variant": "bitune-choices", "head": 0, "answer": " laid"},
     "/mixing": {"prompt": "The hen"},
     "/evidence": {},
+    "/votes": {},
 }
 
 
