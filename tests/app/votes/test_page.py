@@ -9,6 +9,7 @@ from app.limits import Limits
 from app.page import build_page
 from app.server import serve
 from app.settings import Settings
+from app.ui.admission import Admission
 from app.votes.place import kept_in
 from tests.app.compare.test_blind import TELLING
 from tests.app.votes.session import Session
@@ -22,8 +23,8 @@ def kept(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory, kept):
-    limits = Limits(votes_per_hour=4)
-    page = build_page(tiny_engine(tmp_path_factory.mktemp("tiny")), {}, votes=kept, limits=limits)
+    admission = Admission(Limits(votes_per_hour=4))
+    page = build_page(tiny_engine(tmp_path_factory.mktemp("tiny")), {}, admission=admission, votes=kept)
     try:
         yield serve(page, Settings(port=0))
     finally:
