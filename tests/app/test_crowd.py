@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -15,12 +15,16 @@ from gradio_client import Client
 from app.attention.handlers import AttentionHandlers
 from app.attention.request import AttentionRequest
 from app.limits import Limits
+from app.page import build_page
+from app.server import serve
+from app.settings import Settings
+from app.ui.admission import Admission
 from bitune.model.decoding import Decoder
 from bitune.modeling.interface import attention_modules
-from tests.browser.served import served, tiny_engine
+from tests.browser.served import tiny_engine
 
 LIMITS = Limits(running=2, waiting=20, per_address=200, connections=200)
-PAGE_SECONDS = 20.0  # generous: before, the page did not answer for minutes
+PAGE_SECONDS = 60.0  # generous: where threads are used up, the page does not answer at all
 LONG = {
     "compare": ["hello", None, "own", 400, 0, 1, 0, None],
     "attention": ["x" * 400, "bitune", 0, 0, "", "none", None],
@@ -34,9 +38,25 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture
-def url(engine):
-    with served(engine, LIMITS) as address:
-        yield address
+def admission():
+    return Admission(LIMITS)
+
+
+@pytest.fixture
+def url(engine, admission):
+    page = build_page(engine, {}, admission=admission)
+    try:
+        yield serve(page, Settings(port=0, limits=LIMITS))
+    finally:
+        page.close()
+
+
+@pytest.fixture
+def web(url):
+    """One client for all visitors, as making one takes longer than what the page does for it. Each request has its connection."""
+    many = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    with httpx.Client(base_url=f"{url}gradio_api/", timeout=120, limits=many, verify=False) as client:
+        yield client
 
 
 @pytest.fixture
@@ -60,13 +80,13 @@ def slow(engine, monkeypatch):
     return steps
 
 
-def post(url: str, name: str, data: list, timeout: float | None = 120) -> httpx.Response:
-    return httpx.post(f"{url}gradio_api/run/{name}", json={"data": data}, timeout=timeout)
+def post(web: httpx.Client, name: str, data: list, timeout: float = 120) -> httpx.Response:
+    return web.post(f"run/{name}", json={"data": data}, timeout=timeout)
 
 
-def page_answers(url: str) -> None:
+def page_answers(web: httpx.Client) -> None:
     """Somebody opens the page."""
-    assert httpx.get(url, timeout=PAGE_SECONDS).status_code == 200
+    assert web.get(str(web.base_url).removesuffix("gradio_api/"), timeout=PAGE_SECONDS).status_code == 200
 
 
 def requests_running() -> list[str]:
@@ -81,23 +101,27 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def test_a_crowd_past_the_queue_is_answered_or_refused_and_the_page_goes_on(url, slow):
-    before = threading.active_count()
+def full(admission: Admission, web: httpx.Client, calls: list[Future]) -> None:
+    """While nobody gets any further: as many run and wait as may, the others have been refused, and the page answers."""
+    until(lambda: sum(call.done() for call in calls) == len(calls) - LIMITS.running - LIMITS.waiting)
+    assert admission.counts == (LIMITS.running, LIMITS.waiting)
+    page_answers(web)
+    ours = [name for name in requests_running() if name == "bitune page request"]
+    assert len(ours) == LIMITS.running, "who waits takes no thread"
+
+
+def test_a_crowd_past_the_queue_is_answered_or_refused_and_the_page_goes_on(web, engine, admission):
     with ThreadPoolExecutor(45) as crowd:
-        answers = [
-            crowd.submit(post, url, "compare", [f"visitor {number}", None, "own", 8, 0, 1, 0, None]) for number in range(45)
-        ]
-        until(requests_running)
-        most = 0
-        for _ in range(5):
-            page_answers(url)
-            most = max(most, len(requests_running()))
-        assert most <= 2 * LIMITS.running, "a thread of the page and one of the engine for each that runs"
-        assert threading.active_count() - before - 45 < 25
-        answers = [answer.result() for answer in answers]
-    served_, refused = ([a for a in answers if a.is_success is good] for good in (True, False))
-    assert len(served_) >= LIMITS.running + LIMITS.waiting
+        with engine.manager.turn():
+            asked = [[f"visitor {number}", ["base"], "none", 8, 0, 1, 0, None] for number in range(45)]
+            calls = [crowd.submit(post, web, "compare", data) for data in asked]
+            full(admission, web, calls)
+        answers = [call.result() for call in calls]
+    refused = [answer for answer in answers if not answer.is_success]
+    assert len(refused) == 45 - LIMITS.running - LIMITS.waiting
     assert all("requests wait here as may" in answer.json()["error"] for answer in refused)
+    for data, answer in zip(asked, answers, strict=True):
+        assert answer in refused or answer.json()["data"][0]["prompts"] == {"base": data[0]}
     until(lambda: not requests_running())
 
 
@@ -114,29 +138,33 @@ def readings(monkeypatch):
     return made
 
 
-def test_a_crowd_at_the_functions_of_the_browser_too(readings, url, slow):
+def test_a_crowd_at_the_functions_of_the_browser_too(readings, url, web, engine, admission):
     config = Client(url, verbose=False, analytics_enabled=False).config
     component = next(one for one in config["components"] if one["props"].get("elem_id") == "bt-attention")["id"]
     request = AttentionRequest("x" * 300, "bitune", "none")
-    key = readings[0].store.add(request, readings[0].compute(request, [])).key  # of a long reading no layer is kept
+    handlers = readings[0]
+    key = handlers.store.add(request, handlers.compute(request, [])).key  # of a long reading no layer is kept
 
     def ask(layer: int) -> httpx.Response:
         body = {"data": {"key": key, "layer": layer, "head": 0}, "component_id": component, "session_hash": "s"}
-        return httpx.post(f"{url}gradio_api/component_server", json=body | {"fn_name": "picture"}, timeout=120)
+        return web.post("component_server", json=body | {"fn_name": "picture"})
 
     with ThreadPoolExecutor(45) as crowd:
-        calls = [crowd.submit(ask, number % 4) for number in range(45)]
-        for _ in range(5):
-            page_answers(url)
+        with engine.manager.turn():
+            calls = [crowd.submit(ask, number % 4) for number in range(45)]
+            full(admission, web, calls)
         answers = [call.result().json() for call in calls]
-    assert all("picture" in answer or "requests wait here as may" in answer["problem"] for answer in answers)
+    refused = [answer["problem"] for answer in answers if "problem" in answer]
+    assert len(refused) == 45 - LIMITS.running - LIMITS.waiting
+    assert all("requests wait here as may" in words for words in refused)
+    assert {answer["layer"] for answer in answers if "problem" not in answer} <= {0, 1, 2, 3}
 
 
-def test_fifty_at_once_through_the_queue_are_answered_each_with_their_own(url):
+def test_fifty_at_once_through_the_queue_are_answered_each_with_their_own(web):
     def visit(number: int) -> str:
         data = [f"visitor {number}", ["bitune"], "none", 6, 0, 1, 0, None]
-        event = httpx.post(f"{url}gradio_api/call/compare", json={"data": data}, timeout=120).json()["event_id"]
-        return httpx.get(f"{url}gradio_api/call/compare/{event}", timeout=120).text
+        event = web.post("call/compare", json={"data": data}).json()["event_id"]
+        return web.get(f"call/compare/{event}").text
 
     with ThreadPoolExecutor(50) as crowd:
         answers = list(crowd.map(visit, range(50)))
@@ -152,19 +180,18 @@ def test_fifty_at_once_through_the_queue_are_answered_each_with_their_own(url):
 
 
 @pytest.mark.parametrize(("name", "data"), LONG.items())
-def test_a_client_that_goes_away_frees_the_model(url, slow, name, data):
+def test_a_client_that_goes_away_frees_the_model(web, slow, name, data):
     """Past the queue: the connection is closed while the model runs."""
     with pytest.raises(httpx.ReadTimeout):
-        post(url, name, data, timeout=0.3)
+        post(web, name, data, timeout=0.3)
     freed(slow)
 
 
 @pytest.mark.parametrize(("name", "data"), LONG.items())
-def test_a_reader_that_goes_away_frees_the_model(url, slow, name, data):
+def test_a_reader_that_goes_away_frees_the_model(web, slow, name, data):
     """Through the queue: the stream of the answer is closed while the model runs."""
-    endpoint = f"{url}gradio_api/call/{name}"
-    event = httpx.post(endpoint, json={"data": data}).json()["event_id"]
-    with httpx.stream("GET", f"{endpoint}/{event}", timeout=60):
+    event = web.post(f"call/{name}", json={"data": data}).json()["event_id"]
+    with web.stream("GET", f"call/{name}/{event}"):
         until(lambda: slow)
     freed(slow)
 
