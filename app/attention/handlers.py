@@ -50,7 +50,7 @@ class AttentionHandlers(OnEngine):
 
     def first_mixing(self, names: Iterable[str]) -> str | None:
         """The first of these variants that mixes, if any does: the one to look at first."""
-        variants = self.engine.variants
+        variants = self.engine.variants if self.loading.ready else {}
         return next((name for name in names if name in variants and variants[name].mixing), None)
 
     def first_choice(self) -> str | None:

@@ -1,6 +1,7 @@
 """The engine under the page, which may still be loading: the page opens before it. Knows no Gradio, and imports no torch.
 
-Who needs the engine waits for it here; who must answer at once asks `ready` first. Names are known before: they come from the sources.
+Who asks for a request waits for the engine in app/ui/running.py, without a thread; who must answer at once asks `ready` first. Names are known
+before: they come from the sources.
 """
 
 import threading
@@ -22,7 +23,7 @@ WAITING = "This starts when the model is loaded."
 
 
 class NotLoadedError(BituneError):
-    """The engine could not be loaded; its text is the sentence of whatever failed."""
+    """The engine is not there yet, or could not be loaded: then its text is the sentence of whatever failed."""
 
 
 class Loading:
@@ -115,19 +116,23 @@ class Loading:
 
     @property
     def engine(self) -> "Engine":
-        """The engine, waited for; NotLoadedError."""
-        self.wait()
+        """The engine; NotLoadedError while it is not there. A thread that waited here would be one of the few that Gradio has."""
+        self._check()
         return self._engine
 
     @property
     def runner(self) -> Runner:
-        """What runs requests on the engine, waited for; NotLoadedError."""
-        self.wait()
+        """What runs requests on the engine; NotLoadedError while it is not there."""
+        self._check()
         return self._runner
+
+    def _check(self) -> None:
+        if not self.wait(0):
+            raise NotLoadedError("The model is still being loaded; try again when it is there.")
 
 
 class OnEngine:
-    """What the handlers of every tab have: the engine, which they may have to wait for, and who decides which requests may run it."""
+    """What the handlers of every tab have: the engine, which may still be loading, and who decides which requests may run it."""
 
     def __init__(self, engine: "Engine | Loading", admission: Admission | None = None):
         """On an engine; `admission` is the page's, without one there is one of its own."""
@@ -136,12 +141,12 @@ class OnEngine:
 
     @property
     def engine(self) -> "Engine":
-        """The engine, waited for; NotLoadedError where it could not be loaded."""
+        """The engine; NotLoadedError while it is not there."""
         return self.loading.engine
 
     @property
     def runner(self) -> Runner:
-        """What runs the model, waited for; NotLoadedError where it could not be loaded."""
+        """What runs the model; NotLoadedError while it is not there."""
         return self.loading.runner
 
     @property

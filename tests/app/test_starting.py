@@ -93,6 +93,8 @@ def test_the_page_answers_before_the_engine_and_what_was_asked_after_it(tmp_path
             "mixing": threads.submit(client.predict, api_name="/mixing"),
         }
         assert not page.loading.ready
+        with pytest.raises(NotLoadedError, match="still being loaded"):  # no thread of Gradio's waits for it
+            page.loading.engine  # noqa: B018
         page.release()
         assert set(asked["compare"].result(60)["completions"]) == {"base", "lora", "bitune"}
         assert asked["attention"].result(60)["variant"] == "bitune"
