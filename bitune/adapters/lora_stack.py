@@ -12,6 +12,7 @@ from bitune.modeling.packed import weight_dtype
 from bitune.modeling.siblings import OncePerInput
 
 Forward = Callable[[Tensor], Tensor]
+Added = Callable[[Tensor, Tensor], Tensor]  # from a layer's input and the base's output to the whole output
 _FEW_TOKENS = 32  # of a batch, up to which one product over all adapters is faster than one for each of them
 
 
@@ -26,6 +27,8 @@ class LoraStack:
             learn, so that nothing lies in memory twice; likewise `b` of a layer.
         of: Adapter -> which of the R are its own on all layers together.
         has, ranks: Adapter -> the indices of its layers, and how many ranks it has on each.
+        is_finite: Whether all numbers are. Zeros in place of another row's part hold only these apart; an adapter that learns need not
+            have them.
     """
 
     def __init__(self, adapters: Mapping[lora.Linear, Sequence[str]]):
@@ -40,14 +43,31 @@ class LoraStack:
         for weight, place in zip(weights, _one_after_the_other([len(weight) for weight in weights]), strict=True):
             if weight.dtype == dtype and not weight.requires_grad:
                 weight.data = self.a[place]
+        self.is_finite = all(bool(part.isfinite().all()) for part in (self.a, *(layer.b for layer in self.layers)))
 
     def forwards(self, rows: Sequence[str | None]) -> Iterator[tuple[lora.Linear, Forward]]:
         """What each layer computes where row r has the adapter `rows[r]`, as far as that is one of its own."""
         own = [name if name in self.of else None for name in rows]
         runs = _Runs(self, own) if any(own) else None
+        masked = _Masked(self, own) if self._mixes(own) else None
         for index, layer in enumerate(self.layers):
-            is_bare = layer.places.keys().isdisjoint(own)
-            yield layer.peft, layer.base if runs is None or is_bare else runs.forward(index)
+            if layer.places.keys().isdisjoint(own):
+                yield layer.peft, layer.base
+            else:
+                yield layer.peft, _forward(layer.base, runs.added(index), masked and masked.added(index))
+
+    def span(self, own: Sequence[str | None]) -> tuple[list[str], slice]:
+        """All adapters from the first of these rows to the last one, and their ranks."""
+        used = [index for index, name in enumerate(self.of) if name in own]
+        names = list(self.of)[used[0] : used[-1] + 1]
+        return names, slice(self.of[names[0]].start, self.of[names[-1]].stop)
+
+    def _mixes(self, own: Sequence[str | None]) -> bool:
+        """Whether one product for all these rows can do, and is not mostly for adapters of nobody's."""
+        if len(set(own)) == 1 or not self.is_finite:
+            return False
+        used = sum(_size(place) for name, place in self.of.items() if name in own)
+        return 2 * used >= _size(self.span(own)[1])
 
 
 class _Layer:
@@ -78,40 +98,36 @@ class _Layer:
                 if self.base.bias is not None:  # which DoRA does not scale
                     self.shifts[name] = ((1 - scale) * self.base.bias).to(dtype)
 
-    def after(self, name: str) -> tuple[Tensor, float, Tensor | None, Tensor | None]:
-        """What an adapter does with what its A has made: its B, its scaling, and its part of `scales` and `shifts`."""
-        return self.b[self.places[name]], self.peft.scaling[name], self.scales.get(name), self.shifts.get(name)
+    def by_row(self, own: Sequence[str | None], vectors: Mapping[str, Tensor], otherwise: float) -> Tensor | None:
+        """[rows, out_features], None where no row has any."""
+        if not vectors.keys() & set(own):
+            return None
+        neutral = torch.full_like(next(iter(vectors.values())), otherwise)
+        return torch.stack([vectors.get(name, neutral) for name in own])
 
 
 class _Runs:
-    """Rows of a batch as runs of neighbours that have the same adapter.
-
-    Each run takes its own part of each product, in place. What A makes of the input comes in one product for all adapters where tokens are
-    few, since the calls take longer than their arithmetic then; and in one for each run where they are many.
-    """
+    """Rows as runs of neighbours with the same adapter, a product for each: the least arithmetic, which many tokens want."""
 
     def __init__(self, stack: LoraStack, own: Sequence[str | None]):
         self._stack, self._rows, self._inner = stack, len(own), OncePerInput()
         self._runs, start = [], 0
         for name, group in groupby(own):
-            end = start + len(list(group))
+            count = len(list(group))
             if name is not None:
-                self._runs.append((start, end - start, name))
-            start = end
-        used = [place for name, place in stack.of.items() if name in own]
-        whole = slice(used[0].start, used[-1].stop)
-        is_dense = 2 * sum(map(_size, used)) >= _size(whole)  # not mostly ranks of others
-        self._few_tokens = _FEW_TOKENS if len(used) > 1 and is_dense else 0
-        self._whole = stack.a[whole]
-        self._parts = [(stack.a[stack.of[name]], stack.of[name].start - whole.start) for _, _, name in self._runs]
+                self._runs.append((start, count, name))
+            start += count
 
-    def forward(self, index: int) -> Forward:
-        """What that layer computes."""
+    def added(self, index: int) -> Added:
+        """Adds to the base's output what the adapters on that layer make of its input, in place."""
         layer, take, compute, rows = self._stack.layers[index], self._inner.take, self._compute, self._rows
-        base, runs = layer.base, [(start, count, *layer.after(name)) for start, count, name in self._runs if name in layer.places]
+        runs = [
+            (start, count, layer.b[layer.places[name]], layer.peft.scaling[name], layer.scales.get(name), layer.shifts.get(name))
+            for start, count, name in self._runs
+            if name in layer.places
+        ]
 
-        def forward(x: Tensor, *arguments, **named) -> Tensor:
-            output = base(x, *arguments, **named)
+        def add(x: Tensor, output: Tensor) -> Tensor:
             outputs = output.view(-1, output.shape[-1])
             tokens = outputs.shape[0] // rows
             for (start, count, b, scaling, scale, shift), inner in zip(runs, take(x, index, compute), strict=True):
@@ -123,7 +139,7 @@ class _Runs:
                     part += shift
             return output
 
-        return forward
+        return add
 
     def _compute(self, x: Tensor) -> list[list[Tensor]]:
         """For each layer what A makes of the input of each run, [tokens, ranks]."""
@@ -132,14 +148,75 @@ class _Runs:
         if x.shape[0] % self._rows and self._runs[0][1] != self._rows:
             raise ValueError(f"A layer got {x.shape[0]} rows of a batch of {self._rows}, so that nobody knows whose they are.")
         found, tokens = [[] for _ in stack.layers], inputs.shape[0] // self._rows
-        whole = functional.linear(inputs, self._whole) if inputs.shape[0] <= self._few_tokens else None
-        for (start, count, name), (a, first) in zip(self._runs, self._parts, strict=True):
-            source = inputs if whole is None else whole
-            source = source if count == self._rows else source.narrow(0, start * tokens, count * tokens)
-            inner = functional.linear(source, a) if whole is None else source.narrow(1, first, a.shape[0])
-            for index, part in zip(stack.has[name], inner.split(stack.ranks[name], 1), strict=True):
-                found[index].append(part)
+        for start, count, name in self._runs:
+            part = inputs if count == self._rows else inputs.narrow(0, start * tokens, count * tokens)
+            inner = functional.linear(part, stack.a[stack.of[name]])
+            for index, own in zip(stack.has[name], inner.split(stack.ranks[name], 1), strict=True):
+                found[index].append(own)
         return found
+
+
+class _Masked:
+    """All adapters of the rows in one product, each row masked to its own: the fewest calls, which few tokens want."""
+
+    def __init__(self, stack: LoraStack, own: Sequence[str | None]):
+        self._stack, self._own, self._inner = stack, own, OncePerInput()
+        names, whole = stack.span(own)
+        self._a, device = stack.a[whole], stack.a.device
+        columns, masks, self._parts = [], [], []  # of each layer, one adapter after the other as in its b
+        for index, layer in enumerate(stack.layers):
+            known = [name for name in layer.places if name in names]
+            for name in known:
+                before = stack.of[name].start - whole.start + sum(stack.ranks[name][: stack.has[name].index(index)])
+                columns += range(before, before + _size(layer.places[name]))
+                scaling = [layer.peft.scaling[name] if other == name else 0.0 for other in own]
+                masks += [scaling] * _size(layer.places[name])
+            self._parts.append(slice(layer.places[known[0]].start, layer.places[known[-1]].stop) if known else slice(0, 0))
+        self._columns = torch.tensor(columns, device=device) if len(stack.layers) > 1 else None
+        self._masks = torch.tensor(masks, dtype=self._a.dtype, device=device).t().contiguous()
+        self._sizes = [_size(part) for part in self._parts]
+
+    def added(self, index: int) -> Added:
+        """As `_Runs.added`."""
+        layer, take, compute = self._stack.layers[index], self._inner.take, self._compute
+        b = layer.b[self._parts[index]]
+        shift, scale = layer.by_row(self._own, layer.shifts, 0.0), layer.by_row(self._own, layer.scales, 1.0)
+
+        def add(x: Tensor, output: Tensor) -> Tensor:
+            output.view(-1, output.shape[-1]).addmm_(take(x, index, compute), b)
+            if scale is not None:
+                output *= of_rows(scale, x)
+            if shift is not None:
+                output += of_rows(shift, x)
+            return output
+
+        return add
+
+    def _compute(self, x: Tensor) -> Sequence[Tensor]:
+        """For each layer what the A of its adapters make of the input, scaled and masked, [tokens, ranks]."""
+        inner = functional.linear(x, self._a)
+        if self._columns is not None:
+            inner = inner.index_select(-1, self._columns)
+        inner = inner * of_rows(self._masks, x)
+        return inner.view(-1, inner.shape[-1]).split(self._sizes, 1)
+
+
+def _forward(base: Forward, many: Added, few: Added | None) -> Forward:
+    """The base's product and what is added to it."""
+
+    def forward(x: Tensor, *arguments, **named) -> Tensor:
+        add = many if few is None or x.numel() > _FEW_TOKENS * x.shape[-1] else few
+        return add(x, base(x, *arguments, **named))
+
+    return forward
+
+
+def of_rows(values: Tensor, x: Tensor) -> Tensor:
+    """`values` [rows, n] for the rows of `x`, beams of a row alike: [rows x beams, 1, n], or without the 1 for two dimensions."""
+    rows, n = values.shape
+    beams = x.shape[0] // rows
+    repeated = values if beams == 1 else values.repeat_interleave(beams, 0)
+    return repeated.view(rows * beams, *[1] * (x.dim() - 2), n)
 
 
 def _dora_scale(layer: lora.Linear, name: str) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bitune.adapters.layers import Snapshot, parameter_places
-from bitune.adapters.lora_stack import Forward, LoraStack
+from bitune.adapters.lora_stack import Forward, LoraStack, of_rows
 from bitune.modeling.packed import PackedLinear, SharedLinear, lasting, weight_dtype
 
 _PRODUCTS = (nn.Linear, PackedLinear, SharedLinear, Conv1D)  # classes made of these may return more, or in another dtype
@@ -138,17 +138,10 @@ def _ia3_forward(layer: ia3.Linear, own: Sequence[str | None]) -> Forward:
         vectors = vectors[:1]
 
     def forward(x: Tensor, *arguments, **named) -> Tensor:
-        factors = vectors if len(vectors) == 1 else _of_rows(vectors, x)
+        factors = vectors if len(vectors) == 1 else of_rows(vectors, x)
         if layer.is_feedforward:
             return base((x * factors).to(x.dtype), *arguments, **named)
         output = base(x, *arguments, **named)
         return (output * factors).to(output.dtype)
 
     return forward
-
-
-def _of_rows(values: Tensor, x: Tensor) -> Tensor:
-    """`values` [rows, n] for the rows of `x`, beams of a row alike: [rows x beams, 1, n], or without the 1 for two dimensions."""
-    beams = x.shape[0] // len(values)
-    repeated = values if beams == 1 else values.repeat_interleave(beams, 0)
-    return repeated.view(len(repeated), *[1] * (x.dim() - 2), -1)
