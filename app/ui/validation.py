@@ -74,7 +74,8 @@ def in_words(problem: Mapping[str, Any], kind: type[BaseModel], what: str) -> st
     """What pydantic refuses, one of its `errors`, as a sentence: the field, the value and what is wrong with it."""
     field = ".".join(map(str, problem["loc"]))
     if problem["type"] in EXACT:
-        fields = ", ".join(name for name, info in kind.model_fields.items() if info.is_required())
-        return f"{what} must be an object with exactly the fields {fields}; {EXACT[problem['type']].format(field)}."
+        needed = [name for name, info in kind.model_fields.items() if info.is_required()]
+        fields = f"exactly the fields {', '.join(needed)}" if needed else f"no other fields than {', '.join(kind.model_fields)}"
+        return f"{what} must be an object with {fields}; {EXACT[problem['type']].format(shown(field)[1:-1])}."
     cause = CAUSES[problem["type"]].format(**problem.get("ctx", {})) if problem["type"] in CAUSES else problem["msg"]
     return f"{what} says {field}={shown(problem['input'])}, {cause}."

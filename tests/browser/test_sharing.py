@@ -16,6 +16,7 @@ from tests.evidence_files import evidence, records, sums, write_evidence, write_
 pytestmark = pytest.mark.browser
 
 CANVASES = "#bt-attention .bt-map canvas"
+ANY_TAB = ("#bt-link", "#bt-kept summary")
 WHAT_IFS = {HOSTILE: {"of": "bitune", "keys": [0.25] * 4, "values": [1.0] * 4, "colour": 0}}
 
 
@@ -86,7 +87,7 @@ def test_a_link_restores_every_tab_for_another_visitor_and_runs_nothing(browser,
     page.locator("#bt-attention [data-part=without-first]").check()
     page.locator("#bt-attention [data-part=bertviz-view]").select_option("model")
     fragment = copied(page)
-    for other in visit(browser, url, "desktop", "light", "#" + fragment):
+    for other in visit(browser, url, "desktop", "light", "#" + fragment, ANY_TAB):
         expect(other.get_by_role("tab", name="Attention")).to_have_attribute("aria-selected", "true")
         expect(other.locator("#bt-attention-prompt textarea")).to_have_value("for attention")
         expect(other.locator("#bt-attention .bt-empty")).to_contain_text("Press Read")
@@ -136,7 +137,7 @@ STATES = {
 @pytest.mark.parametrize("name", STATES)
 def test_what_is_not_here_is_a_sentence_and_the_rest_is_restored(browser, url, name):
     state, words = STATES[name]
-    for page in visit(browser, url, "desktop", "light", "#" + encode(state)):
+    for page in visit(browser, url, "desktop", "light", "#" + encode(state), ANY_TAB):
         expect(page.locator("#bt-note").get_by_role("alert")).to_contain_text(words)
         expect(page.get_by_role("tab", name=name.capitalize())).to_have_attribute("aria-selected", "true")
         if name != "evidence":
@@ -160,7 +161,7 @@ def test_a_link_opened_before_the_model_is_there(browser, tmp_path, monkeypatch)
         "what_ifs": WHAT_IFS,
     }
     with held(tmp_path, monkeypatch) as app:
-        for page in visit_at(browser, app.address, "#" + encode(state)):
+        for page in visit(browser, app.address, "desktop", "light", "#" + encode(state), ANY_TAB):
             expect(page.get_by_role("tab", name="Mixing")).to_have_attribute("aria-selected", "true")
             expect(page.locator("#bt-note")).to_contain_text("Its what-ifs come when the model is loaded")
             app.release()
@@ -172,15 +173,6 @@ def test_a_link_opened_before_the_model_is_there(browser, tmp_path, monkeypatch)
             page.locator("#bt-run").click()
             ended(page)
             expect(page.locator("#bt-results h3")).to_have_text(["lora", HOSTILE])
-
-
-def visit_at(browser, url: str, fragment: str):
-    """As `visit`, for a page that opens on another tab than Compare."""
-    context = browser.new_context(viewport=SIZES["desktop"])
-    page = context.new_page()
-    page.goto(url + fragment)
-    yield page
-    context.close()
 
 
 def saved(page: Page, folder: Path) -> Path:
@@ -229,7 +221,6 @@ def test_a_run_is_saved_and_dropped_on_a_page_without_a_model(browser, page, tmp
 
 
 def test_save_says_when_there_is_nothing_to_save(page):
-    page.locator("#bt-link").click()
     page.get_by_role("button", name="A question alone").click()  # not recorded here
     expect(page.locator("#bt-results .bt-empty")).to_contain_text("Nothing has run yet")
     page.locator("#bt-save").click()

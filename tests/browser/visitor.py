@@ -1,5 +1,6 @@
 """A visitor in a real Chromium, offline: opens the page, runs a prompt, waits for the end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
@@ -14,7 +15,12 @@ HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7
 ANSWERS = "#bt-results .bt-answer .bt-text"
 
 
-def visit(browser: Browser, url: str, size: str, scheme: str, query: str = ""):
+# Gradio draws the tab before what is in it.
+COMPARE = ("#bt-prompt textarea", "#bt-variants input >> nth=0", "#bt-run", "#bt-results p >> nth=0")
+
+
+def visit(browser: Browser, url: str, size: str, scheme: str, query: str = "", parts: Sequence[str] = COMPARE):
+    """A page that is open, and closed at the end; `query`: the rest of its address, `parts`: what is waited for."""
     context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"])
     foreign, broken = [], []
 
@@ -28,8 +34,7 @@ def visit(browser: Browser, url: str, size: str, scheme: str, query: str = ""):
     page = context.new_page()
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.goto(url + query)
-    # Gradio draws the tab before what is in it.
-    for part in ("#bt-prompt textarea", "#bt-variants input >> nth=0", "#bt-run", "#bt-results p >> nth=0"):
+    for part in parts:
         expect(page.locator(part)).to_be_visible()
     yield page
     context.close()
