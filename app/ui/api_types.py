@@ -79,3 +79,43 @@ class EvidenceAnswer(TypedDict):
     reference: str
     tasks: list[dict]
     rows: list[dict]
+
+
+class CandidateValue(TypedDict):
+    """A base, a checkpoint or a what-if that was judged."""
+
+    name: str
+    kind: Literal["base", "checkpoint", "what-if"]
+    fingerprint: str
+
+
+class RateValue(TypedDict):
+    """A share with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class PairValue(TypedDict):
+    """Two variants that were judged side by side."""
+
+    base: CandidateValue
+    names_hidden: bool
+    first: CandidateValue
+    second: CandidateValue
+    votes: int
+    wins: int
+    losses: int
+    ties: int
+    all_bad: int
+    third_better: int
+    win_rate: RateValue | None
+
+
+class VotesAnswer(TypedDict):
+    """What /votes returns."""
+
+    votes: int
+    counting: dict[str, str]
+    pairs: list[PairValue]

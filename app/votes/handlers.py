@@ -14,6 +14,7 @@ from threading import Lock
 from types import MappingProxyType
 
 from app.guard.address import Network
+from app.ui.api_types import PairValue, VotesAnswer
 from app.ui.checks import names, shown
 from app.ui.loading import OnEngine
 from app.ui.templates import render
@@ -130,7 +131,7 @@ class Voting(OnEngine):
         several = len({pair.base for pair in pairs}) > 1
         return render("votes/table.html", votes=votes, pairs=pairs[:MANY], left=len(pairs[MANY:]), views=views, several=several)
 
-    def votes(self) -> dict:
+    def votes(self) -> VotesAnswer:
         """How visitors of this page judged the answers of /compare: for each pair of variants how often each was the better one.
 
         Returns:
@@ -152,7 +153,7 @@ def chosen(choice: object, columns: int) -> tuple[str, int | None]:
     return BETTER, places[choice]
 
 
-def as_json(pair: Pair) -> dict[str, object]:
+def as_json(pair: Pair) -> PairValue:
     """A pair for programs."""
     rate = pair.win_rate
     return {

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import gradio as gr
 
-from app.guard.address import address_of
+from app.ui.caller import Caller
 from app.ui.events import AT_ONCE
 from app.ui.frame import ModelRequest, Updates, api, listen
 from app.ui.pieces import html
@@ -110,7 +110,7 @@ def panel(kept: Kept) -> Panel:
             texts = gr.Checkbox(label=TEXTS, info=TEXTS_INFO, value=False, elem_id="bt-keep-texts")
         with gr.Row(elem_classes="bt-actions"):
             vote = gr.Button("Vote", variant="primary", elem_id="bt-vote", scale=0, min_width=120)
-            names = gr.Button("Show the names", elem_id="bt-names", scale=0, min_width=150)
+            names = gr.Button("Show the names", elem_id="bt-names", scale=0, min_width=180)
     return Panel(box, title, form, run, choice, reasons, texts, vote, names, html("", "bt-said"), kept)
 
 
@@ -126,9 +126,8 @@ def build(panel: Panel, voting: Voting, request: ModelRequest, unveiled: Callabl
     with gr.Accordion("Votes so far", open=False, elem_id="bt-votes", visible=voting.kept.store is not None) as accordion:
         table = html("")
 
-    def vote(http: gr.Request, latest: Judged, run: str, choice: str, reasons: Sequence[str], texts: bool) -> Updates:
-        visitor = address_of(http.headers, http.client.host if http.client else "", voting.proxies)
-        voting.vote(latest.ballot, run, choice, reasons, texts, visitor)
+    def vote(latest: Judged, run: str, choice: str, reasons: Sequence[str], texts: bool) -> Updates:
+        voting.vote(latest.ballot, run, choice, reasons, texts, Caller.current(voting.proxies).visitor)
         thanks = render("votes/said.html", words=thanks_for(latest.ballot))
         return {
             **request.updates(unveiled(latest)),

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from app.limits import Limits
+from app.ui.api_types import PairValue, VotesAnswer
 from app.votes.ballot import Ballot
 from app.votes.candidates import candidates
 from app.votes.handlers import HOUR, Hourly, Voting
@@ -132,6 +133,7 @@ def test_the_tally_for_programs(voting):
     pair = next(each for each in answer["pairs"] if (each["first"]["name"], each["second"]["name"]) == ("bitune", "base"))
     assert pair.items() >= {"wins": 1, "losses": 0, "ties": 1, "all_bad": 1, "third_better": 1, "votes": 4}.items()
     assert pair["names_hidden"] is True
+    assert pair.keys() == PairValue.__annotations__.keys() and answer.keys() == VotesAnswer.__annotations__.keys()
     assert pair["win_rate"]["low"] < pair["win_rate"]["mean"] == 0.75 < pair["win_rate"]["high"]
 
 
