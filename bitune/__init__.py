@@ -18,6 +18,7 @@ from bitune.errors import (
     WrongBaseError,
 )
 from bitune.schema.config import BituneConfig, MixingSettings
+from bitune.schema.conversation import Turn
 from bitune.schema.variants import METHODS, MixingRatios, PromptPass, Variant
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ __all__ = [
     "MixingSettings",
     "PromptError",
     "PromptPass",
+    "Turn",
     "UnknownNameError",
     "UnsupportedModelError",
     "Update",

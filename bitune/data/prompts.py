@@ -1,5 +1,6 @@
 """A person's text in a prompt template, as token ids. Knows tokenizers; knows no model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -12,6 +13,8 @@ from bitune.schema.config import CHAT, PLACEHOLDER, check_template
 # Longest token seen in ordinary text times a margin: text beyond this cannot fit, and tokenizing a megabyte takes seconds.
 _CHARACTERS_PER_TOKEN = 24
 _ALLOWED_CONTROLS = "\n\t\r"
+BETWEEN_TURNS = "\n\n"
+"""What stands between an answer and the next question where no chat template says it: as between examples in a prompt."""
 
 
 @dataclass(frozen=True)
@@ -24,31 +27,56 @@ class PromptTemplate:
     def __post_init__(self):
         check_template(self.text)
 
-    def render(self, prompt: str, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The whole text that the model reads. PromptError if the base has no chat template, or one that fails."""
-        if self.text is None:
-            return prompt
-        if self.text != CHAT:
-            return self.text.replace(PLACEHOLDER, prompt)
-        remedy = "choose the checkpoint's own template, or none"
-        return render_chat([{"role": "user", "content": prompt}], tokenizer, remedy)
+    def render(self, prompt: str, tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]] = ()) -> str:
+        """The whole text that the model reads.
 
-    def encode(self, prompt: str, tokenizer: PreTrainedTokenizerBase, context: int) -> tuple[str, list[int]]:
-        """The rendered text and its token ids: with the tokenizer's special tokens in front, but for a chat template, which writes
-        all of them itself, as in transformers.
+        Args:
+            prompt: The last question.
+            turns: Question and answer of each turn before it. `chat` writes them as messages of user and assistant; otherwise each
+                question stands in the template, its answer right behind it, then BETWEEN_TURNS.
 
-        PromptError if the prompt is empty, not text, or leaves no room in `context` tokens.
+        Raises:
+            PromptError: The base has no chat template, or one that fails.
         """
-        check_text(prompt, context)
-        text = self.render(prompt, tokenizer)
+        if self.text != CHAT:
+            return "".join(f"{self._around(question)}{answer}{BETWEEN_TURNS}" for question, answer in turns) + self._around(
+                prompt
+            )
+        said = [("user", prompt)]
+        for question, answer in reversed(turns):
+            said = [("user", question), ("assistant", answer), *said]
+        remedy = "choose the checkpoint's own template, or none"
+        return render_chat([{"role": role, "content": content} for role, content in said], tokenizer, remedy)
+
+    def _around(self, question: str) -> str:
+        return question if self.text is None else self.text.replace(PLACEHOLDER, question)
+
+    def ids(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Token ids of whole texts: with the tokenizer's special tokens in front, but for a chat template, which writes all of them
+        itself, as in transformers."""
+        return text_ids(texts, tokenizer) if self.text == CHAT else prompt_ids(texts, tokenizer)
+
+    def encode(
+        self, prompt: str, tokenizer: PreTrainedTokenizerBase, context: int, turns: Sequence[tuple[str, str]] = ()
+    ) -> tuple[str, list[int]]:
+        """The text as `render` has it, and its token ids.
+
+        PromptError if a question is empty, not text, or everything together leaves no room in `context` tokens.
+        """
+        for question in (*(question for question, _ in turns), prompt):
+            check_text(question, context)
+        whole, remedy = ("conversation", "begin a new one") if turns else ("prompt", "shorten it")
+        if sum(len(answer) for _, answer in turns) > context * _CHARACTERS_PER_TOKEN:
+            raise PromptError(f"The answers before are longer than the {context:,} tokens that the model reads; {remedy}.")
+        text = self.render(prompt, tokenizer, turns)
         if len(text) > context * _CHARACTERS_PER_TOKEN:
             raise PromptError(
                 f"The template makes a text of {len(text):,} characters; the model reads {context:,} tokens, so choose another."
             )
-        (ids,) = text_ids([text], tokenizer) if self.text == CHAT else prompt_ids([text], tokenizer)
+        (ids,) = self.ids([text], tokenizer)
         if len(ids) >= context:
             raise PromptError(
-                f"The prompt has {len(ids):,} tokens and the model reads {context:,}, the answer included; shorten it."
+                f"The {whole} has {len(ids):,} tokens and the model reads {context:,}, the answer included; {remedy}."
             )
         if not ids:
             raise PromptError("The prompt holds no token; write something, or choose another template.")

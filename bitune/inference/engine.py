@@ -4,12 +4,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
 
-from bitune.adapters.kinds import kind_of
 from bitune.adapters.manager import AdapterManager
 from bitune.base.loading import Base, load_base
 from bitune.data.encoding import text_ids
@@ -17,29 +16,22 @@ from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.files import parse_lines
 from bitune.inference.answer import Answer
+from bitune.inference.entries import Entry, facts_of
 from bitune.inference.generate import generate
 from bitune.inference.request import NO_WHAT_IFS, Request, prepare, ratios_of
 from bitune.inference.sampling import GenerationSettings
 from bitune.inference.session import Prompts, Session
 from bitune.model.bitune_model import BituneModel
+from bitune.model.conversation import check_conversation
 from bitune.model.decoding import read_variants
 from bitune.model.generation_config import end_tokens
 from bitune.model.likelihoods import likelihoods
 from bitune.model.limits import check_given_answer, check_one_side
 from bitune.model.maps import attention_maps
+from bitune.schema.conversation import RECOMPUTE, Turn
 from bitune.schema.names import BASE_NAME, default_name
 from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts
-from bitune.schema.variants import BASE, CAUSAL, MixingRatios, Variant, WhatIf, name_of
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A variant of this engine; `template`, `model` and `facts` where it is a checkpoint's."""
-
-    variant: Variant
-    template: PromptTemplate | None = None
-    model: BituneModel | None = None
-    facts: CheckpointFacts | None = None
+from bitune.schema.variants import BASE, MixingRatios, Variant, WhatIf
 
 
 class Engine:
@@ -55,7 +47,7 @@ class Engine:
             raise ConfigError(f"The base {self.base.id!r} has no tokenizer, so it reads no text; give a folder that has one.")
         self.manager = AdapterManager.of(self.base.model)
         self.manager.keep_packed(to_int8=self.base.dtype == "int8")
-        self._entries: dict[str, _Entry] = {BASE_NAME: _Entry(BASE.with_mixing(None))}  # replaced, never changed in place
+        self._entries: dict[str, Entry] = {BASE_NAME: Entry(BASE.with_mixing(None))}  # replaced, never changed in place
         self._lock = threading.Lock()
 
     @property
@@ -101,8 +93,8 @@ class Engine:
         self._check_free(name)
         model = BituneModel.from_pretrained(source, self.base, trainable=False, allow_other_base=allow_other_base)
         try:
-            facts = _facts(name, source, model)
-            self._register(name, _Entry(model.variant, PromptTemplate(facts.template), model, facts))
+            facts = facts_of(name, source, model)
+            self._register(name, Entry(model.variant, PromptTemplate(facts.template), model, facts))
         except BaseException:
             model.release()
             raise
@@ -111,7 +103,7 @@ class Engine:
     def add_variant(self, name: str, variant: Variant) -> None:
         """Run a variant of one's own like the others, over adapters that are loaded. ConfigError if the name is taken."""
         with self.manager.hold(variant.adapters):
-            self._register(name, _Entry(variant))
+            self._register(name, Entry(variant))
 
     def remove_checkpoint(self, name: str) -> None:
         """Take a checkpoint and its variant away. New requests do not find it any more; those that run with it are waited for.
@@ -138,7 +130,7 @@ class Engine:
                 raise UnknownNameError("variant of your own", name, added)
             self._entries = {other: kept for other, kept in self._entries.items() if other != name}
 
-    def _register(self, name: str, entry: _Entry) -> None:
+    def _register(self, name: str, entry: Entry) -> None:
         with self._lock:
             self._check_free(name)  # another thread may have taken it meanwhile
             self._entries = {**self._entries, name: entry}
@@ -173,6 +165,8 @@ class Engine:
         seed: int = 0,
         stop: Sequence[str] = (),
         what_ifs: Mapping[str, WhatIf] = NO_WHAT_IFS,
+        history: Sequence[Turn] = (),
+        earlier: str = RECOMPUTE,
     ) -> Session:
         """Answer one prompt with several variants at once, in step.
 
@@ -187,6 +181,9 @@ class Engine:
             stop: Strings that end an answer.
             what_ifs: More variants of this request alone, by name: a checkpoint's passes with other ratios, which share its adapters
                 and prompt passes.
+            history: What was asked and answered before, where `prompt` goes on with a conversation; each variant reads its own answers.
+            earlier: How it is read again: `recompute` (everything together is one prompt) or `alternating` (each question on top of
+                the mixed cache of what was before, each answer causally; see model.conversation). The paper tests neither.
 
         Returns:
             An iterator of what each variant has answered so far, at most 20 times a second and at least twice; closing it cancels.
@@ -195,17 +192,19 @@ class Engine:
             PromptError, ConfigError, UnknownNameError: Before anything runs.
         """
         settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop)
-        request = self._request(prompt, variants, template, what_ifs)
+        request = self._request(prompt, variants, template, what_ifs, history, earlier)
         ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
         lengths = {name: len(ids) for name, ids in request.ids.items()}
         limit = min(max_new_tokens, self.manager.layout.context - max(lengths.values()))
         check_one_side(self.manager.layout, list(lengths.values()), [limit] * len(lengths))
+        for name, turns in request.ends.items():
+            check_conversation(self.manager.layout, request.ids[name], turns, limit)
         answers = [Answer(name, self.base.tokenizer, settings, limit, ends) for name in request.variants]
 
         def work(cancelled, started) -> None:
-            chosen = list(request.variants.values())
+            rows = list(request.variants.values()), list(request.ids.values()), answers
             with self._holding(request):
-                generate(self.manager, chosen, list(request.ids.values()), answers, settings, cancelled, started)
+                generate(self.manager, *rows, settings, cancelled, started, list(request.ends.values()))
 
         return Session(answers, Prompts(request.texts, lengths), work)
 
@@ -278,23 +277,11 @@ class Engine:
         with self.manager.hold(adapters):
             yield
 
-    def _request(self, prompt: str, names: Sequence[str], template: str, what_ifs: Mapping[str, WhatIf]) -> Request:
+    def _request(
+        self, prompt: str, names: Sequence[str], template: str, what_ifs: Mapping[str, WhatIf], *conversation: object
+    ) -> Request:
         entries = self._entries
         variants = {name: entry.variant for name, entry in entries.items()}
         templates = {name: entry.template for name, entry in entries.items() if entry.template is not None}
-        return prepare(prompt, names, template, what_ifs, variants, templates, self.base.tokenizer, self.manager.layout.context)
-
-
-def _facts(name: str, source: str | os.PathLike, model: BituneModel) -> CheckpointFacts:
-    config = model.bitune_config
-    adapter = model.names.get(CAUSAL) or next(iter(model.names.values()))
-    return CheckpointFacts(
-        name=name,
-        source=str(source),
-        method=name_of(config.method) or "custom",
-        peft_kind=kind_of(model.manager.config(adapter)),
-        trainable_parameters=model.trainable_parameters(),
-        template=config.prompt_template,
-        training=config.training,
-        fingerprint=model.to_checkpoint().fingerprint(),
-    )
+        here = (variants, templates, self.base.tokenizer, self.manager.layout.context)
+        return prepare(prompt, names, template, what_ifs, *here, *conversation)

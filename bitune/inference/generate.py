@@ -14,8 +14,10 @@ from transformers import LogitsProcessorList
 
 from bitune.adapters.manager import AdapterManager
 from bitune.cancellation import check
+from bitune.data.conversation import TurnEnd
 from bitune.inference.answer import Answer
 from bitune.inference.sampling import GenerationSettings, sampling
+from bitune.model.conversation import Talk, read_conversations
 from bitune.model.decoding import Decoder, read_variants
 from bitune.schema.variants import Variant
 
@@ -32,6 +34,7 @@ def generate(
     settings: GenerationSettings,
     cancelled: threading.Event,
     started: Callable[[], None] = lambda: None,
+    ends: Sequence[Sequence[TurnEnd]] = (),
 ) -> None:
     """Answer with several variants in step, until every answer is finished.
 
@@ -39,6 +42,7 @@ def generate(
         variants, prompts, answers: Of each row: what runs, the token ids that it reads, and where its tokens go.
         cancelled: Set by anybody; ends the request before the next layer of a prompt pass, or the next token.
         started: Called when the first turn has come.
+        ends: Of each row, where the turns of its conversation end, to be read one on top of the other; none where all of it is a prompt.
 
     Raises:
         Cancelled: The request was stopped before its answers were finished.
@@ -47,7 +51,7 @@ def generate(
     with torch.no_grad():
         with manager.eval_turn(cancelled):
             started()
-            decoders = read_prompts(manager, variants, prompts, cancelled)
+            decoders = read_prompts(manager, variants, prompts, cancelled, ends)
         for decoder in decoders:
             for row, known in zip(decoder.rows, decoder.known, strict=True):
                 answers[row].from_memory = known
@@ -61,15 +65,23 @@ def generate(
 
 
 def read_prompts(
-    manager: AdapterManager, variants: Sequence[Variant], prompts: Sequence[Sequence[int]], cancelled: threading.Event
+    manager: AdapterManager,
+    variants: Sequence[Variant],
+    prompts: Sequence[Sequence[int]],
+    cancelled: threading.Event,
+    ends: Sequence[Sequence[TurnEnd]] = (),
 ) -> list[Decoder]:
     """Run the prompt passes of all variants; returns a decoder for each batch of answer adapters that run together.
 
-    Equal prompts, and passes that several variants share, are run once.
+    Equal prompts, and passes that several variants share, are run once. `ends` as in `generate`.
     """
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
-    cache = read_variants(manager, distinct, rows, lambda: check(cancelled), remember=True)
+    if ends:
+        talks = [Talk(variant, tuple(ids), tuple(own)) for variant, ids, own in zip(variants, prompts, ends, strict=True)]
+        cache = read_conversations(manager, talks, lambda: check(cancelled))
+    else:
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
+        cache = read_variants(manager, distinct, rows, lambda: check(cancelled), remember=True)
     return [Decoder(cache, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
 
 

@@ -6,9 +6,11 @@ from types import MappingProxyType
 
 from transformers import PreTrainedTokenizerBase
 
+from bitune.data.conversation import TurnEnd, turn_ends
 from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.schema.config import CHAT
+from bitune.schema.conversation import ALTERNATING, RECOMPUTE, Turn, check_earlier, turns_of
 from bitune.schema.variants import MixingRatios, Variant, WhatIf
 
 TEMPLATES = ("own", CHAT, "none")
@@ -17,11 +19,15 @@ NO_WHAT_IFS: Mapping[str, WhatIf] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt ready to run, by name of each variant: the variant, the text it reads and its token ids."""
+    """A prompt ready to run, by name of each variant: the variant, the text it reads and its token ids.
+
+    `ends`: where its turns end, if they are read one on top of the other; empty where all is read as one prompt.
+    """
 
     variants: Mapping[str, Variant]
     texts: Mapping[str, str]
     ids: Mapping[str, tuple[int, ...]]
+    ends: Mapping[str, tuple[TurnEnd, ...]]
 
 
 def prepare(
@@ -33,11 +39,13 @@ def prepare(
     templates: Mapping[str, PromptTemplate],
     tokenizer: PreTrainedTokenizerBase,
     context: int,
+    history: Sequence[Turn] = (),
+    earlier: str = RECOMPUTE,
 ) -> Request:
     """Check a request and encode its prompt.
 
     Args:
-        prompt, names, template, what_ifs: As in `Engine.stream`.
+        prompt, names, template, what_ifs, history, earlier: As in `Engine.stream`.
         variants: Those that are loaded.
         templates: Of the checkpoints among them.
         context: The longest input in tokens.
@@ -57,10 +65,17 @@ def prepare(
     # A what-if reads what its checkpoint reads.
     readers = {name: what_ifs[name].of if name in what_ifs else name for name in names}
     chosen = _chosen_templates(list(readers.values()), template, templates, bool(tokenizer.chat_template))
-    encoded = {one: one.encode(prompt, tokenizer, context) for one in set(chosen.values())}
-    texts = {name: encoded[chosen[reader]][0] for name, reader in readers.items()}
-    ids = {name: tuple(encoded[chosen[reader]][1]) for name, reader in readers.items()}
-    return Request({name: known[name] for name in names}, texts, ids)
+    check_earlier(earlier)
+    # What several variants were asked and said alike is encoded once.
+    wanted = {name: (chosen[reader], turns_of(name, history)) for name, reader in readers.items()}
+    encoded = {one: one[0].encode(prompt, tokenizer, context, one[1]) for one in set(wanted.values())}
+    texts = {name: encoded[one][0] for name, one in wanted.items()}
+    ids = {name: tuple(encoded[one][1]) for name, one in wanted.items()}
+    ends = {}
+    if history and earlier == ALTERNATING:
+        found = {one: turn_ends(*one, *encoded[one], tokenizer) for one in encoded}
+        ends = {name: found[one] for name, one in wanted.items()}
+    return Request({name: known[name] for name in names}, texts, ids, ends)
 
 
 def ratios_of(name: str, variants: Mapping[str, Variant]) -> MixingRatios:

@@ -58,10 +58,17 @@ def row_of(cache: Cache, row: int, start: int) -> list[tuple[Tensor, Tensor]]:
     return [(layer.keys[row, :, start:].clone(), layer.values[row, :, start:].clone()) for layer in cache.layers]
 
 
-def cache_of_rows(model: PreTrainedModel, rows: Sequence[Sequence[tuple[Tensor, Tensor]]], tokens: int) -> Cache:
-    """A cache of `tokens` tokens, of rows as `row_of` returns them, padded on the left with zeros.
+def end_of_row(cache: Cache, row: int, tokens: int) -> list[tuple[Tensor, Tensor]]:
+    """A copy of the last `tokens` tokens of one row, as `row_of` has them; fewer in a sliding layer that has forgotten some."""
+    ends = [min(tokens, layer.keys.shape[-2]) for layer in cache.layers] if tokens else []
+    parts = zip(cache.layers, ends, strict=False)  # an empty cache may have no keys at all
+    return [(layer.keys[row, :, -end:].clone(), layer.values[row, :, -end:].clone()) for layer, end in parts]
 
-    Layers with a sliding window must see all tokens: `tokens` is less than the window.
+
+def cache_of_rows(model: PreTrainedModel, rows: Sequence[Sequence[tuple[Tensor, Tensor]]], tokens: int) -> Cache:
+    """A cache of `tokens` tokens, of rows as `row_of` or `end_of_row` returns them, padded on the left with zeros.
+
+    Layers with a sliding window forget again what they had forgotten; no layer may miss more of a row than that.
     """
     cache = DynamicCache(config=model.config)
     for index in range(len(rows[0])):

@@ -86,6 +86,29 @@ def answer_masks(
     return _as_taken(dict.fromkeys(layout.windows, mask), implementation, dtype)
 
 
+def masks_after(
+    layout: DecoderLayout,
+    attentions: Sequence[Attention],
+    before: int,
+    tokens: int,
+    implementation: str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Tensor | dict[str, Tensor]:
+    """The masks of `tokens` tokens that are read after a cache of `before` ones, without padding; the form is that of `pass_masks`.
+
+    Row r reads its own tokens with `attentions[r]`, and all that came before. A sliding layer sees as far back as when it reads
+    causally; the keys of its masks are the tokens that its cache still holds, then those that are read now.
+    """
+    by_type = {}
+    for kind, window in layout.windows.items():
+        held = before if window is None else min(before, window - 1)
+        seen = torch.stack([visible(attention, held + tokens, window, device)[held:] for attention in attentions])
+        seen[:, :, :held] = visible("causal", held + tokens, window, device)[held:, :held]
+        by_type[kind] = seen[:, None]
+    return _as_taken(by_type, implementation, dtype)
+
+
 def _as_taken(by_type: dict[str, Tensor], implementation: str, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """Masks by layer type as this attention implementation takes them."""
     if implementation != "sdpa":

@@ -1,20 +1,21 @@
 """Prompt passes that were run, and what the last prompt token came to: kept on the device for the next request that wants the same."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from bitune.schema.variants import PromptPass
-
 
 @dataclass(frozen=True)
 class PassKey:
-    """What determines a pass on one base: the pass, the state of the weights of base and adapter, and the tokens that were read."""
+    """What determines a pass on one base: the pass, the state of the weights of base and adapter, and the tokens that were read.
 
-    prompt_pass: PromptPass
-    weights: tuple[int, int]
+    In the place of the pass (a PromptPass) may stand whatever else says how the tokens were read, see model.conversation.
+    """
+
+    prompt_pass: Hashable
+    weights: Hashable
     ids: tuple[int, ...]
 
 
