@@ -15,7 +15,7 @@ from app.compare import html
 from app.compare.recorded import Recording, recording_of
 from app.compare.request import CompareRequest
 from app.ui.admission import Admission
-from app.ui.api_types import CompareAnswer, Template, WhatIfValue
+from app.ui.api_types import CompareAnswer, Earlier, Template, TurnValue, WhatIfValue
 from app.ui.examples import EXAMPLES
 from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
@@ -26,6 +26,7 @@ from app.ui.what_ifs import read
 from app.ui.work import work_of
 from app.votes.ballot import Ballot
 from app.votes.blind import hidden_views, shuffled
+from bitune.schema.conversation import RECOMPUTE
 from bitune.schema.generation import GenerationSettings
 from bitune.schema.results import Update
 
@@ -44,6 +45,7 @@ class Screen:
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
     `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page.
     `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty.
+    `note`: why what was asked next was not run.
     """
 
     answers: str
@@ -55,6 +57,7 @@ class Screen:
     run_id: str | None = None
     recording: Recording | None = None
     blind: bool = False
+    note: str = ""
 
     @property
     def live(self) -> list[dict[str, object]]:
@@ -70,15 +73,18 @@ class Screen:
 
     @property
     def latest_run(self) -> LatestRun | None:
-        """What other tabs may take from here; None where nothing has run, or where it would tell which answer is whose."""
-        if self.update is None or self.request is None or self.blind:
+        """What other tabs may take from here; None where nothing has run, or where it would tell which answer is whose.
+
+        None also where a conversation goes on: they would see one question of it.
+        """
+        if self.update is None or self.request is None or self.blind or self.request.history:
             return None
         return LatestRun(self.request.prompt, self.request.template, self.texts, self.run_id)
 
     @property
     def ballot(self) -> Ballot | None:
-        """What can be judged: a run that came to its end by itself, of several variants."""
-        if self.running or self.run_id is None or len(self.texts) < 2:
+        """What can be judged: a run that came to its end by itself, of several variants, which all were asked the same."""
+        if self.running or self.run_id is None or len(self.texts) < 2 or self.request.history:
             return None
         if any(completion.finish_reason == "cancelled" for completion in self.update.completions.values()):
             return None
@@ -135,7 +141,8 @@ class CompareHandlers(OnEngine):
             variants=self.all_variants(what_ifs) if variants is None else variants, what_ifs=what_ifs, **asked
         )
         new_tokens = GenerationSettings(request.max_new_tokens).max_new_tokens
-        return work_of(self.engine, request.prompt, request.variants, request.template, read(request.what_ifs), new_tokens)
+        read_first = (request.prompt, request.variants, request.template, read(request.what_ifs))
+        return work_of(self.engine, *read_first, new_tokens, history=request.history)
 
     def all_variants(self, what_ifs: object) -> list[str]:
         """Those of the engine, and the what-ifs of a request."""
@@ -202,6 +209,8 @@ class CompareHandlers(OnEngine):
         top_p: float = 1.0,
         seed: int = 0,
         what_ifs: dict[str, WhatIfValue] | None = None,
+        history: list[TurnValue] | None = None,
+        earlier: Earlier = RECOMPUTE,
     ) -> CompareAnswer:
         """Answer one prompt with several variants of one language model: the base, and the Bitune and LoRA checkpoints on it.
 
@@ -216,6 +225,10 @@ class CompareHandlers(OnEngine):
             what_ifs: More variants of this request alone: Bitune checkpoints mixed by other ratios, as
                 {name: {"of": checkpoint, "keys": [one ratio a layer], "values": [one ratio a layer]}}; a ratio goes from 0
                 (first, causal reading only) to 1 (second, bidirectional reading only). /mixing has the learned ones.
+            history: The turns before, where the prompt goes on with a conversation: a list of {"prompt": question, "answers": {variant:
+                text}}, with an answer of every variant that runs. Each variant reads its own.
+            earlier: How the turns before are read: "recompute" reads all of it again as one prompt, "alternating" reads each question on
+                top of the mixed cache of what was before, and answers from left to right. The paper proposes both and tests neither.
 
         Returns:
             For every variant its text, tokens, seconds_to_first_token, tokens_per_second, finish_reason and from_memory (the prompt had
@@ -230,6 +243,8 @@ class CompareHandlers(OnEngine):
             top_p=top_p,
             seed=seed,
             what_ifs=what_ifs,
+            history=history,
+            earlier=earlier,
         )
         *_, last = self.runner.stream(request.prompt, list(request.variants), **request.options)
         return {

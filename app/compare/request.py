@@ -11,10 +11,12 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from app.compare.history import read_history
 from app.ui.checks import MAX_CHARACTERS, NameList, Names, Whole
 from app.ui.prompt_templates import TEMPLATES
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
+from bitune.schema.conversation import RECOMPUTE, Turn
 
 MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
 MAX_TEMPERATURE, MIN_TOP_P = 2.0, 0.05  # where the page's sliders end; the engine itself takes more
@@ -35,7 +37,10 @@ def plain_what_ifs(value: object) -> dict[str, dict]:
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """A prompt, the variants that answer it, how, and the what-ifs among the variants as plain values."""
+    """A prompt, the variants that answer it, how, and the what-ifs among the variants as plain values.
+
+    `history`: the turns before the prompt, where it goes on with a conversation; `earlier`: how they are read, as in Engine.stream.
+    """
 
     prompt: Any
     variants: Names
@@ -45,6 +50,8 @@ class CompareRequest:
     top_p: Any = 1.0
     seed: Whole = 0
     what_ifs: Annotated[dict[str, Any], BeforeValidator(plain_what_ifs)] = field(default_factory=dict)
+    history: Annotated[tuple[Turn, ...], BeforeValidator(read_history)] = ()
+    earlier: Any = RECOMPUTE
 
     @property
     def options(self) -> dict[str, object]:
@@ -56,6 +63,8 @@ class CompareRequest:
             "top_p": self.top_p,
             "seed": self.seed,
             "what_ifs": read(self.what_ifs),
+            "history": self.history,
+            "earlier": self.earlier,
         }
 
 

@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.events import Dependency
 from markupsafe import Markup
 
+from app.compare import conversation_tab
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.ui.checks import not_here
@@ -39,7 +40,7 @@ FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers.
 class CompareTab:
     """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes.
 
-    `link_part`: what a link carries. `request`: where a Screen is shown. `ended`: after a run, however it ended.
+    `link_part`: what a link carries. `request`: where a Screen is shown. `ended`: after each kind of run, however it ended.
     """
 
     prompt_source: PromptSource
@@ -48,7 +49,7 @@ class CompareTab:
     when_loaded: WhenLoaded
     link_part: LinkPart
     request: ModelRequest[Screen]
-    ended: Dependency
+    ended: Sequence[Dependency]
     handlers: CompareHandlers
 
 
@@ -70,15 +71,22 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
             blind = votes.blind_choice()
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
             run, stop = buttons()
-    request, panel = results(handlers.first_screen(), run, stop, latest_run, voting)
+    request, panel, talk = results(handlers.first_screen(), run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
     votes.build(panel, voting, request, handlers.unveiled)
+    went_on = conversation_tab.wire(talk, handlers, fields, what_ifs, request)
     wire_examples(handlers, example_buttons, prompt, request)
     model_api(handlers.compare, "compare", handlers, handlers.work)
     source = PromptSource(prompt, fields["template"])
     targets = prompt_target(source, request), what_if_target(handlers, fields["variants"], colours)
     return CompareTab(
-        source, *targets, when_loaded(handlers, fields), link_part(handlers, fields, request), request, ended, handlers
+        source,
+        *targets,
+        when_loaded(handlers, fields),
+        link_part(handlers, fields, request),
+        request,
+        (ended, *went_on),
+        handlers,
     )
 
 
@@ -147,8 +155,9 @@ def buttons() -> tuple[gr.Button, gr.Button]:
 
 def results(
     first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State, voting: Voting
-) -> tuple[ModelRequest[Screen], votes.Panel]:
-    """Where a Screen is shown, and where it is judged."""
+) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel]:
+    """Where a Screen is shown, where it is judged, and where a conversation goes on from it."""
+    before = conversation_tab.above()
     answers = gr.HTML(
         columns(first),
         html_template='<div data-part="answers"></div>',
@@ -161,6 +170,7 @@ def results(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
     ) as disclosure:
         prompts = gr.HTML(first.prompts, apply_default_css=False)
+    talk = conversation_tab.below(before)
 
     def show(screen: Screen) -> Updates:
         return {
@@ -169,9 +179,11 @@ def results(
             disclosure: gr.update(visible=bool(screen.prompts)),
             latest_run: screen.latest_run,
             **panel.show(screen),
+            **talk.show(screen),
         }
 
-    return ModelRequest(run, stop, [answers, prompts, disclosure, latest_run, *panel.components], show, first), panel
+    outputs = [answers, prompts, disclosure, latest_run, *panel.components, *talk.components]
+    return ModelRequest(run, stop, outputs, show, first), panel, talk
 
 
 def columns(screen: Screen) -> dict[str, object]:

@@ -169,8 +169,9 @@ def wire(page: gr.Blocks, shared: Shared) -> Dependency:
     def save(screen: Screen) -> Updates:
         return {bar.handed: shared.handlers.saved(kept.recording_of(screen)), bar.note: ""}
 
-    of_run = listen(shared.compare.ended.then, ended, {"screen": latest}, [bar.handed])
-    of_run.then(None, bar.handed, js=HAND_OVER % "bt-run-ended", **PRIVATE)
+    for run in shared.compare.ended:
+        of_run = listen(run.then, ended, {"screen": latest}, [bar.handed])
+        of_run.then(None, bar.handed, js=HAND_OVER % "bt-run-ended", **PRIVATE)
     to_save = listen(bar.save.click, save, {"screen": latest}, [bar.handed, bar.note], lambda words: refused(bar, words))
     to_save.then(None, bar.handed, js=HAND_OVER % "bt-save-run", **PRIVATE)
     return wire_address(page, shared)

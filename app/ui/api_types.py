@@ -3,6 +3,14 @@
 from typing import Literal, TypedDict
 
 Template = Literal["own", "chat", "none"]
+Earlier = Literal["recompute", "alternating"]
+
+
+class TurnValue(TypedDict):
+    """A turn before the prompt: the question, and the answer to it of each variant that runs."""
+
+    prompt: str
+    answers: dict[str, str]
 
 
 class WhatIfValue(TypedDict):

@@ -262,9 +262,17 @@ class Engine:
             values = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
         return {name: likelihood.sum for name, likelihood in zip(request.variants, values, strict=True)}
 
-    def prompt_ids(self, prompt: str, variant: str, *, template: str = "own") -> tuple[int, ...]:
-        """Token ids that `variant` alone reads for this prompt; raises what `stream` raises."""
-        return self._request(prompt, [variant], template, NO_WHAT_IFS).ids[variant]
+    def prompt_ids(
+        self,
+        prompt: str,
+        variant: str,
+        *,
+        template: str = "own",
+        what_ifs: Mapping[str, WhatIf] = NO_WHAT_IFS,
+        history: Sequence[Turn] = (),
+    ) -> tuple[int, ...]:
+        """Token ids that `variant` alone reads for this prompt, behind the turns before it; takes and raises what `stream` does."""
+        return self._request(prompt, [variant], template, what_ifs, history).ids[variant]
 
     @contextmanager
     def _holding(self, request: Request) -> Iterator[None]:
