@@ -80,9 +80,9 @@ def test_what_cannot_be_asked_is_a_note_and_the_answers_stay(handlers, first):
         assert ask(handlers, shown)[-1].note == NOTHING_TO_GO_ON
 
 
-def test_a_variant_that_was_removed_is_a_note(handlers, first, tmp_path):
+def test_a_variant_that_was_removed_is_a_note(handlers, first):
     lost = Screen("", update=first.update, request=CompareRequest("a", ("base", "gone")), views=first.views)
-    assert "no answer of 'gone'" in ask(handlers, lost)[-1].note
+    assert "There is no variant called 'gone'" in ask(handlers, lost)[-1].note
 
 
 def test_the_story_shows_the_turns_before_and_how_they_are_read(handlers, first):
