@@ -91,9 +91,8 @@ def read_conversations(manager: AdapterManager, talks: Sequence[Talk], check: Ca
     ids, mask = pad_left([talk.ids for talk in talks], 0, input_device(manager.model))
     rows = [Row.of(talk.variant, row) for row, talk in enumerate(talks)]
     joined = cache_of_rows(manager.model, [_row(cache) for cache in caches], ids.shape[1] - 1)
-    return PromptCache(
-        manager, ids, mask, rows, joined, [done == len(talk.ends) for talk, (_, done) in zip(talks, kept, strict=True)]
-    )
+    known = [done == len(talk.ends) for talk, (_, done) in zip(talks, kept, strict=True)]
+    return PromptCache(manager, ids, mask, rows, joined, known, [None] * len(rows))
 
 
 def _weights(manager: AdapterManager, variant: Variant) -> Hashable:
