@@ -275,7 +275,7 @@ def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantVi
     """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run."""
     answers = html.answers(update, hidden_views(update.completions) if blind else views)
     prompts = "" if blind else html.prompts(update, views)
-    return Screen(answers, prompts, False, update, request, views, uuid4().hex, blind)
+    return Screen(answers, prompts, update=update, request=request, views=views, run_id=uuid4().hex, blind=blind)
 
 
 def as_json(completion) -> dict[str, object]:

@@ -8,9 +8,9 @@ import pytest
 
 from app.compare import handlers as module
 from app.compare.handlers import CompareHandlers, Screen
-from app.ui.frame import screens
 from app.ui.templates import faithful
 from bitune.schema.variants import MixingRatios
+from tests.app.ui import visiting
 from tests.browser.served import tiny_engine
 from tests.tiny import bitune_on
 
@@ -42,8 +42,7 @@ def sent(screen: Screen) -> str:
 
 def run(handlers: CompareHandlers, variants: list[str], blind: bool = True, **options: object) -> list[Screen]:
     values = {"prompt": "hello", "variants": variants, "what_ifs": WHAT_IFS, "blind": blind, "max_new_tokens": 12, **options}
-    announced = handlers.announce(**values)
-    return [announced, *screens(handlers, **values)]
+    return visiting.run(handlers, **values)
 
 
 def test_no_screen_of_a_blind_run_tells_a_variant(handlers):

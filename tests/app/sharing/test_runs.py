@@ -48,6 +48,8 @@ def test_a_file_says_what_was_asked_answered_and_with_what(engine, screen, saved
         "variants": ["base", "bitune", HOSTILE],
         **OPTIONS,
         "what_ifs": plain["request"]["what_ifs"],
+        "history": [],
+        "earlier": "recompute",
     }
     assert plain["request"]["what_ifs"][HOSTILE]["keys"] == [0.0] * 4
     for name, completion in screen.update.completions.items():

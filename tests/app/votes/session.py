@@ -1,5 +1,6 @@
 """A visitor who runs and votes by the requests that the page sends, without a browser."""
 
+import json
 from uuid import uuid4
 
 import httpx
@@ -39,6 +40,7 @@ class Session:
             for line in stream.iter_lines():
                 sent += line
                 if '"process_completed"' in line:
+                    self.take(listener, json.loads(line.removeprefix("data: "))["output"].get("data", ()))
                     return sent
         raise AssertionError(sent)
 
@@ -55,10 +57,8 @@ class Session:
         """Press Run and wait; all that came."""
         self.set("bt-prompt", "hello")
         self.set("bt-blind", blind)
-        announced = self.listener("bt-run", "click")
-        running = self.after(announced)
-        sent = self.at_once(announced) + self.queued(running)
-        return sent + self.at_once(self.after(running))
+        running = self.listener("bt-run", "click")
+        return self.queued(running) + self.at_once(self.after(running))
 
     @property
     def run_id(self) -> int:
