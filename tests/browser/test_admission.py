@@ -40,7 +40,7 @@ def test_where_gradio_takes_no_more_events_the_page_stays_as_it_was(browser, eng
     with served(engine) as url:
         for page in visit(browser, url, "desktop", "light"):
             press(page, "#bt-run")
-            expect(page.get_by_text("full", exact=False).first).to_be_visible()
+            expect(page.get_by_text("currently busy").first).to_be_visible()
             expect(page.locator("#bt-run")).to_be_enabled()
             expect(page.locator("#bt-stop")).to_be_disabled()
             expect(page.locator("#bt-results .bt-recorded")).to_be_visible()

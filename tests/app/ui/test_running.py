@@ -33,8 +33,8 @@ class Model:
 
     def run(self):
         self.running.set()
-        yield "first"
         try:
+            yield "first"
             while not self.end.wait(0.005):
                 check(current())
         except BaseException:
