@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.evidence.sources import files_of
 from app.settings import Settings
-from bitune.base.local import check_base
+from bitune.base.local import EMBEDDED, cache_folder, check_base
 from bitune.checkpoints.places import check_checkpoint
 from bitune.errors import ConfigError, disk_failure
 
@@ -26,16 +26,20 @@ def check(settings: Settings) -> None:
 
 def check_sources(settings: Settings) -> None:
     """BituneError for a base or a checkpoint that is not there, as far as files on this disk tell."""
-    check_base(settings.base)
+    if check_base(settings.base) is None and settings.base == EMBEDDED.name:
+        cache_folder()
     for source in settings.checkpoints:
         check_checkpoint(source)
 
 
 def check_temporary_folder() -> None:
-    """ConfigError where Gradio cannot write into its folder of temporary files."""
-    folder = "the system's temporary folder"
+    """ConfigError where nobody, or only Gradio, cannot write temporary files."""
     try:
-        folder = temporary_folder()
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.strerror}; set TMPDIR to a folder that can be written, on a disk with room.") from error
+    folder = temporary_folder()
+    try:
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass

