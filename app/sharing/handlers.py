@@ -3,7 +3,7 @@
 A state is plain JSON: the fields of each tab under the tab's id, `tab`, which of them is open, and `what_ifs`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -88,6 +88,24 @@ class SharingHandlers(OnEngine):
 def names_in(linked: object) -> dict[str, str]:
     """The names of the what-ifs of a link, as long as nobody can look whether they fit."""
     return {name: name for name in list(linked)[:MAX_WHAT_IFS]} if isinstance(linked, Mapping) else {}
+
+
+def without_names(state: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
+    """A state in which no tab has chosen these what-ifs, as long as the page does not have them."""
+    changed = dict(state)
+    compare, attention = state.get("compare"), state.get("attention")
+    if isinstance(compare, Mapping) and isinstance(chosen := compare.get("variants"), list):
+        changed["compare"] = {**compare, "variants": [name for name in chosen if name not in names]}
+    if isinstance(attention, Mapping) and attention.get("variant") in list(names):
+        changed["attention"] = {field: value for field, value in attention.items() if field != "variant"}
+    return changed
+
+
+def chosen_in(state: Mapping[str, object], names: Mapping[str, str]) -> list[str]:
+    """Which of these what-ifs a state has chosen in Compare, as they are called here; all where it says nothing of Compare's choice."""
+    compare = state.get("compare")
+    chosen = compare.get("variants") if isinstance(compare, Mapping) else None
+    return [here for name, here in names.items() if not isinstance(chosen, list) or name in chosen]
 
 
 def renamed(state: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:

@@ -11,7 +11,7 @@ from gradio.events import Dependency
 from app.compare.handlers import Screen
 from app.compare.request import Link
 from app.compare.tab import CompareTab
-from app.sharing.handlers import LATER, SharingHandlers, names_in, renamed
+from app.sharing.handlers import LATER, SharingHandlers, chosen_in, names_in, renamed, without_names
 from app.ui.events import AT_ONCE, PRIVATE, QUIET
 from app.ui.frame import Updates, listen
 from app.ui.pieces import html
@@ -103,24 +103,29 @@ class Shared:
             chosen: The variants that are chosen in Compare, where the state does not say.
             what: The subject of the sentences.
         """
-        linked = state.get("what_ifs") or {}
+        linked, sentences, updates, pending = state.get("what_ifs") or {}, [], {}, None
         if linked and self.handlers.loading.ready:
             found = self.handlers.what_ifs(linked, known)
-            known, names, sentences = found.known, found.names, list(found.words)
-        else:
-            names, sentences = names_in(linked), [LATER] if linked else []
-        state, updates = renamed(state, names), {}
+            known, state, sentences = found.known, renamed(state, found.names), list(found.words)
+        elif linked:
+            pending, sentences = state, [LATER]
+            state = without_names(state, names_in(linked))
         for part in self.parts:
             if part.tab in state:
                 values, words = as_far_as_valid(part.kind, state[part.tab], what)
-                more, not_here = part.restore(values, [*known, *names.values()])
+                more, not_here = part.restore(values, list(known))
                 updates, sentences = updates | more, [*sentences, *words, *not_here]
-        if linked and self.handlers.loading.ready:
+        if linked and pending is None:
             variants = self.compare.what_if_target.chosen
-            updates |= self.what_if_updates(known, updates.get(variants, [*chosen, *names.values()]))
+            updates |= self.what_if_updates(known, updates.get(variants, [*chosen, *found.names.values()]))
         if state.get("tab") in [part.tab for part in self.parts]:
             updates[self.tabs] = gr.Tabs(selected=state["tab"])
-        return {**updates, self.bar.pending: linked, self.bar.note: noted(sentences)}, sentences
+        return {**updates, self.bar.pending: pending, self.bar.note: noted(sentences)}, sentences
+
+    @property
+    def attention_variant(self) -> Component:
+        """Who reads in Attention."""
+        return next(part.fields["variant"] for part in self.parts if part.tab == "attention")
 
     def what_if_updates(self, known: State, chosen: Sequence[str]) -> Updates:
         """What-ifs where they are listed and chosen; nothing where no checkpoint is, so that there are none."""
@@ -132,8 +137,12 @@ class Shared:
         def fill(pending: State | None, known: dict, chosen: list[str]) -> Updates:
             if not pending:
                 return {self.bar.pending: None}
-            found = self.handlers.what_ifs(pending, known)
-            updates = self.what_if_updates(found.known, [*chosen, *found.names.values()])
+            found = self.handlers.what_ifs(pending["what_ifs"], known)
+            updates = self.what_if_updates(found.known, [*chosen, *chosen_in(pending, found.names)])
+            reader = objects(pending.get("attention")).get("variant")
+            if isinstance(reader, str) and reader in found.names:
+                choices = [*self.handlers.names, *found.known]
+                updates[self.attention_variant] = gr.update(choices=choices, value=found.names[reader])
             return {**updates, self.bar.pending: None, self.bar.note: noted(found.words)}
 
         inputs = {"pending": self.bar.pending, "known": self.what_ifs, "chosen": self.compare.what_if_target.chosen}

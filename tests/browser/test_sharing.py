@@ -72,7 +72,7 @@ def test_a_link_restores_every_tab_for_another_visitor_and_runs_nothing(browser,
     go(page, "Mixing")
     page.locator("#bt-mixing-chosen input[name=lora]").uncheck()
     page.locator("#bt-mixing-prompt textarea").fill("for mixing")
-    page.locator(".bt-preset").first.click()
+    page.locator(".bt-preset", has_text="Causal only").click()
     page.locator("#bt-add").click()
     expect(page.locator("#bt-added")).to_contain_text("is a column of Compare now")
     go(page, "Attention")
@@ -158,6 +158,7 @@ def test_a_link_opened_before_the_model_is_there(browser, tmp_path, monkeypatch)
         "tab": "mixing",
         "compare": {"prompt": "hello", "variants": ["lora", HOSTILE]},
         "mixing": {"chosen": ["bitune"]},
+        "attention": {"variant": HOSTILE, "layer": 1, "head": 0},
         "what_ifs": WHAT_IFS,
     }
     with held(tmp_path, monkeypatch) as app:
@@ -169,10 +170,12 @@ def test_a_link_opened_before_the_model_is_there(browser, tmp_path, monkeypatch)
             expect(page.locator("#bt-mixing-chosen input[name=lora]")).not_to_be_checked()
             expect(page.locator("#bt-note [role=alert]")).to_have_count(0)
             go(page, "Compare")
-            assert page.locator("#bt-variants label:has(input:checked)").all_inner_texts() == ["lora", HOSTILE]
+            expect(page.locator("#bt-variants label:has(input:checked)")).to_have_text(["lora", HOSTILE])
             page.locator("#bt-run").click()
             ended(page)
             expect(page.locator("#bt-results h3")).to_have_text(["lora", HOSTILE])
+            go(page, "Attention")
+            expect(page.locator("#bt-attention-variant label:has(input:checked)")).to_have_text(HOSTILE)
 
 
 def saved(page: Page, folder: Path) -> Path:
