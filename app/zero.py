@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from app.settings import TRUE
-from app.ui.runner import Distances, Runner
+from app.ui.runner import Choose, Distances, Runner
+from bitune.cancellation import check, current
 from bitune.errors import BituneError, ConfigError
 from bitune.schema.results import AttentionMaps, SweepPoint, Update
 
@@ -106,6 +107,10 @@ class WorkerRunner(Runner):
         (maps,) = self._across(partial(_once, Runner.attention), 2, 0, prompt, variant, layers, **options)
         return maps
 
+    def opened(self, prompt: str, variant: str, choose: Choose, **options: object) -> AttentionMaps:
+        (maps,) = self._across(partial(_once, Runner.opened), 4, 0, prompt, variant, choose, **options)
+        return maps
+
     def moved(self, prompt: str, variants: Sequence[str], template: str) -> Distances:
         (distances,) = self._across(partial(_once, Runner.moved), len(variants), 0, prompt, variants, template)
         return distances
@@ -116,6 +121,7 @@ class WorkerRunner(Runner):
         try:
             with closing(self._work(method, prompts, tokens, arguments, options)) as values:
                 for value in values:
+                    check(current())  # an event that is set here is not seen in another process
                     if isinstance(value, Raised):
                         raised = value.error
                     else:

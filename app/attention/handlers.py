@@ -104,8 +104,11 @@ class AttentionHandlers(OnEngine):
         request = self.request(variant, what_ifs, **fields)
         tokens = self.checked_tokens(request)
         all_bytes = 2 * 2 * self.layers * self.engine.base_facts.heads * tokens**2  # two passes of float16
-        layers = range(self.layers) if all_bytes <= RESULT_BYTES else []
-        result = self.store.add(request, self.compute(request, layers))
+        if all_bytes <= RESULT_BYTES:
+            computed = self.compute(request, range(self.layers))
+        else:
+            computed = self.runner.opened(request.prompt, request.variant, maps.first_layer, **options_of(request))
+        result = self.store.add(request, computed)
         overview = maps.overview(result.maps)
         opened = overview["opened"]
         picture = maps.picture(self.store.layer(result, opened["layer"]), opened["layer"], opened["head"])
@@ -132,8 +135,7 @@ class AttentionHandlers(OnEngine):
 
     def compute(self, request: AttentionRequest, layers: Sequence[int]) -> AttentionMaps:
         """Run the model."""
-        options = {"template": request.template, "answer": request.answer, "what_ifs": request.what_ifs}
-        return self.runner.attention(request.prompt, request.variant, list(layers), **options)
+        return self.runner.attention(request.prompt, request.variant, list(layers), **options_of(request))
 
     def view(self, name: str, what_ifs: Mapping[str, Mapping]) -> dict[str, object]:
         """How the variant is called and coloured."""
@@ -221,3 +223,8 @@ class AttentionHandlers(OnEngine):
             "base": self.engine.base_facts.name,
             **maps.plain(computed, layer, head),
         }
+
+
+def options_of(request: AttentionRequest) -> dict[str, object]:
+    """Everything but prompt and variant: the keyword arguments of Engine.attention."""
+    return {"template": request.template, "answer": request.answer, "what_ifs": request.what_ifs}

@@ -71,6 +71,11 @@ def most_telling(summaries: list[HeadSummary]) -> dict[str, int]:
     return {"layer": int(layer), "head": int(head)}
 
 
+def first_layer(maps: AttentionMaps) -> int:
+    """The layer to open first."""
+    return most_telling(list(maps.summaries.values()))["layer"]
+
+
 def label(token: str) -> str:
     """A token as it stands beside a map: without the space it begins with, and visible even where it is only white space."""
     written = token.translate(SIGNS)

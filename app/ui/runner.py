@@ -4,7 +4,7 @@ Whatever goes in and comes out is plain values that can be pickled, and nothing 
 Everything else that the handlers ask of an engine (names, facts, token ids) is answered by the engine itself, without the device.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from bitune.schema.results import AttentionMaps, SweepPoint, Update
 if TYPE_CHECKING:
     from bitune import Engine
 
+Choose = Callable[[AttentionMaps], int]
 Distances = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -36,6 +37,10 @@ class Runner:
     def attention(self, prompt: str, variant: str, layers: Sequence[int], **options: object) -> AttentionMaps:
         """The maps of these layers, and the summaries of all."""
         return self.engine.attention(prompt, variant, layers, **options)
+
+    def opened(self, prompt: str, variant: str, choose: Choose, **options: object) -> AttentionMaps:
+        """The summaries of all layers, and the maps of the one that `choose`, a function of a module, takes by them."""
+        return self.attention(prompt, variant, [choose(self.attention(prompt, variant, [], **options))], **options)
 
     def moved(self, prompt: str, variants: Sequence[str], template: str) -> Distances:
         """How far each variant's mixing moves the cache of a prompt: keys and values, float32 [layers, tokens]."""

@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 from gradio_client import Client
@@ -20,6 +21,7 @@ from app.compare.handlers import CompareHandlers
 from app.ui.loading import Loading
 from app.ui.runner import Runner
 from app.zero import NoGpuError, WorkerRunner, decorator
+from bitune.cancellation import Cancelled, cancellable
 from bitune.errors import ConfigError, PromptError, UnknownNameError
 from tests.browser.conftest import browser  # noqa: F401
 from tests.browser.served import METHODS, tiny_engine
@@ -133,6 +135,14 @@ def test_handlers_run_the_model_through_the_runner_alone():
     assert found == {"ui/runner.py", "zero.py", "compare/recorded.py"}, "on ZeroGPU the page's own process has no GPU"
 
 
+def test_a_request_that_is_cancelled_ends_its_worker(gpu, runner):
+    cancelled = Event()
+    with cancellable(cancelled), pytest.raises(Cancelled):
+        for _ in runner.stream("hello", ["base"], max_new_tokens=400):
+            cancelled.set()
+    assert gpu.calls[0].ended == "closed" and not Path(f"/proc/{gpu.calls[0].worker}").exists()
+
+
 # --- the handlers -----------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +160,7 @@ def test_another_layer_is_shown_when_the_worker_that_read_is_gone(engine, gpu, r
     here, there = AttentionHandlers(Loading.done(engine)), AttentionHandlers(Loading.done(engine, runner))
     read = [list(one.run(variant="bitune", prompt="hello"))[-1].value for one in (here, there)]
     layer, opened = (read[1]["opened"]["layer"] + 1) % there.layers, len(gpu.calls)
+    assert opened == 1 and read[0]["picture"] == read[1]["picture"]
     assert not any(Path(f"/proc/{call.worker}").exists() for call in gpu.calls)
     questions = [{"key": value["key"], "layer": layer, "head": 0} for value in read]
     assert here.picture(questions[0]) == there.picture(questions[1])
