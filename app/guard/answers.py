@@ -8,6 +8,10 @@ from app.guard.bodies import Message
 
 Send = Callable[[Message], Awaitable[None]]
 
+# Where the server ends under a stream, Gradio sends the text of the cancellation: the task of asyncio, with paths of this machine.
+TASK = b"coro=<"
+STOPPED = "The page was stopped before this answer was complete; ask again in a minute."
+
 LONGEST = 1000  # characters; a shorter answer stays as it is
 LONGEST_TEXT, LONGEST_LIST, DEEPEST = 300, 5, 4  # of a longer one
 MOST_READ = 2_000_000  # bytes of an error that are looked at: Gradio echoes what was sent, and that is bounded
@@ -37,7 +41,11 @@ def cut_text(body: bytes) -> bytes:
 
 
 def cut_event(event: bytes) -> bytes:
-    """A server-sent event of Gradio's queue; only one that tells of an error becomes shorter."""
+    """A server-sent event of Gradio's queue; only one that tells of an error becomes another."""
+    if TASK in event and event.startswith(b"event: error"):
+        return b"event: error\ndata: " + json.dumps(STOPPED).encode() + b"\n\n"
+    if TASK in event and b'"msg":"unexpected_error"' in event:
+        return b"data: " + json.dumps(json.loads(event[len(b"data: ") :]) | {"message": STOPPED}).encode() + b"\n\n"
     if len(event) <= LONGEST or not (event.startswith(b"event: error") or b'"success":false' in event):
         return event
     head, mark, data = event.partition(b"data: ")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.guard.answers import LONGEST, cut, cut_event, cut_text
+from app.guard.answers import LONGEST, STOPPED, cut, cut_event, cut_text
 from app.guard.bodies import RefusedError, check
 from app.limits import Limits
 
@@ -60,6 +60,18 @@ def test_a_cut_answer_is_short_and_still_json(value):
     assert json.loads(json.dumps(cut(value))) is not ... and len(json.dumps(cut({"detail": value}))) < 10**6
     event = b'data: {"msg": "process_completed", "success": true, "output": ' + body + b"}\n\n"
     assert cut_event(event) is event, "an answer that is no error stays as it is"
+
+
+def test_the_end_of_the_server_is_told_without_its_paths():
+    cancelled = (
+        "Cancelled via cancel scope 7f by <Task pending coro=<RequestResponseCycle.run_asgi() running at lib/h11_impl.py:411>>"
+    )
+    message = {"msg": "unexpected_error", "event_id": None, "message": cancelled, "session_not_found": False, "success": False}
+    told = cut_event(b"data: " + json.dumps(message, separators=(",", ":")).encode() + b"\n\n")
+    assert json.loads(told.removeprefix(b"data: ")) == message | {"message": STOPPED}
+    assert (
+        cut_event(f"event: error\ndata: {json.dumps(cancelled)}\n\n".encode()) == f'event: error\ndata: "{STOPPED}"\n\n'.encode()
+    )
 
 
 def test_errors_are_cut():
