@@ -49,7 +49,7 @@ def dequantized_default(save: Callable[[Path], None]) -> Path | None:
             raise
         failure = disk_failure(cause)
         logger.warning(
-            "%s cannot be written (%s), so each start reads the GGUF file, which takes longer; %s, or set BITUNE_CACHE to another one.",
+            "%s cannot be written (%s), so each start reads the GGUF file, which takes longer; %s, or set BITUNE_CACHE to another folder.",
             target,
             failure.cause,
             failure.remedy,
@@ -80,7 +80,9 @@ def _write(target: Path, save: Callable[[Path], None]) -> None:
         save(folder)
         hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps(hashes, indent=1) + "\n")
-        folder.chmod(0o755)  # mkdtemp lets nobody else in, but what is in a cache is no secret of this user
+        folder.chmod(0o755)  # mkdtemp and safetensors let nobody else in, but what is in a cache is no secret of this user
+        for path in folder.iterdir():
+            path.chmod(0o644)
         os.replace(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

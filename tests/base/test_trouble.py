@@ -122,6 +122,8 @@ def test_what_stands_in_the_place_of_the_copy_is_replaced(unpacking, tmp_path): 
     folder.rmdir()
     folder.write_text("a file")
     assert Path(load_base(unpacking, device="cpu").model.name_or_path) == folder
+    for path in (folder, *folder.iterdir()):
+        assert path.stat().st_mode & 0o044 == 0o044, "another user may start on the same cache"
 
 
 @pytest.mark.parametrize("what", ["folder", "unreadable"])

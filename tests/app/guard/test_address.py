@@ -1,9 +1,12 @@
 """A visitor is known by an address that the visitor cannot choose."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
 from app.guard.address import address_of, networks
-from app.limits import Limits
+from app.limits import Limits, flag, variable
 from app.settings import Settings
 from bitune.errors import ConfigError
 
@@ -54,3 +57,9 @@ def test_limits_come_from_flags_then_the_environment_then_their_defaults():
     assert (limits.waiting, limits.per_address, limits.running) == (9, 3, Limits().running)
     with pytest.raises(ConfigError, match=r"--seconds-waiting is 0; it must be 1 or more: seconds that a request may wait\."):
         Limits(seconds_waiting=0)
+
+
+@pytest.mark.parametrize("limit", fields(Limits), ids=lambda limit: limit.name)
+def test_docs_name_every_limit_with_its_default(limit):
+    table = (Path(__file__).parents[3] / "docs" / "hosting.md").read_text("utf-8")
+    assert f"| `{flag(limit.name)}` | `{variable(limit.name)}` | {limit.default:,} |" in table
