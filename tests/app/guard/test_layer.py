@@ -15,6 +15,7 @@ from app.settings import Settings
 from tests.browser.served import tiny_engine
 
 LIMITS = Limits(body_bytes=100_000, body_values=2000, seconds_body=1, connections=6, sessions=8)
+HTTP = httpx.Client(timeout=60)  # one for all: making one takes longer than most requests here
 JSON = {"content-type": "application/json"}
 
 
@@ -88,7 +89,7 @@ CLOSED = (
 
 @pytest.mark.parametrize("path", CLOSED)
 def test_what_the_page_does_not_need_is_closed(api, path):
-    for ask in (lambda: httpx.get(api + path), lambda: httpx.post(api + path, files={"files": b"x" * 1000})):
+    for ask in (lambda: HTTP.get(api + path), lambda: HTTP.post(api + path, files={"files": b"x" * 1000})):
         refused = ask()
         assert refused.status_code == 404 and refused.json()["detail"] == "There is nothing here."
 
@@ -97,7 +98,7 @@ def test_what_the_page_does_not_need_is_closed(api, path):
     "path", ["monitoring", "monitoring/summary", "monitoring/key", "login", "logout", "pwa_icon/90000", "docs"]
 )
 def test_so_is_what_lies_beside_the_api(url, path):
-    assert httpx.get(url + path).status_code == httpx.post(url + path).status_code == 404
+    assert HTTP.get(url + path).status_code == HTTP.post(url + path).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -114,9 +115,9 @@ def test_no_path_leads_out_of_the_folders_that_are_served(url, path):
 
 def test_what_the_page_needs_is_open(url, api):
     for address in (url, f"{url}config", f"{api}info", f"{api}openapi.json", f"{url}theme.css", f"{url}robots.txt"):
-        assert httpx.get(address).status_code == 200, address
-    assert httpx.head(url).status_code == 200
-    assert httpx.put(url).status_code == 405 and "Only GET and HEAD" in httpx.put(url).json()["detail"]
+        assert HTTP.get(address).status_code == 200, address
+    assert HTTP.head(url).status_code == 200
+    assert HTTP.put(url).status_code == 405 and "Only GET and HEAD" in HTTP.put(url).json()["detail"]
 
 
 def test_a_path_that_fits_two_patterns_is_open_with_the_methods_of_both():
@@ -137,7 +138,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(api, said):
 
     length = {"content-length": str(50_000_000)} if said else {}
     with contextlib.suppress(httpx.WriteError):  # the connection ends in the middle
-        answer = httpx.post(f"{api}call/compare", content=pieces(), headers=JSON | length)
+        answer = HTTP.post(f"{api}call/compare", content=pieces(), headers=JSON | length)
         assert answer.status_code == 413 and "larger than 100,000 bytes" in answer.json()["detail"]
     assert sent <= 30_000_000
 
@@ -157,7 +158,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(api, said):
 )
 @pytest.mark.parametrize("path", ["call/compare", "run/compare", "queue/join", "component_server", "cancel"])
 def test_json_that_would_take_more_memory_than_it_has_bytes_is_refused(api, path, body, status, words):
-    answer = httpx.post(api + path, content=body, headers=JSON)
+    answer = HTTP.post(api + path, content=body, headers=JSON)
     assert 400 <= answer.status_code < 500 and (answer.status_code == status or not words)
     assert words in answer.text and len(answer.text) < 3000 and "Traceback" not in answer.text
 
@@ -168,13 +169,13 @@ def test_a_body_that_does_not_come_is_not_waited_for(api):
         time.sleep(2)
         yield b"]}"
 
-    answer = httpx.post(f"{api}call/compare", content=slowly(), headers=JSON)
+    answer = HTTP.post(f"{api}call/compare", content=slowly(), headers=JSON)
     assert answer.status_code == 408 and "not complete after 1 seconds" in answer.json()["detail"]
 
 
 def test_files_are_refused_where_gradio_would_take_them_beside_json(api):
     fields = {"component_id": "1", "session_hash": "x", "fn_name": "picture"}
-    answer = httpx.post(f"{api}component_server", data=fields, files={"file": b"x" * 1000})
+    answer = HTTP.post(f"{api}component_server", data=fields, files={"file": b"x" * 1000})
     assert answer.status_code == 415 and answer.json()["detail"] == "This page takes no files; send JSON."
 
 
@@ -190,17 +191,17 @@ def test_no_error_repeats_all_that_was_sent(api, page):
         {"data": [long] * 2, "session_hash": long[:100], "fn_index": 0},
     ):
         for path in ("call/compare", "run/compare", "queue/join", "component_server"):
-            answer = httpx.post(api + path, json=body, timeout=60)
+            answer = HTTP.post(api + path, json=body, timeout=60)
             assert len(answer.text) < 6000, (path, len(answer.text))
             event = answer.json().get("event_id") if answer.headers["content-type"] == "application/json" else None
             if event and path == "call/compare":
-                with httpx.stream("GET", f"{api}{path}/{event}", timeout=60) as events:
+                with HTTP.stream("GET", f"{api}{path}/{event}", timeout=60) as events:
                     told = "".join(events.iter_text())
                 assert told.startswith("event: error") and len(told) < 6000
     choices = next(fn for fn in page.fns.values() if any(block.get_block_name() == "radio" for block in fn.inputs))
     data = [long] * len(choices.inputs)
     body = {"data": data[:1] + ["x"] * (len(data) - 1), "fn_index": choices._id, "session_hash": "echo"}
-    answer = httpx.post(f"{api}run/predict", json=body, timeout=60)
+    answer = HTTP.post(f"{api}run/predict", json=body, timeout=60)
     assert answer.status_code >= 400 and len(answer.text) < 6000
 
 
@@ -209,7 +210,7 @@ def test_a_direct_post_cannot_pass_by_the_queue(api, page):
     queued = [fn for fn in page.fns.values() if fn.queue]
     assert queued
     for fn in queued:
-        refused = httpx.post(f"{api}run/predict", json={"data": [None] * len(fn.inputs), "fn_index": fn._id, "session_hash": "x"})
+        refused = HTTP.post(f"{api}run/predict", json={"data": [None] * len(fn.inputs), "fn_index": fn._id, "session_hash": "x"})
         assert refused.status_code == 404 and "join the queue" in refused.json()["detail"]
 
 
@@ -220,7 +221,7 @@ def test_an_address_holds_only_so_many_connections_and_others_do_not_notice(api,
             assert stack.enter_context(client.stream("GET", f"{api}heartbeat/held{number}")).status_code == 200
         refused = client.get(f"{api}info")
         assert refused.status_code == 429 and "6 requests open" in refused.json()["detail"]
-        assert httpx.get(f"{api}info", headers={"x-forwarded-for": "198.51.100.8"}).status_code == 200
+        assert HTTP.get(f"{api}info", headers={"x-forwarded-for": "198.51.100.8"}).status_code == 200
     until = time.monotonic() + 20
     while "198.51.100.7" in keeper.open and time.monotonic() < until:
         time.sleep(0.05)
@@ -230,7 +231,7 @@ def test_an_address_holds_only_so_many_connections_and_others_do_not_notice(api,
 def test_no_more_sessions_are_kept_than_the_limit(api, page):
     unqueued = next(fn for fn in page.fns.values() if not fn.queue and fn.fn and not fn.inputs)
     for number in range(3 * LIMITS.sessions):
-        httpx.post(f"{api}run/predict", json={"data": [], "fn_index": unqueued._id, "session_hash": f"s{number}"})
+        HTTP.post(f"{api}run/predict", json={"data": [], "fn_index": unqueued._id, "session_hash": f"s{number}"})
     assert 1 < len(page.app.state_holder.session_data) <= LIMITS.sessions + 1
 
 
@@ -246,8 +247,8 @@ def test_files_and_addresses_in_a_payload_are_neither_read_nor_asked(api, tmp_pa
     ]
     for file in files:
         for data in ([file], ["hi", [file]], ["hi", None, "own", 2, 0, 1, 0, {"x": file}], ["hi", None, file]):
-            event = httpx.post(f"{api}call/compare", json={"data": data}).json()["event_id"]
-            told = httpx.get(f"{api}call/compare/{event}", timeout=60).text
+            event = HTTP.post(f"{api}call/compare", json={"data": data}).json()["event_id"]
+            told = HTTP.get(f"{api}call/compare/{event}", timeout=60).text
             assert told.startswith("event: error") and "a local secret" not in told and "root:" not in told
 
 
@@ -259,7 +260,7 @@ def test_private_events_with_crafted_values_break_nothing(api, page):
     for fn in [fn for fn in page.fns.values() if not fn.queue and fn.fn]:
         for value in crafted:
             body = {"data": [value] * len(fn.inputs), "fn_index": fn._id, "session_hash": "crafted"}
-            answers.append(httpx.post(f"{api}run/predict", json=body, timeout=60))
+            answers.append(HTTP.post(f"{api}run/predict", json=body, timeout=60))
     assert len(answers) > 100
     for answer in answers:
         assert "root:" not in answer.text and "Traceback" not in answer.text and "site-packages" not in answer.text
@@ -269,14 +270,14 @@ def test_private_events_with_crafted_values_break_nothing(api, page):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_gradio_does_not_catch_is_a_sentence(api):
     body = {"data": 1, "component_id": 10**9, "session_hash": "a", "fn_name": "x"}
-    answer = httpx.post(f"{api}component_server", json=body)
+    answer = HTTP.post(f"{api}component_server", json=body)
     assert answer.status_code == 500 and answer.json()["detail"].startswith("This request failed; the log of the app")
 
 
 def test_nothing_new_is_let_in_at_the_end(api, keeper):
     keeper.ending = True
     try:
-        refused = httpx.post(f"{api}call/compare", json={"data": ["hi"]})
+        refused = HTTP.post(f"{api}call/compare", json={"data": ["hi"]})
         assert refused.status_code == 503 and "being stopped" in refused.json()["detail"]
     finally:
         keeper.ending = False
