@@ -169,8 +169,8 @@ def checked(command: str) -> None:
     elif words[:3] == ["python", "-m", "benchmarks"]:
         chosen_groups(benchmarks.parser().parse_args(words[3:]).names, shape=False)
     elif words[:2] == ["python", "-m"]:
-        package, _, name = words[2].partition(".")
-        assert (ROOT / package / f"{name or '__main__'}.py").is_file() or package == "pytest", command
+        module = ROOT / words[2].replace(".", "/")
+        assert module.with_suffix(".py").is_file() or (module / "__main__.py").is_file() or words[2] == "pytest", command
     elif words[:3] == ["pip", "install", "-r"]:
         assert (ROOT / words[3]).is_file(), command
     else:

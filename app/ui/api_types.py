@@ -80,7 +80,6 @@ class MixingAnswer(TypedDict):
 class EvidenceAnswer(TypedDict):
     """What /evidence returns of a setting."""
 
-    setting: str
     title: str
     text: str
     base: str

@@ -1,5 +1,6 @@
 """The API as docs/api.md describes it: its examples run as printed, and its table has the endpoints and arguments that there are."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -59,7 +60,7 @@ def test_python_runs_as_printed(app, tmp_path):
     client, what_if, maps = (ran([sys.executable, "-c", block.text], app.address, tmp_path) for block in examples("Python"))
     assert re.search(r"^base \w+ ", client, re.MULTILINE) and re.search(r"^bitune-choices \w+ ", client, re.MULTILINE)
     assert what_if.strip()
-    weights = dict(line.split(" ", 1) for line in maps.splitlines())
+    weights = dict(re.findall(r"^(\w+) (\[.*\])$", maps, re.MULTILINE))
     assert set(weights) == {"mixed", "first_pass"} and all(json.loads(row) for row in weights.values())
 
 
@@ -83,7 +84,7 @@ def test_mcp_runs_as_printed(app, tmp_path, described):
     tools, (answer,) = [line for line in printed if "[" in line and "{" not in line], [line for line in printed if "{" in line]
     assert dict(line.split(" ", 1) for line in tools) == {name: str(list(of)) for name, of in arguments(described).items()}
     failed, text = answer.split(" ", 1)
-    assert failed == "False" and json.loads(text)["completions"]["base"]["tokens"] <= 12
+    assert failed == "False" and ast.literal_eval(text)["completions"]["base"]["tokens"] <= 12
 
 
 def arguments(described: dict[str, dict]) -> dict[str, list[str]]:
