@@ -75,7 +75,10 @@ class SharingHandlers(OnEngine):
         """A saved run, the state that would ask for it again, and what of it is not here; DataError where it is none."""
         recording = open_run(content)
         request = REQUEST.dump_python(recording.request, mode="json")
-        state = {"tab": "compare", "compare": {name: request[name] for name in FIELDS}, "what_ifs": request["what_ifs"]}
+        asked = {name: request[name] for name in FIELDS}
+        if recording.request.history:  # the form holds what a conversation began with, the panel below it the rest
+            asked["prompt"] = recording.request.history[0].prompt
+        state = {"tab": "compare", "compare": asked, "what_ifs": request["what_ifs"]}
         return recording, state, not_as_here(recording, self.engine if self.loading.ready else None)
 
     def saved(self, recording: Recording | None) -> str:

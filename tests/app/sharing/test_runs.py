@@ -77,6 +77,16 @@ def test_it_shows_the_same_where_no_model_is(screen, saved):
     assert CompareHandlers(Loading(), {}).recording_of(shown) == recording, "it can be saved again"
 
 
+def test_a_conversation_comes_back_with_its_turns(engine, screen):
+    handlers, shared = CompareHandlers(engine, {}), SharingHandlers(engine)
+    turn = {"prompt": HOSTILE, "answers": {name: screen.update[name].text for name in ("base", "bitune")}}
+    *_, last = handlers.run("and then?", ["base", "bitune"], history=[turn], **OPTIONS)
+    recording, state, words = shared.open_run(shared.saved(handlers.recording_of(last)))
+    assert recording.request.history == last.request.history
+    assert state["compare"]["prompt"] == HOSTILE, "what it began with"
+    assert handlers.opened(recording, words).request.prompt == "and then?"
+
+
 def test_what_is_not_here_or_differs_is_said(engine, saved, tmp_path):
     recording = from_json(saved)
     assert not_as_here(recording, engine) == []
