@@ -78,7 +78,7 @@ def test_regenerate_draws_again_and_says_where_it_cannot(page):
     ended(page)
     expect(page.locator(ANSWERS)).to_have_count(3)
     before = page.locator(ANSWERS).all_inner_texts()
-    page.get_by_text("Length and sampling").click()
+    page.get_by_role("button", name="Length and sampling").click()
     page.get_by_label("number input for Temperature").fill("1.5")
     page.locator("#bt-again").click()
     expect(page.get_by_label("Seed")).to_have_value("1")
@@ -106,7 +106,7 @@ def test_a_question_can_be_edited_and_asked_again(page):
 
 
 def test_a_follow_up_can_be_stopped_and_run_begins_anew(page):
-    page.get_by_text("Length and sampling").click()
+    page.get_by_role("button", name="Length and sampling").click()
     begin(page)
     page.get_by_label("number input for New tokens").fill("400")
     page.locator(QUESTION).fill("a long story")
@@ -136,7 +136,11 @@ def test_a_bad_question_is_a_sentence_beside_the_answers(page):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_conversation_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
-        begin(page, "What does it read first? " * 8)
+        lengths = page.get_by_role("button", name="Length and sampling")
+        lengths.click()
+        page.get_by_label("number input for New tokens").fill("16")  # the tiny base reads 512 tokens in all
+        lengths.click()
+        begin(page, "What does it read first? " * 3)
         ask(page, "And what does it read after that, when everything was read once?")
         ask(page, "And then?")
         page.locator("#bt-story summary").last.click()
