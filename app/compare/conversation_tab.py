@@ -74,8 +74,8 @@ def below(before: gr.HTML) -> Panel:
         question = gr.Textbox(label=ASK, info=ASK_INFO, lines=1, max_lines=8, elem_id="bt-question")
         with gr.Row(elem_classes="bt-actions"):
             ask = gr.Button("Ask", variant="primary", elem_id="bt-ask", scale=0, min_width=100)
-            regenerate = gr.Button("Regenerate", elem_id="bt-again", scale=0, min_width=120)
-            edit = gr.Button("Edit and ask again", elem_id="bt-edit", scale=0, min_width=160)
+            regenerate = gr.Button("Regenerate", elem_id="bt-again", scale=0, min_width=140)
+            edit = gr.Button("Edit and ask again", elem_id="bt-edit", scale=0, min_width=190)
         note = html("", "bt-go-on-note")
         ways = [(words[0].upper() + words[1:], way) for way, words in WAYS.items()]
         earlier = gr.Radio(

@@ -145,5 +145,9 @@ def test_a_conversation_fits_every_screen(browser, url, size, scheme):
         ask(page, "And then?")
         page.locator("#bt-story summary").last.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
+        for part in ("#bt-prompt textarea", "#bt-story section", "#bt-story summary", "#bt-go-on", "#bt-earlier label"):
+            for box in (element.bounding_box() for element in page.locator(part).all()):
+                assert box["x"] >= 0, f"{part} lies within the screen"
+                assert box["x"] + box["width"] <= SIZES[size]["width"], f"{part} lies within the screen"
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"conversation-{size}-{scheme}.png", full_page=True)
