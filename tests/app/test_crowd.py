@@ -26,7 +26,7 @@ from tests.browser.served import tiny_engine
 LIMITS = Limits(running=2, waiting=20, per_address=200, connections=200)
 PAGE_SECONDS = 60.0  # generous: where threads are used up, the page does not answer at all
 LONG = {
-    "compare": ["hello", None, "own", 400, 0, 1, 0, None],
+    "compare": ["hello", None, "own", 400, 0, 1, 0, None, None, "recompute"],
     "attention": ["x" * 400, "bitune", 0, 0, "", "none", None],
     "mixing": [["bitune"], "x" * 400, "none"],
 }

@@ -109,12 +109,12 @@ def test_bad_input_reaches_the_caller_as_a_sentence(client, arguments, words):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b'["a\\ud800b", null, "own", 2, 0, 1, 0, null]', "surrogate"),
-        (b'["hi", ["\\ud800"], "own", 2, 0, 1, 0, null]', "no variant called"),
-        (b'["hi", null, "own", 2, NaN, 1, 0, null]', "temperature is nan"),
-        (b'["hi", null, "own", 2, Infinity, 1, 0, null]', "temperature is inf"),
+        (b'["a\\ud800b", null, "own", 2, 0, 1, 0, null, null, "recompute"]', "surrogate"),
+        (b'["hi", ["\\ud800"], "own", 2, 0, 1, 0, null, null, "recompute"]', "no variant called"),
+        (b'["hi", null, "own", 2, NaN, 1, 0, null, null, "recompute"]', "temperature is nan"),
+        (b'["hi", null, "own", 2, Infinity, 1, 0, null, null, "recompute"]', "temperature is inf"),
         (
-            b'["hi", null, "own", 2, 0, 1, 0, {"x": {"of": "bitune", "keys": [NaN, 0, 0, 0], "values": [0, 0, 0, 0]}}]',
+            b'["hi", null, "own", 2, 0, 1, 0, {"x": {"of": "bitune", "keys": [NaN, 0, 0, 0], "values": [0, 0, 0, 0]}}, null, "recompute"]',
             "ratio is nan",
         ),
         (b"[]", "enough input values"),

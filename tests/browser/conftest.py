@@ -1,4 +1,4 @@
-"""One Chromium for all browser tests."""
+"""A Chromium for each file of browser tests."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from tests.browser.visitor import FLAGS
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # and no longer: Playwright runs a loop in this thread, in which other files start theirs
 def browser():
     known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
     with sync_playwright() as playwright:

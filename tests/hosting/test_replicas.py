@@ -94,7 +94,9 @@ class Visitor:
 
     def ask(self, tokens: int = 2) -> str:
         """The number of a request that now waits in the queue of a replica."""
-        asked = self.http.post("/gradio_api/call/compare", json={"data": ["hello", ["base"], "none", tokens, 0, 1, 0, None]})
+        asked = self.http.post(
+            "/gradio_api/call/compare", json={"data": ["hello", ["base"], "none", tokens, 0, 1, 0, None, None, "recompute"]}
+        )
         return asked.raise_for_status().json()["event_id"]
 
     def answer(self, event: str) -> dict:

@@ -310,7 +310,7 @@ def test_what_fails_half_way_leaves_the_base_bare(failing, tmp_path, monkeypatch
         with pytest.raises(ZeroDivisionError):
             engine.add_checkpoint(tmp_path / "qa")
     elif failing == "facts":
-        monkeypatch.setattr("bitune.inference.engine.kind_of", lambda *_: 1 / 0)
+        monkeypatch.setattr("bitune.inference.entries.kind_of", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             engine.add_checkpoint(tmp_path / "qa")
     else:

@@ -246,7 +246,7 @@ def test_files_and_addresses_in_a_payload_are_neither_read_nor_asked(api, tmp_pa
         {"url": "http://169.254.169.254/latest/meta-data", "meta": {"_type": "gradio.FileData"}},
     ]
     for file in files:
-        for data in ([file], ["hi", [file]], ["hi", None, "own", 2, 0, 1, 0, {"x": file}], ["hi", None, file]):
+        for data in ([file], ["hi", [file]], ["hi", None, "own", 2, 0, 1, 0, {"x": file}, None, "recompute"], ["hi", None, file]):
             event = HTTP.post(f"{api}call/compare", json={"data": data}).json()["event_id"]
             told = HTTP.get(f"{api}call/compare/{event}", timeout=60).text
             assert told.startswith("event: error") and "a local secret" not in told and "root:" not in told
