@@ -113,7 +113,7 @@ def full(admission: Admission, web: httpx.Client, calls: list[Future]) -> None:
 def test_a_crowd_past_the_queue_is_answered_or_refused_and_the_page_goes_on(web, engine, admission):
     with ThreadPoolExecutor(45) as crowd:
         with engine.manager.turn():
-            asked = [[f"visitor {number}", ["base"], "none", 8, 0, 1, 0, None] for number in range(45)]
+            asked = [[f"visitor {number}", ["base"], "none", 8, 0, 1, 0, None, None, "recompute"] for number in range(45)]
             calls = [crowd.submit(post, web, "compare", data) for data in asked]
             full(admission, web, calls)
         answers = [call.result() for call in calls]
@@ -162,7 +162,7 @@ def test_a_crowd_at_the_functions_of_the_browser_too(readings, url, web, engine,
 
 def test_fifty_at_once_through_the_queue_are_answered_each_with_their_own(web):
     def visit(number: int) -> str:
-        data = [f"visitor {number}", ["bitune"], "none", 6, 0, 1, 0, None]
+        data = [f"visitor {number}", ["bitune"], "none", 6, 0, 1, 0, None, None, "recompute"]
         event = web.post("call/compare", json={"data": data}).json()["event_id"]
         return web.get(f"call/compare/{event}").text
 
