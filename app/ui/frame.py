@@ -123,11 +123,14 @@ class ModelRequest(Generic[S]):
 
     def updates(self, screen: S) -> Updates:
         """A screen on this request's components, buttons included."""
-        buttons = {
-            self.start: gr.update(interactive=not screen.running),
-            self.stop: gr.update(value="Stop", interactive=screen.running),
+        return {**self.show(screen), **self.buttons(running=screen.running), self.latest: self.kept(screen)}
+
+    def buttons(self, *, running: bool) -> Updates:
+        """Which of the two can be pressed."""
+        return {
+            self.start: gr.update(interactive=not running),
+            self.stop: gr.update(value="Stop", interactive=running),
         }
-        return {**self.show(screen), **buttons, self.latest: self.kept(screen)}
 
     def wire(self, handlers: ModelHandlers[S], inputs: Inputs) -> Dependency:
         """Run, finish, Stop. Returns the listener of the last step, for what a tab does after it.
@@ -141,7 +144,10 @@ class ModelRequest(Generic[S]):
                     yield self.updates(screen)
 
         def finish(latest: S) -> Updates:
-            return self.updates(handlers.finish(latest)) if latest.running else dict.fromkeys(self.components, gr.skip())
+            if latest.running:
+                return self.updates(handlers.finish(latest))
+            # Nothing is left to show; but a run that was stopped before the server had its first screen must not leave Run disabled.
+            return {**dict.fromkeys(self.components, gr.skip()), **self.buttons(running=False)}
 
         def failed(words: str) -> Updates:
             return self.updates(handlers.failed(words))
