@@ -26,7 +26,8 @@ def noting_siblings(model: nn.Module) -> Iterator[list[tuple[str, ...]]]:
 
     def note(path: str):
         def hook(_, arguments):
-            first.setdefault(path, arguments[0])
+            if arguments:  # a layer whose input comes by name stays alone
+                first.setdefault(path, arguments[0])
 
         return hook
 

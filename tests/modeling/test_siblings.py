@@ -82,6 +82,21 @@ def test_only_the_very_same_tensor_in_the_same_module_makes_siblings():
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+def test_a_layer_whose_input_comes_by_name_stays_alone():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.one(x) + self.two(input=x)
+
+    model = ByName()
+    with noting_siblings(model) as found:
+        model(torch.ones(1, 2))
+    assert found == []
+
+
 # --- one computation for an input --------------------------------------------------------------------------------------
 
 
