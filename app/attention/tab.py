@@ -1,17 +1,17 @@
 """The tab Attention: components and wiring only. What the browser does with a result is in view.html and the *.js beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
-from app.attention.handlers import AttentionHandlers, Screen
+from app.attention.handlers import AttentionHandlers
 from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion, Link
 from app.ui.checks import not_here
 from app.ui.examples import EXAMPLES
-from app.ui.frame import Inputs, ModelRequest, Updates, browser_function, listen, model_api
+from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, browser_function, listen, model_api
 from app.ui.latest_run import LatestRun
 from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import LinkPart, PromptTarget, WhenLoaded
@@ -61,18 +61,10 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
             template = template_choice(handlers.has_chat_template, elem_id="bt-attention-template")
             with gr.Row(elem_classes="bt-actions"):
                 start = gr.Button("Read", variant="primary", elem_id="bt-read-attention", scale=0, min_width=120)
-                stop = gr.Button("Stop", interactive=False, elem_id="bt-stop-attention", scale=0, min_width=100)
+                stop = StopButton(elem_id="bt-stop-attention", scale=0, min_width=100)
     fields = {"prompt": prompt, "variant": variant, "template": template, "answer": answer}
     view = browser_view(handlers)
-    nothing = Screen({})
-    request = ModelRequest(
-        start,
-        stop,
-        [view],
-        lambda screen: {view: screen.value},
-        nothing,
-        kept=lambda screen: replace(nothing, running=screen.running),
-    )
+    request = ModelRequest(start, stop, [view], lambda screen: {view: screen.value})
     request.wire(handlers, {**fields, "what_ifs": what_ifs})
     wire_latest_run(tab, handlers, fields, what_ifs, latest_run)
     model_api(handlers.attention, "attention", handlers, handlers.work)

@@ -24,7 +24,6 @@ ON_LOAD = """element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-turn]");
     if (button) trigger("select", { turn: Number(button.dataset.turn) });
 });"""
-NOTHING = Screen("")
 PRESS_ASK = "() => document.querySelector('#bt-ask:not(:disabled)')?.click()"
 TO_QUESTION = "() => document.querySelector('#bt-question textarea')?.focus()"
 
@@ -85,13 +84,18 @@ def below(before: gr.HTML) -> Panel:
 
 
 def wire(
-    panel: Panel, handlers: CompareHandlers, fields: Inputs, what_ifs: gr.State, request: ModelRequest[Screen]
+    panel: Panel,
+    handlers: CompareHandlers,
+    fields: Inputs,
+    what_ifs: gr.State,
+    request: ModelRequest[Screen],
+    latest: gr.State,
 ) -> list[Dependency]:
     """Ask, Regenerate and Edit, on the screens of `request`, which is what Run asks for; `fields` are those of the form.
 
     Returns the listeners of what comes last after Ask and Regenerate.
     """
-    inputs = {"shown": request.latest, "what_ifs": what_ifs, **{name: fields[name] for name in SAMPLING}}
+    inputs = {"shown": latest, "what_ifs": what_ifs, **{name: fields[name] for name in SAMPLING}}
     asked = {**inputs, "question": panel.question, "kept": panel.kept, "earlier": panel.earlier}
     ended = [
         go_on(panel, panel.ask, GoingOn(handlers, follow_up), asked, fields, request),
@@ -110,7 +114,7 @@ def wire(
         return panel.asking(turns[turn].prompt, turn) if 0 <= turn < len(turns) else {panel.kept: gr.skip()}
 
     for trigger, handler in ((panel.edit.click, edit_last), (panel.story.select, edit_earlier)):
-        edited = listen(trigger, handler, {"shown": request.latest}, [panel.question, panel.kept])
+        edited = listen(trigger, handler, {"shown": latest}, [panel.question, panel.kept])
         edited.then(None, None, None, js=TO_QUESTION, **PRIVATE)
     return ended
 
@@ -134,10 +138,7 @@ def go_on(
         updates[fields["seed"]] = screen.request.seed
         return updates if screen.request.history else {**updates, fields["prompt"]: screen.request.prompt}
 
-    def kept(screen: Screen) -> Screen:
-        return screen if screen.running else NOTHING  # what has ended is kept in `request.latest`
-
-    mine = (button, request.stop)
+    mine = (button, request.stop.button)
     outputs = [component for component in request.components if component not in mine]
-    going_on = ModelRequest(button, request.stop, [*outputs, fields["seed"], fields["prompt"]], show, NOTHING, kept)
+    going_on = ModelRequest(button, request.stop, [*outputs, fields["seed"], fields["prompt"]], show)
     return going_on.wire(going, inputs)

@@ -14,7 +14,7 @@ from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.ui.checks import not_here
 from app.ui.events import AT_ONCE
 from app.ui.examples import EXAMPLES
-from app.ui.frame import Inputs, ModelRequest, Updates, model_api
+from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, model_api
 from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import LinkPart, PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
@@ -40,7 +40,8 @@ FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers.
 class CompareTab:
     """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes.
 
-    `link_part`: what a link carries. `request`: where a Screen is shown. `ended`: after each kind of run, however it ended.
+    `link_part`: what a link carries. `request`: where a Screen is shown. `latest`: the one that is shown, a State.
+    `ended`: after each kind of run, however it ended.
     """
 
     prompt_source: PromptSource
@@ -49,6 +50,7 @@ class CompareTab:
     when_loaded: WhenLoaded
     link_part: LinkPart
     request: ModelRequest[Screen]
+    latest: gr.State
     ended: Sequence[Dependency]
     handlers: CompareHandlers
 
@@ -71,10 +73,11 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
             blind = votes.blind_choice()
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
             run, stop = buttons()
-    request, panel, talk = results(handlers.first_screen(), run, stop, latest_run, voting)
+    latest = gr.State(handlers.first_screen())
+    request, panel, talk = results(latest, run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
-    votes.build(panel, voting, request, handlers.unveiled)
-    went_on = conversation_tab.wire(talk, handlers, fields, what_ifs, request)
+    votes.build(panel, voting, request, latest, handlers.unveiled)
+    went_on = conversation_tab.wire(talk, handlers, fields, what_ifs, request, latest)
     wire_examples(handlers, example_buttons, prompt, request)
     model_api(handlers.compare, "compare", handlers, handlers.work)
     source = PromptSource(prompt, fields["template"])
@@ -85,6 +88,7 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
         when_loaded(handlers, fields),
         link_part(handlers, fields, request),
         request,
+        latest,
         (ended, *went_on),
         handlers,
     )
@@ -144,19 +148,20 @@ def when_loaded(handlers: CompareHandlers, fields: Inputs) -> WhenLoaded:
     return WhenLoaded(chosen, list(chosen.values()), fill)
 
 
-def buttons() -> tuple[gr.Button, gr.Button]:
+def buttons() -> tuple[gr.Button, StopButton]:
     """Run and Stop."""
     with gr.Row(elem_classes="bt-actions"):
         run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop", scale=0, min_width=100)
+        stop = StopButton(elem_id="bt-stop", scale=0, min_width=100)
         gr.HTML("or <kbd>Ctrl</kbd> <kbd>Enter</kbd>", apply_default_css=False, min_width=0, elem_classes="bt-hint")
     return run, stop
 
 
 def results(
-    first: Screen, run: gr.Button, stop: gr.Button, latest_run: gr.State, voting: Voting
+    latest: gr.State, run: gr.Button, stop: StopButton, latest_run: gr.State, voting: Voting
 ) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel]:
-    """Where a Screen is shown, where it is judged, and where a conversation goes on from it."""
+    """Where a Screen is shown, where it is judged, and where a conversation goes on from it; `latest` keeps it for each visitor."""
+    first = latest.value
     before = conversation_tab.above()
     answers = gr.HTML(
         columns(first),
@@ -177,13 +182,14 @@ def results(
             answers: columns(screen),
             prompts: screen.prompts,
             disclosure: gr.update(visible=bool(screen.prompts)),
+            latest: screen,
             latest_run: screen.latest_run,
             **panel.show(screen),
             **talk.show(screen),
         }
 
-    outputs = [answers, prompts, disclosure, latest_run, *panel.components, *talk.components]
-    return ModelRequest(run, stop, outputs, show, first), panel, talk
+    outputs = [answers, prompts, disclosure, latest, latest_run, *panel.components, *talk.components]
+    return ModelRequest(run, stop, outputs, show), panel, talk
 
 
 def columns(screen: Screen) -> dict[str, object]:

@@ -13,7 +13,7 @@ from app.ui.api_types import MixingAnswer, Template
 from app.ui.checks import not_here
 from app.ui.events import PRIVATE
 from app.ui.examples import EXAMPLES
-from app.ui.frame import ModelRequest, Updates, listen, model_api
+from app.ui.frame import ModelRequest, StopButton, Updates, listen, model_api
 from app.ui.pieces import html
 from app.ui.plots import chart, drawn
 from app.ui.shared import LinkPart, PromptSource, WhatIfList, WhatIfTarget, WhenLoaded
@@ -152,7 +152,7 @@ def prompt_row(
     )
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         measure = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="bt-measure-stop", scale=0, min_width=100)
+        stop = StopButton(elem_id="bt-measure-stop", scale=0, min_width=100)
         take = gr.Button("Take the prompt from Compare", elem_id="bt-take", scale=0, min_width=220)
     note = html(elem_id="bt-moved")
     take.click(None, source.prompt, prompt, js="(prompt) => prompt", **PRIVATE)
@@ -160,7 +160,7 @@ def prompt_row(
     def show(screen: MeasureScreen) -> Updates:
         return {note: screen.html} if screen.moved is None else {note: screen.html, moved: screen.moved}
 
-    request = ModelRequest(measure, stop, [note, moved], show, MeasureScreen(""))
+    request = ModelRequest(measure, stop, [note, moved], show)
     measured = request.wire(MeasureRequest(handlers), {"prompt": prompt, "chosen": chosen, "template": source.template})
 
     def redraw(names: list[str], moved: dict) -> Updates:
@@ -192,14 +192,14 @@ def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: Pr
     """Run, Stop and what comes of it."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         run = gr.Button("Sweep", variant="primary", elem_id="bt-sweep-run", scale=0, min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="bt-sweep-stop", scale=0, min_width=100)
+        stop = StopButton(elem_id="bt-sweep-stop", scale=0, min_width=100)
     curve = chart(None, "", "bt-sweep-curve")
     result = html(elem_id="bt-sweep")
 
     def show(screen: SweepScreen) -> Updates:
         return {result: screen.html, curve: gr.update(**drawn(screen.curve, "bitune-sweep"))}
 
-    request = ModelRequest(run, stop, [result, curve], show, SweepScreen(""))
+    request = ModelRequest(run, stop, [result, curve], show)
     request.wire(SweepRequest(handlers), {"prompt": prompt, "of": of, "template": source.template})
 
 

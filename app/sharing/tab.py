@@ -163,7 +163,7 @@ def build_bar() -> Bar:
 
 def wire(page: gr.Blocks, shared: Shared) -> Dependency:
     """Connect the bar. Returns the listener that restores a page from its address when it is opened."""
-    bar, latest = shared.bar, shared.compare.request.latest
+    bar, latest = shared.bar, shared.compare.latest
     for tab in shared.tabs.children:
         tab.select(None, None, bar.open_tab, js=f"() => {tab.id!r}", **PRIVATE)
     wire_link(shared)

@@ -19,18 +19,24 @@ class Gone(Exception):
     """Whoever asked is not there any more; nobody reads what this raises or returns."""
 
 
-@dataclass
+class Stopped(Exception):
+    """Whoever asked pressed Stop, and reads what came so far."""
+
+
+@dataclass(eq=False)
 class Caller:
     """Who called the function that runs now.
 
     `visitor`: as app/guard/address.py tells visitors apart. `event_id`: of an event in Gradio's queue; None for a request over HTTP,
-    which is then `request`.
+    which is then `request`. `session`: Gradio's name for the open page that asks; None for programs. `stopped`: whether Stop was pressed.
     """
 
     visitor: str
     event_id: str | None
     request: HttpRequest
     blocks: Blocks
+    session: str | None = None
+    stopped: bool = False
 
     @classmethod
     def current(cls, proxies: Sequence[Network]) -> "Caller":
@@ -40,9 +46,9 @@ class Caller:
             proxies: Whose word is taken for where a request comes from.
         """
         request = LocalContext.request.get()
-        http = request.request if isinstance(request, Request) else request
+        http, session = (request.request, request.session_hash) if isinstance(request, Request) else (request, None)
         visitor = address_of(http.headers, http.client.host if http.client else "", proxies)
-        return cls(visitor, LocalContext.event_id.get(), http, LocalContext.blocks.get())
+        return cls(visitor, LocalContext.event_id.get(), http, LocalContext.blocks.get(), session)
 
     async def is_gone(self) -> bool:
         """Whether the connection is closed on which the answer would be sent."""
@@ -52,6 +58,8 @@ class Caller:
         return event is None or not event.alive
 
     async def check(self) -> None:
-        """Raise Gone where they are."""
+        """Raise Gone where they are gone, Stopped where they pressed Stop."""
+        if self.stopped:
+            raise Stopped
         if await self.is_gone():
             raise Gone

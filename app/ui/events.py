@@ -12,5 +12,5 @@ MODEL = {**QUIET, "concurrency_limit": None}
 # Past Gradio's queue, so that a tool of MCP knows the connection of who asks: queued, it is called by the page itself.
 ENDPOINT = {"concurrency_limit": None, "queue": False}
 
-# What Stop shows, in the browser, at once: the model notices between two steps, and reading a long prompt is one step.
+# What Stop shows, in the browser, at once: the request takes a tenth of a second to notice.
 STOPPING = f"() => ({json.dumps(gr.update(value='Stopping', interactive=False))})"

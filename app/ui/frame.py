@@ -7,7 +7,7 @@ app/ui/errors.py; this module is the only one that applies it: handlers just rai
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from functools import partial, wraps
 from typing import Generic, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from app.ui.caller import Caller, Gone
+from app.ui.caller import Caller, Gone, Stopped
 from app.ui.errors import sentence
 from app.ui.events import AT_ONCE, ENDPOINT, MODEL, STOPPING
 from app.ui.pace import Work
@@ -51,7 +51,7 @@ class ModelHandlers(OnModel, Protocol[S]):
         """In a thread of its own, once it may. The last screen is not running."""
 
     def finish(self, latest: S) -> S:
-        """After the run. Where it was cancelled, `latest` is still running: what came of it so far is kept."""
+        """After Stop: what came of the request so far is kept. `latest` is its last screen, still running."""
 
     def failed(self, words: str) -> S:
         """Instead of results, a sentence."""
@@ -74,87 +74,106 @@ def guarded(function: Callable, failed: Callable[[str], object]) -> Callable:
 
 
 async def screens(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
-    """The screens of a request, from the first second on. An error is the last one, and closing this ends the request."""
+    """The screens of a request, from the first second on. What Stop left or an error is the last one; closing this ends the request."""
+    latest = None
     try:
         if handlers.loading.ready:
-            yield handlers.announce(**values)
+            yield (latest := handlers.announce(**values))
         running = admitted(handlers, caller, partial(handlers.work, **values), partial(handlers.run, **values))
-        async with aclosing(running) as steps:
-            async for step in steps:
-                yield handlers.waiting(step.words) if isinstance(step, Waiting) else step
+        try:
+            async with aclosing(running) as steps:
+                async for step in steps:
+                    yield (latest := handlers.waiting(step.words) if isinstance(step, Waiting) else step)
+        except Stopped:
+            yield handlers.finish(latest)
     except Gone:
         return
     except Exception as error:
         yield handlers.failed(sentence(error))
 
 
-class ModelRequest(Generic[S]):
-    """A button that runs the model, one that stops it, and where the screens of the request appear.
+class StopButton:
+    """A button that stops what its visitor runs. Several requests may share one.
 
-    Stop only cancels. What comes after a run, whether it ended or was cancelled, then finds the latest screen still running and
-    replaces it; were it wired to Stop itself, an update on its way would overwrite it.
+    The request itself notices, between two screens, and shows what came so far as its last one. Gradio's own way, `cancels`, drops on
+    the page what is still on its way there, and nobody knows then what the page shows: a run could end in the same moment.
 
     Attributes:
-        latest: What is kept of a visitor's latest screen, a State.
+        button: The component.
     """
 
-    def __init__(
-        self,
-        start: gr.Button,
-        stop: gr.Button,
-        outputs: Iterable[Component],
-        show: Callable[[S], Updates],
-        first: S,
-        kept: Callable[[S], S] = lambda screen: screen,
-    ):
+    def __init__(self, label: str = "Stop", **look: object):
+        """Put the button here. `look`: more arguments of gr.Button."""
+        self.label = label
+        self.button = gr.Button(label, interactive=False, **look)
+        self.button.click(None, None, self.button, js=STOPPING, **AT_ONCE)
+        self._running: set[Caller] = set()
+
+    @contextmanager
+    def watching(self, caller: Caller) -> Iterator[None]:
+        """Meanwhile the button stops this request."""
+        self._running.add(caller)
+        try:
+            yield
+        finally:
+            self._running.discard(caller)
+
+    def stop(self, session: str | None) -> bool:
+        """Stop what runs in this session; whether anything does."""
+        own = [caller for caller in tuple(self._running) if caller.session == session]
+        for caller in own:
+            caller.stopped = True
+        return bool(own)
+
+    def update(self, *, running: bool) -> dict:
+        """How it looks while something runs, or nothing."""
+        return gr.update(value=self.label, interactive=running)
+
+
+class ModelRequest(Generic[S]):
+    """A button that runs the model, one that stops it, and where the screens of the request appear."""
+
+    def __init__(self, start: gr.Button, stop: StopButton, outputs: Iterable[Component], show: Callable[[S], Updates]):
         """Put the request together; `wire` connects it.
 
         Args:
             start: The button that runs the model; cannot be pressed while a request runs.
-            stop: The button that cancels it.
+            stop: The button that stops it.
             outputs: The components that `show` updates.
             show: A screen as updates of `outputs`.
-            first: The screen that is shown before anything has run.
-            kept: What of a screen lies on the server for each visitor, as much as `finish` needs of one that is running.
         """
-        self.start, self.stop, self.show, self.kept = start, stop, show, kept
-        self.latest = gr.State(first)
-        self.components = [*outputs, start, stop, self.latest]
+        self.start, self.stop, self.show = start, stop, show
+        self.components = [*outputs, start, stop.button]
 
     def updates(self, screen: S) -> Updates:
         """A screen on this request's components, buttons included."""
-        return {**self.show(screen), **self.buttons(running=screen.running), self.latest: self.kept(screen)}
+        return {**self.show(screen), **self.buttons(running=screen.running)}
 
     def buttons(self, *, running: bool) -> Updates:
         """Which of the two can be pressed."""
-        return {
-            self.start: gr.update(interactive=not running),
-            self.stop: gr.update(value="Stop", interactive=running),
-        }
+        return {self.start: gr.update(interactive=not running), self.stop.button: self.stop.update(running=running)}
 
     def wire(self, handlers: ModelHandlers[S], inputs: Inputs) -> Dependency:
-        """Run, finish, Stop. Returns the listener of the last step, for what a tab does after it.
+        """Run and Stop. Returns the listener of the run, for what a tab does after it.
 
         The first screen comes from the run itself: where Gradio does not take the event, nothing on the page has changed.
         """
+        proxies = handlers.admission.proxies
 
         async def run(**values: object) -> AsyncIterator[Updates]:
-            async with aclosing(screens(handlers, Caller.current(handlers.admission.proxies), **values)) as running:
-                async for screen in running:
-                    yield self.updates(screen)
+            caller = Caller.current(proxies)
+            with self.stop.watching(caller):
+                async with aclosing(screens(handlers, caller, **values)) as running:
+                    async for screen in running:
+                        yield self.updates(screen)
 
-        def finish(latest: S) -> Updates:
-            if latest.running:
-                return self.updates(handlers.finish(latest))
-            # Nothing is left to show; but a run that was stopped before the server had its first screen must not leave Run disabled.
-            return {**dict.fromkeys(self.components, gr.skip()), **self.buttons(running=False)}
+        def stop() -> Updates:
+            stopped = self.stop.stop(Caller.current(proxies).session)
+            # What is stopped has the last word itself; where nothing runs any more, the button must not go on saying that it stops.
+            return dict.fromkeys((self.start, self.stop.button), gr.skip()) if stopped else self.buttons(running=False)
 
-        def failed(words: str) -> Updates:
-            return self.updates(handlers.failed(words))
-
-        running = self.start.click(run, None, self.components, inputs_kwargs=inputs, **MODEL)
-        self.stop.click(None, None, self.stop, js=STOPPING, cancels=running, **AT_ONCE)
-        return running.then(guarded(finish, failed), self.latest, self.components, **AT_ONCE)
+        listen(self.stop.button.click, stop, {}, [self.start, self.stop.button])
+        return self.start.click(run, None, self.components, inputs_kwargs=inputs, **MODEL)
 
 
 def toast(words: str) -> Updates:

@@ -52,7 +52,7 @@ async def admitted(
 
     Raises:
         Refused: It is not served now.
-        Gone: The client has gone away.
+        Gone, Stopped: See `Caller.check`.
         Exception: What `work` and `run` raise.
     """
     ticket = on.admission.enter(caller.visitor)

@@ -114,13 +114,14 @@ def panel(kept: Kept) -> Panel:
     return Panel(box, title, form, run, choice, reasons, texts, vote, names, html("", "bt-said"), kept)
 
 
-def build(panel: Panel, voting: Voting, request: ModelRequest, unveiled: Callable[[Judged], Judged]) -> None:
+def build(panel: Panel, voting: Voting, request: ModelRequest, latest: gr.State, unveiled: Callable[[Judged], Judged]) -> None:
     """Put the tally here, and wire it and the panel.
 
     Args:
         panel: The form of this tab.
         voting: What happens.
-        request: The tab's runs; its latest screen is what is judged, from this session's state on the server.
+        request: The tab's runs.
+        latest: Their latest screen, which is what is judged, from this session's state on the server.
         unveiled: A screen with its names.
     """
     with gr.Accordion("Votes so far", open=False, elem_id="bt-votes", visible=voting.kept.store is not None) as accordion:
@@ -142,10 +143,10 @@ def build(panel: Panel, voting: Voting, request: ModelRequest, unveiled: Callabl
     def show_names(latest: Judged) -> Updates:
         return request.updates(unveiled(latest))
 
-    inputs = {"latest": request.latest, "run": panel.run, "choice": panel.choice, "reasons": panel.reasons, "texts": panel.texts}
+    inputs = {"latest": latest, "run": panel.run, "choice": panel.choice, "reasons": panel.reasons, "texts": panel.texts}
     # Without Gradio's own checks of the values: what is wrong with them is said by `Voting.vote`, and leaves no traceback in the log.
     listen(panel.vote.click, vote, inputs, [*request.components, table], failed, **AT_ONCE, preprocess=False)
-    listen(panel.names.click, show_names, {"latest": request.latest}, request.components, failed)
+    listen(panel.names.click, show_names, {"latest": latest}, request.components, failed)
     listen(accordion.expand, lambda: {table: voting.table()}, {}, [table], lambda words: {table: problem(words)}, **AT_ONCE)
     api(voting.votes, "votes")
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.limits import Limits
 from app.ui.admission import Admission
-from app.ui.frame import ModelRequest, api, listen, model_api, screens
+from app.ui.frame import ModelRequest, StopButton, api, listen, model_api, screens
 from app.ui.loading import WAITING, Loading, OnEngine
 from app.ui.pace import Work
 from bitune.cancellation import check, current
@@ -157,24 +157,64 @@ def called(blocks: gr.Blocks, number: int):
     return blocks.fns[number].fn
 
 
-def test_a_request_is_run_and_finished_and_stop_cancels_the_run():
+@pytest.fixture
+def wired():
+    """A request on a page that nobody opened: its blocks, itself, and where its words and button are."""
     with gr.Blocks() as blocks:
-        prompt, start, stop, words = gr.Textbox(), gr.Button(), gr.Button(), gr.HTML()
-        request = ModelRequest(start, stop, [words], lambda screen: {words: screen.words}, Screen(""))
-        request.wire(Handlers(), {"prompt": prompt})
+        prompt, start, stop, words = gr.Textbox(), gr.Button(), StopButton(), gr.HTML()
+        request = ModelRequest(start, stop, [words], lambda screen: {words: screen.words})
+        request.wire(Handlers(endless=True), {"prompt": prompt})
+    return blocks, request, words
+
+
+def test_the_buttons_follow_the_screens(wired):
+    blocks, request, words = wired
     announced = request.updates(Handlers().announce("ab"))
     assert announced[words] == "waiting"
-    assert announced[start]["interactive"] is False
-    assert announced[stop]["interactive"] is True
-    last = request.updates(Screen("ab"))
-    assert last[request.latest] == Screen("ab")
-    assert last[start]["interactive"] is True
-    (cancelling,) = [fn for fn in blocks.fns.values() if fn.cancels]
-    assert cancelling.cancels == [0], "Stop cancels the run"
-    finished = next(fn for fn in blocks.fns.values() if fn.inputs == [request.latest])
-    assert finished.fn(Screen("a", running=True))[start]["interactive"] is True
-    assert finished.fn(Screen("ab"))[words] == gr.skip(), "a run that ended stays as it is"
-    assert blocks.fns[0].concurrency_limit is None, "the admission decides who runs, not Gradio's queue"
+    assert announced[request.start]["interactive"] is False
+    assert announced[request.stop.button]["interactive"] is True
+    assert request.updates(Screen("ab"))[request.start]["interactive"] is True
+    assert not [fn for fn in blocks.fns.values() if fn.cancels], "Gradio drops what is on its way to the page"
+    run = next(fn for fn in blocks.fns.values() if fn.types_generator)
+    assert run.concurrency_limit is None, "the admission decides who runs, not Gradio's queue"
+
+
+def test_stop_ends_what_runs_in_its_own_session_with_what_came_so_far(wired):
+    _, request, _ = wired
+    own, other, handlers = Visitor("mine"), Visitor("another"), Handlers(endless=True)
+
+    async def visit() -> None:
+        with request.stop.watching(own), request.stop.watching(other):
+            running, beside = (screens(handlers, caller, prompt="abc") for caller in (own, other))
+            while (await anext(running)).words != "abc":
+                pass
+            await anext(beside)
+            assert request.stop.stop("mine")
+            assert (await collected(running))[-1] == Screen("abc"), "the last screen is that of `finish`"
+            assert (await anext(beside)).running
+            await beside.aclose()
+        assert not request.stop.stop("mine"), "nothing runs any more"
+
+    asyncio.run(visit())
+
+
+def test_stop_in_a_line_ends_the_waiting(wired):
+    _, request, _ = wired
+    visitor, handlers = Visitor("mine"), Handlers()
+    handlers.admission = Admission(Limits(running=1))
+    first = handlers.admission.enter("another")
+    first.want(Work(1))
+
+    async def visit() -> None:
+        with request.stop.watching(visitor):
+            waiting = screens(handlers, visitor, prompt="ab")
+            assert [await anext(waiting) for _ in range(2)][-1].running
+            request.stop.stop("mine")
+            *_, last = await collected(waiting)
+            assert not last.running and not handlers.began
+        assert handlers.admission.counts == (1, 0)
+
+    asyncio.run(visit())
 
 
 def test_a_name_that_the_handler_does_not_have_is_refused_when_the_page_is_built():

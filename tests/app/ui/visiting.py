@@ -15,8 +15,8 @@ from app.ui.frame import screens
 class Visitor(Caller):
     """Somebody whose connection is closed when `leave` is called."""
 
-    def __init__(self):
-        super().__init__("somebody", None, None, None)
+    def __init__(self, session: str | None = None):
+        super().__init__("somebody", None, None, None, session)
         self._left = threading.Event()
 
     def leave(self) -> None:
