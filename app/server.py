@@ -2,7 +2,9 @@
 
 import signal
 import sys
+import threading
 import time
+from functools import partial
 from types import FrameType
 
 import gradio as gr
@@ -48,18 +50,25 @@ def run(settings: Settings) -> None:
             page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept)
             address = serve(page, settings, keeper)
         print(f"Running on local URL: {address.rstrip('/')}", flush=True)
-        signal.signal(signal.SIGTERM, stop)
+        stopping = threading.Event()
+        signal.signal(signal.SIGTERM, partial(stop, stopping))
         try:
             if not loading.ready:
                 load(loading, settings)
-            page.block_thread()
+            while not stopping.wait(LOOK_SECONDS):
+                pass
         finally:
             close(page, keeper)
 
 
-def stop(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, with which a container is stopped, ends the app as its last line would; a second one ends it at once."""
+def stop(stopping: threading.Event, number: int, frame: FrameType | None) -> None:
+    """SIGTERM, with which a container is stopped, ends the app as its last line would; a second one ends it at once.
+
+    Python calls this between any two of its steps, also within a destructor or a callback of a weak reference, whose exceptions it
+    drops. Hence the event besides.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stopping.set()
     sys.exit(0)
 
 

@@ -25,16 +25,22 @@ ON_LOAD = """element.addEventListener("click", (event) => {
     if (button) trigger("select", { turn: Number(button.dataset.turn) });
 });"""
 PRESS_ASK = "() => document.querySelector('#bt-ask:not(:disabled)')?.click()"
+# In the browser, as somebody may be typing the next one.
+WITHOUT_ASKED = "(question, asked) => (question === asked ? '' : question)"
 TO_QUESTION = "() => document.querySelector('#bt-question textarea')?.focus()"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The turns before the answers, and what goes on below them. `kept`: how many turns stay where a question is edited, or None."""
+    """The turns before the answers, and what goes on below them.
+
+    `kept`: how many turns stay where a question is edited, or None. `asked`: the question of the run that is shown.
+    """
 
     story: gr.HTML
     place: gr.Column
     question: gr.Textbox
+    asked: gr.Textbox
     ask: gr.Button
     again: gr.Button
     edit: gr.Button
@@ -45,21 +51,23 @@ class Panel:
     @property
     def components(self) -> list[Component]:
         """Everything that a screen may change."""
-        return [self.story, self.place, self.question, self.ask, self.again, self.edit, self.note, self.kept]
+        return [self.story, self.place, self.question, self.asked, self.ask, self.again, self.edit, self.note, self.kept]
 
     def show(self, screen: Screen) -> Updates:
-        """A screen on these components. While a request runs nothing here can be pressed; at its end the question is new."""
+        """A screen on these components. While a request runs nothing here can be pressed; what is typed meanwhile stays."""
         buttons = {button: gr.update(interactive=not screen.running) for button in (self.ask, self.again, self.edit)}
         updates = {self.story: story(screen), self.note: problem(screen.note) if screen.note else "", **buttons}
         if screen.running:
             return updates
         updates[self.place] = gr.update(visible=can_go_on(screen))
-        return updates if screen.note else {**updates, **self.asking("", None)}
+        if screen.note:
+            return updates
+        asked = "" if screen.request is None else screen.request.prompt
+        return {**updates, self.asked: asked, self.question: gr.update(label=ASK, info=ASK_INFO), self.kept: None}
 
-    def asking(self, question: str, kept: int | None) -> Updates:
-        """The box with a question to edit, or empty for a new one."""
-        words = (ASK, ASK_INFO) if kept is None else (ASK_AGAIN.format(kept + 1), EDIT_INFO)
-        return {self.question: gr.update(value=question, label=words[0], info=words[1]), self.kept: kept}
+    def editing(self, question: str, kept: int) -> Updates:
+        """The box with a question to edit."""
+        return {self.question: gr.update(value=question, label=ASK_AGAIN.format(kept + 1), info=EDIT_INFO), self.kept: kept}
 
 
 def above() -> gr.HTML:
@@ -75,12 +83,12 @@ def below(before: gr.HTML) -> Panel:
             ask = gr.Button("Ask", variant="primary", elem_id="bt-ask", scale=0, min_width=100)
             regenerate = gr.Button("Regenerate", elem_id="bt-again", scale=0, min_width=140)
             edit = gr.Button("Edit and ask again", elem_id="bt-edit", scale=0, min_width=190)
-        note = html("", "bt-go-on-note")
+        note, asked = html("", "bt-go-on-note"), gr.Textbox(visible=False)
         ways = [(words[0].upper() + words[1:], way) for way, words in WAYS.items()]
         earlier = gr.Radio(
             ways, value=RECOMPUTE, label="For a follow-up, the turns before are", info=EARLIER_INFO, elem_id="bt-earlier"
         )
-    return Panel(before, place, question, ask, regenerate, edit, earlier, note, gr.State(None))
+    return Panel(before, place, question, asked, ask, regenerate, edit, earlier, note, gr.State(None))
 
 
 def wire(
@@ -101,6 +109,8 @@ def wire(
         go_on(panel, panel.ask, GoingOn(handlers, follow_up), asked, fields, request),
         go_on(panel, panel.again, GoingOn(handlers, again), inputs, fields, request),
     ]
+    for run in ended:
+        run.then(None, [panel.question, panel.asked], panel.question, js=WITHOUT_ASKED, **PRIVATE)
     panel.question.submit(None, None, None, js=PRESS_ASK, **PRIVATE)
 
     def edit_last(shown: Screen) -> Updates:
@@ -111,7 +121,7 @@ def wire(
 
     def edit(shown: Screen, turn: int) -> Updates:
         turns = turns_in(shown) if can_go_on(shown) else ()
-        return panel.asking(turns[turn].prompt, turn) if 0 <= turn < len(turns) else {panel.kept: gr.skip()}
+        return panel.editing(turns[turn].prompt, turn) if 0 <= turn < len(turns) else {panel.kept: gr.skip()}
 
     for trigger, handler in ((panel.edit.click, edit_last), (panel.story.select, edit_earlier)):
         edited = listen(trigger, handler, {"shown": latest}, [panel.question, panel.kept])

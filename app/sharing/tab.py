@@ -179,8 +179,9 @@ def wire(page: gr.Blocks, shared: Shared) -> Dependency:
         return {bar.handed: shared.handlers.saved(kept.recording_of(screen)), bar.note: ""}
 
     for run in shared.compare.ended:
-        of_run = listen(run.then, ended, {"screen": latest}, [bar.handed])
-        of_run.then(None, bar.handed, js=HAND_OVER % "bt-run-ended", **PRIVATE)
+        # "multiple": the next run may end before this one was handed over.
+        of_run = listen(run.then, ended, {"screen": latest}, [bar.handed], **AT_ONCE, trigger_mode="multiple")
+        of_run.then(None, bar.handed, js=HAND_OVER % "bt-run-ended", **PRIVATE, trigger_mode="multiple")
     to_save = listen(bar.save.click, save, {"screen": latest}, [bar.handed, bar.note], lambda words: refused(bar, words))
     to_save.then(None, bar.handed, js=HAND_OVER % "bt-save-run", **PRIVATE)
     return wire_address(page, shared)

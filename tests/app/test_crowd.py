@@ -198,7 +198,8 @@ def test_a_reader_that_goes_away_frees_the_model(web, slow, name, data):
 
 def test_who_cancels_a_job_frees_the_model(url, slow):
     job = Client(url, verbose=False, analytics_enabled=False).submit("hello", max_new_tokens=400, api_name="/compare")
-    until(lambda: "token" in slow)
+    # Until the client knows that it runs: before, it has no number of the request that it could cancel.
+    until(lambda: "token" in slow and job.status().code.name in ("PROCESSING", "ITERATING"))
     job.cancel()
     freed(slow)
 

@@ -1,6 +1,7 @@
 """Judging in a real Chromium, offline: a vote, a blind vote, the tally, and what is said where voting is off."""
 
 import json
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -70,13 +71,15 @@ def test_a_run_is_judged_once(page, kept):
     expect(page.locator("#bt-better input:checked, #bt-reasons input:checked, #bt-keep-texts input:checked")).to_have_count(0)
 
 
-def test_a_second_vote_for_a_run_says_so(page, kept):
+def test_two_clicks_are_one_vote(page, kept):
     run(page, "hello there")
     ended(page)
     page.locator("#bt-better").get_by_label("All are bad").check()
     # The answer to the first click has not come yet when the second one is made.
     page.evaluate("document.querySelector('#bt-vote').click(); document.querySelector('#bt-vote').click()")
-    expect(page.locator("#bt-said")).to_contain_text("judged already")
+    # Whichever answer comes last, or Gradio has passed over the second click as the first was under way.
+    expect(page.locator("#bt-said")).to_have_text(re.compile("Thanks, your vote is kept|judged already"))
+    page.wait_for_load_state("networkidle")
     assert sum(vote.verdict == "bad" for vote in kept.store.votes()) == 1
 
 

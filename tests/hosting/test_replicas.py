@@ -35,8 +35,16 @@ class Site:
 
     def places(self, path: str) -> list[str]:
         """Which replica has answered each request for `path`, in order: the last of those that were tried."""
-        lines = re.findall(rf" {re.escape(path)}\S* .* at (.+)$", self.log.read_text(), re.MULTILINE)
+        lines = re.findall(rf" {re.escape(path)} .* at (.+)$", self.log.read_text(), re.MULTILINE)
         return [line.split(", ")[-1] for line in lines]
+
+    def last_place(self, path: str, count: int) -> str:
+        """Of the request number `count` for `path`, once nginx has noted it down: it does so after the answer was read."""
+        end = time.monotonic() + 30
+        while len(places := self.places(path)) < count:
+            assert time.monotonic() < end, f"nginx has noted {places} for {path}"
+            time.sleep(0.01)
+        return places[count - 1]
 
 
 def configured(folder: Path, replicas: list[App]) -> int:
@@ -107,10 +115,12 @@ class Visitor:
 
     def visit(self) -> str:
         """Ask and listen; the replica on which all of it happened."""
+        asked = len(self.site.places("/gradio_api/call/compare"))
         event = self.ask()
+        asking = self.site.last_place("/gradio_api/call/compare", asked + 1)
         assert self.answer(event)["completions"]["base"]["tokens"] == 2
-        (place,) = {self.site.places("/gradio_api/call/compare")[-2], *self.site.places(f"/gradio_api/call/compare/{event}")}
-        return place
+        assert asking == self.site.last_place(f"/gradio_api/call/compare/{event}", 1)
+        return asking
 
 
 def visitors_of_both(site: Site) -> dict[str, Visitor]:
