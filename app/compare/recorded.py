@@ -28,7 +28,7 @@ from bitune.schema.variants import ATTENTIONS
 FOLDER = ASSETS / "recorded"
 SPECIMEN_TOKENS = 48  # short enough that three answers fit on the first screen
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers")
-MAX_TEXT = 128 * MAX_NEW_TOKENS  # characters of an answer: the longest tokens are runs of one sign
+MAX_TOKEN_TEXT = 128  # characters: the longest tokens are runs of one sign
 MAX_NUMBER = 2**53
 
 
@@ -78,7 +78,7 @@ class Recording:
                 raise ValueError("an answer stands under the name of another variant")
             if not completion.tokens <= len(completion.token_ids) == len(self.tokens[name]) <= MAX_NEW_TOKENS:
                 raise ValueError("the ids and texts of an answer's tokens are not as many as its tokens, or too many")
-            if len(completion.text) > MAX_TEXT:
+            if len(completion.text) > MAX_TOKEN_TEXT * completion.tokens:
                 raise ValueError("an answer is longer than this page writes one")
         if any(attention not in ATTENTIONS for view in self.views.values() for attention in view.passes):
             raise ValueError(f"a pass over the prompt is none of {', '.join(ATTENTIONS)}")

@@ -18,7 +18,7 @@ from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
 from bitune.schema.conversation import RECOMPUTE, Turn
 
-MAX_NEW_TOKENS = 512  # one request holds the model; this keeps the others from waiting for minutes
+MAX_NEW_TOKENS = 8192  # that any page writes or reads of a run; a page has its own limit below that, see app/limits.py
 MAX_TEMPERATURE, MIN_TOP_P = 2.0, 0.05  # where the page's sliders end; the engine itself takes more
 MAX_LINKED_SEED = 2**53 - 1  # a browser keeps numbers as doubles: a larger seed would become another one on the page
 
@@ -26,7 +26,7 @@ MAX_LINKED_SEED = 2**53 - 1  # a browser keeps numbers as doubles: a larger seed
 def limited(tokens: object) -> object:
     """`tokens` where they are not more than this page allows, else ConfigError."""
     if isinstance(tokens, int) and tokens > MAX_NEW_TOKENS:
-        raise ConfigError(f"max_new_tokens is {tokens}; this page allows at most {MAX_NEW_TOKENS}.")
+        raise ConfigError(f"max_new_tokens is {tokens}; a page allows at most {MAX_NEW_TOKENS}.")
     return tokens
 
 

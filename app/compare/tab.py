@@ -215,6 +215,10 @@ def link_part(handlers: CompareHandlers, fields: Inputs, request: ModelRequest[S
         if link.template == "chat" and not handlers.has_chat_template:
             values["template"] = "own"
             words.append("This base has no chat template, so each checkpoint's own is chosen.")
+        most = fields["max_new_tokens"].maximum
+        if link.max_new_tokens is not None and link.max_new_tokens > most:
+            values["max_new_tokens"] = most
+            words.append(f"The link asks for {link.max_new_tokens} new tokens; this page writes at most {most}.")
         if link.variants is not None:
             here = [*handlers.names, *what_ifs]
             values["variants"] = [name for name in here if name in link.variants]

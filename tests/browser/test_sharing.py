@@ -146,6 +146,13 @@ def test_what_is_not_here_is_a_sentence_and_the_rest_is_restored(browser, url, n
         assert page.title() == "Bitune" and page.locator("#bt-note img").count() == 0
 
 
+def test_a_link_that_asks_for_more_than_this_page_writes(browser, url):
+    for page in visit(browser, url, "desktop", "light", "#" + encode({"compare": {"prompt": "p", "max_new_tokens": 600}})):
+        expect(page.locator("#bt-note").get_by_role("alert")).to_contain_text("600 new tokens; this page writes at most 512")
+        run(page, "hello")
+        ended(page)
+
+
 def test_a_damaged_link_is_a_sentence_and_the_page_is_there(browser, url):
     for page in visit(browser, url, "desktop", "light", "#" + encode({"compare": {"prompt": "p"}})[:-8]):
         expect(page.locator("#bt-note").get_by_role("alert")).to_contain_text("damaged or cut short")

@@ -70,7 +70,7 @@ BROKEN = [
     ({"top_p": "0"}, "which is below 0.05"),
     ({"top_p": "nan"}, "top_p='nan', which is not a number"),
     ({"max_new_tokens": "0"}, "which is below 1"),
-    ({"max_new_tokens": "100000"}, "which is above 512"),
+    ({"max_new_tokens": "100000"}, "which is above 8192"),
     ({"variants": "x" * 300}, "which is longer than 200 characters"),
     ({"variants": ",".join(["x"] * 100_000)}, "which has more than 64 entries"),
 ]

@@ -141,7 +141,8 @@ def test_what_is_no_run_at_all_is_one_sentence_at_once(engine, content):
 def test_answers_that_are_slow_to_compare_are_shown_at_once(engine, saved):
     def repeat(plain):
         for name, text in {"base": "a b " * 8_000, "bitune": "b a a " * 5_000}.items():
-            plain["update"]["completions"][name]["text"] = text
+            plain["update"]["completions"][name].update(text=text, tokens=400, token_ids=[5] * 400)
+            plain["tokens"][name] = ["a"] * 400
 
     with within(2):
         recording, _, words = SharingHandlers(engine).open_run(changed(saved, repeat))
