@@ -44,7 +44,8 @@ class Screen:
     `answers`: while a run is under way the columns alone; what is in them is `live`.
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
     `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page.
-    `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty.
+    `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty. `unveiled`: they
+    were hidden until this screen.
     `note`: why what was asked next was not run.
     """
 
@@ -57,6 +58,7 @@ class Screen:
     run_id: str | None = None
     recording: Recording | None = None
     blind: bool = False
+    unveiled: bool = False
     note: str = ""
 
     @property
@@ -192,8 +194,8 @@ class CompareHandlers(OnEngine):
     def unveiled(self, latest: Screen) -> Screen:
         """The same run with names, in the same order of columns."""
         if not latest.blind or latest.running:
-            return latest
-        return replace(ended(latest.request, latest.update, latest.views), run_id=latest.run_id)
+            return replace(latest, unveiled=False)
+        return replace(ended(latest.request, latest.update, latest.views), run_id=latest.run_id, unveiled=True)
 
     def failed(self, words: str) -> Screen:
         """Instead of answers."""

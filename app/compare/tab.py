@@ -41,7 +41,7 @@ class CompareTab:
     """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes.
 
     `link_part`: what a link carries. `request`: where a Screen is shown. `latest`: the one that is shown, a State.
-    `ended`: after each kind of run, however it ended.
+    `ended`: after each kind of run, however it ended. `unveiled`: after which the names of a blind run may be there.
     """
 
     prompt_source: PromptSource
@@ -52,6 +52,7 @@ class CompareTab:
     request: ModelRequest[Screen]
     latest: gr.State
     ended: Sequence[Dependency]
+    unveiled: Sequence[Dependency]
     handlers: CompareHandlers
 
 
@@ -76,7 +77,7 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
     latest = gr.State(handlers.first_screen())
     request, panel, talk = results(latest, run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
-    votes.build(panel, voting, request, latest, handlers.unveiled)
+    unveiled = votes.build(panel, voting, request, latest, handlers.unveiled)
     went_on = conversation_tab.wire(talk, handlers, fields, what_ifs, request, latest)
     wire_examples(handlers, example_buttons, prompt, request)
     model_api(handlers.compare, "compare", handlers, handlers.work)
@@ -90,6 +91,7 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
         request,
         latest,
         (ended, *went_on),
+        unveiled,
         handlers,
     )
 

@@ -178,9 +178,15 @@ def wire(page: gr.Blocks, shared: Shared) -> Dependency:
     def save(screen: Screen) -> Updates:
         return {bar.handed: shared.handlers.saved(kept.recording_of(screen)), bar.note: ""}
 
-    for run in shared.compare.ended:
+    def unveiled(screen: Screen) -> Updates:
+        return ended(screen) if screen.unveiled else {bar.handed: ""}
+
+    for run, to_keep in [
+        *((run, ended) for run in shared.compare.ended),
+        *((vote, unveiled) for vote in shared.compare.unveiled),
+    ]:
         # "multiple": the next run may end before this one was handed over.
-        of_run = listen(run.then, ended, {"screen": latest}, [bar.handed], **AT_ONCE, trigger_mode="multiple")
+        of_run = listen(run.then, to_keep, {"screen": latest}, [bar.handed], **AT_ONCE, trigger_mode="multiple")
         of_run.then(None, bar.handed, js=HAND_OVER % "bt-run-ended", **PRIVATE, trigger_mode="multiple")
     to_save = listen(bar.save.click, save, {"screen": latest}, [bar.handed, bar.note], lambda words: refused(bar, words))
     to_save.then(None, bar.handed, js=HAND_OVER % "bt-save-run", **PRIVATE)

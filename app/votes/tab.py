@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import gradio as gr
+from gradio.events import Dependency
 
 from app.ui.caller import Caller
 from app.ui.events import AT_ONCE
@@ -114,7 +115,9 @@ def panel(kept: Kept) -> Panel:
     return Panel(box, title, form, run, choice, reasons, texts, vote, names, html("", "bt-said"), kept)
 
 
-def build(panel: Panel, voting: Voting, request: ModelRequest, latest: gr.State, unveiled: Callable[[Judged], Judged]) -> None:
+def build(
+    panel: Panel, voting: Voting, request: ModelRequest, latest: gr.State, unveiled: Callable[[Judged], Judged]
+) -> list[Dependency]:
     """Put the tally here, and wire it and the panel.
 
     Args:
@@ -123,6 +126,9 @@ def build(panel: Panel, voting: Voting, request: ModelRequest, latest: gr.State,
         request: The tab's runs.
         latest: Their latest screen, which is what is judged, from this session's state on the server.
         unveiled: A screen with its names.
+
+    Returns:
+        The listeners after which names may have appeared.
     """
     with gr.Accordion("Votes so far", open=False, elem_id="bt-votes", visible=voting.kept.store is not None) as accordion:
         table = html("")
@@ -145,10 +151,11 @@ def build(panel: Panel, voting: Voting, request: ModelRequest, latest: gr.State,
 
     inputs = {"latest": latest, "run": panel.run, "choice": panel.choice, "reasons": panel.reasons, "texts": panel.texts}
     # Without Gradio's own checks of the values: what is wrong with them is said by `Voting.vote`, and leaves no traceback in the log.
-    listen(panel.vote.click, vote, inputs, [*request.components, table], failed, **AT_ONCE, preprocess=False)
-    listen(panel.names.click, show_names, {"latest": latest}, request.components, failed)
+    voted = listen(panel.vote.click, vote, inputs, [*request.components, table], failed, **AT_ONCE, preprocess=False)
+    shown = listen(panel.names.click, show_names, {"latest": latest}, request.components, failed)
     listen(accordion.expand, lambda: {table: voting.table()}, {}, [table], lambda words: {table: problem(words)}, **AT_ONCE)
     api(voting.votes, "votes")
+    return [voted, shown]
 
 
 def thanks_for(ballot: Ballot) -> str:

@@ -119,6 +119,7 @@ def test_names_can_be_shown_without_a_vote_and_the_vote_is_then_not_blind(page, 
     expect(page.locator("#bt-said")).to_have_text("Thanks, your vote is kept.")
     *_, last = kept.store.votes()
     assert (last.verdict, last.blind) == ("tie", False)
+    expect(page.locator("#bt-kept summary")).to_have_text("Your runs (1)"), "kept once, when its names were there"
 
 
 def test_a_stopped_blind_run_shows_its_names_and_is_not_judged(page):
