@@ -1,7 +1,8 @@
 """Records -> prompt and answer texts, and which of them are for training. Knows no tokenizer and no model.
 
 One record a line, in one of three shapes: a question with `choices` and the `label` of the right one; a question with an
-`answer`; a complete `prompt` with an `answer`. The prompt texts are those of Bitune (arXiv 2405.14862).
+`answer`; a complete `prompt` with an `answer`. The prompt texts are those of Bitune (arXiv 2405.14862); `choices_first`, in which the
+choices stand before the question, is ours.
 """
 
 import os
@@ -46,7 +47,10 @@ def example_of(record: dict) -> Example:
         prompt = f"Question: {record['question']}\n\nAnswer:"
         return Example(record["task"], prompt, joined(prompt, record["answer"]))
     listed = "\n".join(record["choices"])
-    prompt = f"Question: {record['question']}\n\nChoices:\n{listed}\n\nAnswer:"
+    parts = [f"Question: {record['question']}", f"Choices:\n{listed}"]
+    if record.get("choices_first"):
+        parts.reverse()
+    prompt = "\n\n".join([*parts, "Answer:"])
     choices = tuple(joined(prompt, choice) for choice in record["choices"])
     return Example(record["task"], prompt, choices[record["label"]], choices, record["label"])
 

@@ -1,7 +1,8 @@
 """One row of a data set, in any of the shapes that people export -> a record of one schema; what can be read in two ways is refused.
 
-A record is a dict with `task` and either `question`, `choices` (list of texts), `label` (index); or `question`, `answer`; or
-`prompt`, `answer`. A column that is null is as good as none; one that belongs to the prompt is not left out. Knows no file.
+A record is a dict with `task` and either `question`, `choices` (list of texts), `label` (index), and `choices_first` where the model reads
+the choices before the question; or `question`, `answer`; or `prompt`, `answer`. A column that is null is as good as none; one that belongs
+to the prompt is not left out. Knows no file.
 """
 
 import re
@@ -67,10 +68,8 @@ def normalized(row: object, task: str, first_number: int | None = None) -> dict:
         return record | {"answer": _text(row, "answer")}
     texts, names = _choices(row["choices"])
     label = _label(row, texts, names, first_number)
-    return record | {
-        "choices": texts,
-        "label": texts.index(texts[label]),
-    }  # the first of two with the same text, as they score alike
+    record |= {"choices": texts, "label": texts.index(texts[label])}  # the first of two with the same text, as they score alike
+    return record | ({"choices_first": True} if _choices_first(row) else {})
 
 
 def first_number(rows: Iterable[object]) -> int | None:
@@ -160,6 +159,14 @@ def _choices(choices: object) -> tuple[list[str], list[str] | None]:
     ):
         raise DataError(f"choices have the labels {shown(names)}; each of the {len(texts)} texts needs one of its own.")
     return texts, names
+
+
+def _choices_first(row: Mapping[str, object]) -> bool:
+    """Whether the model reads the choices before the question; after it where the row does not say."""
+    value = row.get("choices_first", False)
+    if not isinstance(value, bool):
+        raise DataError(f"field 'choices_first' is {shown(value)}; write true or false, or leave it out.")
+    return value
 
 
 def _label(row: Mapping[str, object], texts: Sequence[str], names: Sequence[str] | None, first: int | None) -> int:

@@ -231,6 +231,19 @@ def test_the_validation_part_is_the_same_for_the_same_seed():
             split_validation(examples, part, seed=3)
 
 
+def test_choices_can_stand_before_the_question():
+    record = normalized(ARC | {"choices_first": True}, "t")
+    assert record["choices_first"] is True
+    first, last = example_of(record), example_of(normalized(ARC | {"choices_first": False}, "t"))
+    assert first.prompt == "Choices:\nbecause\nno reason\n\nQuestion: Why?\n\nAnswer:"
+    assert last.prompt == "Question: Why?\n\nChoices:\nbecause\nno reason\n\nAnswer:"
+    assert (first.choices, first.label, first.answer) == (last.choices, last.label, last.answer)
+    assert normalized(ARC | {"choices_first": False}, "t") == normalized(ARC, "t")
+    for value in ("true", 1, [True]):
+        with pytest.raises(DataError, match="'choices_first' is .*true or false"):
+            normalized(ARC | {"choices_first": value}, "t")
+
+
 def test_example_of_keeps_label_and_choices_together():
     example = example_of({"task": "arc_easy", **ARC})
     assert example.choices[example.label] == example.answer
