@@ -1,4 +1,4 @@
-"""python -m study run | all | table | lengths | ship: the command line of the study."""
+"""python -m study run | all | own | table | lengths | ship: the command line of the study."""
 
 import argparse
 import sys
@@ -26,6 +26,9 @@ def main() -> int:
     everything.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for the tasks that are done")
     everything.add_argument("--setting", choices=sorted(ALL_QUESTIONS), action="append", help="one of them alone")
     everything.set_defaults(call=_all)
+    own = commands.add_parser("own", help="score the shipped checkpoints on assets/questions/own.jsonl; what is done stays")
+    own.add_argument("--state", type=Path, default=Path("runs/own.json"), help="file for what is done")
+    own.set_defaults(call=_own)
     table = commands.add_parser("table", help="write assets/evidence and the shipped cards from the results, print the tables")
     table.set_defaults(call=_table)
     lengths = commands.add_parser("lengths", help="print where Bitune is ahead of LoRA: on short, middling or long prompts")
@@ -68,6 +71,15 @@ def _all(options: argparse.Namespace) -> None:
     settings = {name: ALL_QUESTIONS[name] for name in options.setting or ALL_QUESTIONS}
     for file in measure_all(load_base(BASE_ID, dtype="float32"), options.data, options.state, settings=settings):
         print(f"saved {file}")
+
+
+def _own(options: argparse.Namespace) -> None:
+    from bitune.base.loading import load_base
+    from study.own import measure_own
+    from study.run import BASE_ID
+
+    measure_own(load_base(BASE_ID, dtype="float32"), options.state)
+    print("saved assets/evidence/own.json")
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -136,7 +136,7 @@ def evidence(setting: Setting, rows: Sequence[Row]) -> dict:
             }
             for name, task in tasks.items()
         ],
-        "rows": [_row(setting, row, _held_against(row, rows), measures) for row in rows],
+        "rows": [row_values(setting, row, _held_against(row, rows), measures) for row in rows],
     }
 
 
@@ -146,7 +146,8 @@ def _held_against(row: Row, rows: Sequence[Row]) -> Row | None:
     return next((other for other in rows if other.name == name and other is not row), None)
 
 
-def _row(setting: Setting, row: Row, against: Row | None, measures: dict[str, str]) -> dict:
+def row_values(setting: Setting, row: Row, against: Row | None, measures: dict[str, str]) -> dict:
+    """A row of an evidence file as plain JSON values; `against`: what its difference is to, `measures`: that which counts, by task."""
     run, result = row.run, row.results[0]
 
     def minus(tasks: Sequence[str]) -> Interval:
