@@ -1,6 +1,7 @@
 """The study's results as recorded in assets/evidence, and who was right on which item. Knows no model and no page.
 
-A file holds predictions and numbers, and items by id: the texts of the questions belong to other people's data sets.
+A file holds predictions and numbers, and items by id: the texts of most questions belong to other people's data sets. Those that were
+written for this project lie in assets/questions, and their file has the log-probability of every choice too.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import AwareDatetime, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from app.ui.paths import ASSETS
@@ -18,6 +19,7 @@ from bitune.errors import DataError
 from bitune.files import read_bytes
 
 FOLDER = ASSETS / "evidence"
+QUESTIONS = ASSETS / "questions" / "own.jsonl"
 AVERAGE = "average"
 OPEN_ANSWER = "answer"  # the measure of tasks without choices
 REMEDY = "Make it again with python -m study table."
@@ -42,10 +44,12 @@ class Share:
 
 @dataclass(frozen=True, config=STRICT)
 class TaskItem:
-    """A question by its id, and the prediction that is right: the index of a choice, or 1 for an open answer that is right."""
+    """A question by its id, and the prediction that is right: the index of a choice, or 1 for an open answer that is right. `topic`:
+    what it is about, where that is known."""
 
     id: str
     right: int
+    topic: str | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -62,7 +66,8 @@ class Task:
 @dataclass(frozen=True, config=STRICT)
 class Row:
     """One variant, all its seeds. `predictions`: by task one list a seed; the base has one list and no seed. `minus`: the
-    difference to the row `against`, None where there is none, as for the reference."""
+    difference to the row `against`, None where there is none, as for the reference. `logprobs`: as the predictions, of every choice the
+    sum of its tokens' log-probabilities (natural logarithm), where they were kept."""
 
     name: str
     method: str
@@ -77,6 +82,7 @@ class Row:
     against: str | None
     minus: Mapping[str, Share] | None
     predictions: Mapping[str, tuple[tuple[int, ...], ...]] = field(repr=False)
+    logprobs: Mapping[str, tuple[tuple[tuple[float, ...], ...], ...]] | None = field(default=None, repr=False)
 
     def picks(self, task: str, index: int) -> dict[int, int]:
         """What was predicted for an item, and by how many seeds."""
@@ -90,8 +96,22 @@ class Row:
 
 
 @dataclass(frozen=True, config=STRICT)
+class Made:
+    """With what the answers to our own questions were computed: `questions` is the SHA-256 of their file, `base` and `checkpoints` are
+    fingerprints of weights, `libraries` name -> version."""
+
+    recorded: AwareDatetime
+    questions: str
+    base: str
+    checkpoints: Mapping[str, str]
+    device: str
+    dtype: str
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Evidence:
-    """One setting of the study: what was trained and tested, and what came of it."""
+    """One setting of the study: what was trained and tested, and what came of it. `made`: of our own questions alone."""
 
     setting: str
     title: str
@@ -100,6 +120,7 @@ class Evidence:
     reference: str
     tasks: tuple[Task, ...]
     rows: tuple[Row, ...]
+    made: Made | None = None
 
     @model_validator(mode="after")
     def rows_fit_tasks(self) -> Self:
@@ -114,7 +135,15 @@ class Evidence:
                 seeds = row.predictions.get(task.name)
                 if not seeds or not all(len(seed) == len(task.items) for seed in seeds):
                     raise ValueError(f"row {row.name!r} does not have one prediction for each item of {task.name!r}")
+                scored = seeds if row.logprobs is None else row.logprobs.get(task.name, ())
+                if [len(seed) for seed in scored] != [len(seed) for seed in seeds]:
+                    raise ValueError(f"row {row.name!r} does not have the log-probabilities of each item of {task.name!r}")
         return self
+
+    @property
+    def topics(self) -> list[str]:
+        """What its questions are about, in the order in which that first comes."""
+        return list(dict.fromkeys(item.topic for task in self.tasks for item in task.items if item.topic is not None))
 
     def row(self, name: str | None) -> Row | None:
         """The row of this name."""
@@ -133,7 +162,7 @@ class Evidence:
 
     def as_json(self) -> dict[str, object]:
         """For programs: the table as plain values; items and predictions are in the file."""
-        left_out = {"setting": True, "tasks": {"__all__": {"items"}}, "rows": {"__all__": {"predictions"}}}
+        left_out = {"setting": True, "tasks": {"__all__": {"items"}}, "rows": {"__all__": {"predictions", "logprobs"}}}
         plain = FILE.dump_python(self, mode="json", exclude=left_out)
         for task, values in zip(self.tasks, plain["tasks"], strict=True):
             values["items"] = len(task.items)
@@ -157,7 +186,7 @@ def load_all(folder: Path = FOLDER) -> tuple[dict[str, Evidence], list[str]]:
 
 def in_order(path: Path) -> tuple[int, str]:
     """The paper's main setting first."""
-    known = ("instruction", "choices", "epoch", "arithmetic")
+    known = ("instruction", "choices", "epoch", "arithmetic", "own")
     return (known.index(path.stem) if path.stem in known else len(known), path.stem)
 
 

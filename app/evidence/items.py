@@ -1,4 +1,4 @@
-"""The items of a setting as two variants answered them: filtered, counted, in pages. Pure; knows no page and no file."""
+"""The items of a setting as two variants answered them: chosen, filtered, counted, in pages. Pure; knows no page and no file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,20 +39,25 @@ class Item:
         return self.task.items[self.index].right
 
     @property
+    def topic(self) -> str | None:
+        return self.task.items[self.index].topic
+
+    @property
     def kind(self) -> str:
         """The filter that it passes, besides `all`."""
         return FILTERS[self.first_right, self.second_right]
 
 
-def items_of(evidence: Evidence, first: Row, second: Row, task: str = ALL) -> list[Item]:
-    """The items of a task, or of all of them, in the order of the file."""
+def items_of(evidence: Evidence, first: Row, second: Row, task: str = ALL, topic: str = ALL) -> list[Item]:
+    """The items of a task and a topic, or of all of them, in the order of the file."""
     right = evidence.rightness
-    return [
+    items = [
         Item(one, index, *pair)
         for one in evidence.tasks
         if task in (ALL, one.name)
         for index, pair in enumerate(zip(right[first.name][one.name], right[second.name][one.name], strict=True))
     ]
+    return [item for item in items if topic in (ALL, item.topic)]
 
 
 def counts(items: Sequence[Item]) -> dict[str, int]:

@@ -19,8 +19,9 @@ INTRODUCTION = (
     "Look at the chart below the table: a filled dot is a difference larger than luck with questions and seeds."
 )
 ITEMS = (
-    "The questions one by one, as two of these variants answered them. Look for those where one is right and the other wrong; with several "
-    "seeds a variant counts as right where most of its seeds are. Take a question to Compare or Attention to see what happens there."
+    "The questions one by one, as the variants answered them. Look for those where one of the two that you choose is right and the other "
+    "wrong; with several seeds a variant counts as right where most of its seeds are. A percentage beside a variant is what its choice has "
+    "of the probability of all choices. Take a question to Compare or Attention to see what happens there."
 )
 # One listener for all pages of the list: they are drawn anew inside of `element`.
 ON_LOAD = """element.addEventListener("click", (event) => {
@@ -39,8 +40,10 @@ class Explorer:
     first: gr.Dropdown
     second: gr.Dropdown
     task: gr.Radio
+    topic: gr.Dropdown
     wanted: gr.Radio
     page: gr.State
+    figures: gr.HTML
     note: gr.HTML
     items: gr.HTML
     back: gr.Button
@@ -51,18 +54,19 @@ class Explorer:
         return {name: getattr(self, name) for name in ItemQuery.__dataclass_fields__}
 
     def outputs(self) -> list:
-        return [self.wanted, self.page, self.note, self.items, self.back, self.position, self.next]
+        return [self.wanted, self.page, self.figures, self.note, self.items, self.back, self.position, self.next]
 
     def show(self, page: ItemPage) -> Updates:
         """The component updates of a page."""
         return {
             self.wanted: gr.update(choices=page.filters) if page.filters else gr.skip(),
             self.page: page.page,
+            self.figures: page.figures,
             self.note: page.note,
             self.items: page.html,
-            self.back: gr.update(interactive=page.page > 0),
+            self.back: gr.update(interactive=page.page > 0, visible=page.pages > 1),
             self.position: page.position,
-            self.next: gr.update(interactive=page.page + 1 < page.pages),
+            self.next: gr.update(interactive=page.page + 1 < page.pages, visible=page.pages > 1),
         }
 
     def failed(self, words: str) -> Updates:
@@ -94,21 +98,27 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Seque
     table = html(handlers.table(first), "bt-evidence")
     whiskers = chart(handlers.whiskers(first), f"bitune-study-{first}", "bt-whiskers")
     html(heading("Question by question", ITEMS))
-    explorer = build_explorer(handlers, setting)
+    explorer = build_explorer(handlers)
     wire_list(tab, handlers, explorer)
-    shown = wire_setting(handlers, explorer, table, whiskers)
+    wire_table(handlers, setting, table, whiskers)
+    wire_questions(handlers, explorer)
     wire_targets(handlers, explorer, tabs, targets)
-    return shown
+    return link_part(handlers, explorer, setting, table, whiskers)
 
 
-def build_explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Explorer:
+def build_explorer(handlers: EvidenceHandlers) -> Explorer:
     """Choices, the list and its pages; filled when the tab is opened."""
-    query = handlers.first_query(setting.value)
-    rows, tasks = handlers.rows(query.setting), handlers.tasks(query.setting)
+    sets = handlers.question_sets
+    query = handlers.first_query(sets[0][1])
+    rows, tasks, topics = handlers.rows(query.setting), handlers.tasks(query.setting), handlers.topics(query.setting)
+    setting = gr.Radio(sets, value=query.setting, label="Questions", elem_id="bt-questions", visible=len(sets) > 1)
     with gr.Row(elem_classes="bt-rows"):
         first = gr.Dropdown(rows, value=query.first, label="First variant", elem_id="bt-first-row", min_width=180)
         second = gr.Dropdown(rows, value=query.second, label="Second variant", elem_id="bt-second-row", min_width=180)
-    task = gr.Radio(tasks, value=query.task, label="Questions of", elem_id="bt-task", visible=len(tasks) > 1)
+        has_topics = len(topics) > 1
+        topic = gr.Dropdown(topics, value=query.topic, label="Topic", elem_id="bt-topic", min_width=180, visible=has_topics)
+    task = gr.Radio(tasks, value=query.task, label="Which of them", elem_id="bt-task", visible=len(tasks) > 1)
+    figures = html("", "bt-counted")
     wanted = gr.Radio(handlers.filters(query), value=query.wanted, label="Show", elem_id="bt-filter")
     note = html("", "bt-items-note")
     items = html(empty("Reading the questions."), "bt-items", js_on_load=ON_LOAD)
@@ -116,7 +126,7 @@ def build_explorer(handlers: EvidenceHandlers, setting: gr.Radio) -> Explorer:
         back = gr.Button("Back", interactive=False, scale=0, min_width=90, elem_id="bt-back")
         next_ = gr.Button("Next", interactive=False, scale=0, min_width=90, elem_id="bt-next")
         position = html("", "bt-place", min_width=0)
-    return Explorer(setting, first, second, task, wanted, gr.State(0), note, items, back, position, next_)
+    return Explorer(setting, first, second, task, topic, wanted, gr.State(0), figures, note, items, back, position, next_)
 
 
 def wire_list(tab: gr.Tab, handlers: EvidenceHandlers, explorer: Explorer) -> None:
@@ -136,40 +146,63 @@ def wire_list(tab: gr.Tab, handlers: EvidenceHandlers, explorer: Explorer) -> No
 
     wiring = {"inputs": explorer.inputs(), "outputs": explorer.outputs(), "failed": explorer.failed}
     listen(tab.select, explore, **wiring, **QUIET)  # queued: the texts may have to come from the Hub
-    for choice in (explorer.first, explorer.second, explorer.task, explorer.wanted):
+    for choice in (explorer.first, explorer.second, explorer.task, explorer.topic, explorer.wanted):
         listen(choice.input, first_page, **wiring)
     for button, change_page in ((explorer.back, page_back), (explorer.next, page_on)):
         listen(button.click, change_page, **wiring).then(None, js=TO_TOP, **PRIVATE)
 
 
-def wire_setting(handlers: EvidenceHandlers, explorer: Explorer, table: gr.HTML, whiskers: gr.Plot) -> LinkPart:
-    """Another setting: its table, its chart, its choices and its list. A link chooses one too; its list comes when the tab is opened."""
+def tables(handlers: EvidenceHandlers, setting: str, table: gr.HTML, whiskers: gr.Plot) -> Updates:
+    """The table of a setting and its chart."""
+    figure = drawn(handlers.whiskers(setting), f"bitune-study-{setting}")
+    return {table: handlers.table(setting), whiskers: gr.update(**figure)}
 
-    def choose(query: ItemQuery) -> Updates:
-        rows, tasks = handlers.rows(query.setting), handlers.tasks(query.setting)
-        return {
-            table: handlers.table(query.setting),
-            whiskers: gr.update(**drawn(handlers.whiskers(query.setting), f"bitune-study-{query.setting}")),
-            explorer.first: gr.update(choices=rows, value=query.first),
-            explorer.second: gr.update(choices=rows, value=query.second),
-            explorer.task: gr.update(choices=tasks, value=query.task, visible=len(tasks) > 1),
-            explorer.wanted: gr.update(choices=handlers.filters(query), value=query.wanted),
-        }
+
+def wire_table(handlers: EvidenceHandlers, setting: gr.Radio, table: gr.HTML, whiskers: gr.Plot) -> None:
+    """Another setting above: its table and its chart."""
 
     def change_setting(setting: str) -> Updates:
+        return tables(handlers, setting, table, whiskers)
+
+    listen(setting.input, change_setting, {"setting": setting}, [table, whiskers], lambda words: {table: problem(words)})
+
+
+def choices(handlers: EvidenceHandlers, explorer: Explorer, query: ItemQuery) -> Updates:
+    """What there is to choose among the questions of a setting."""
+    rows, tasks, topics = handlers.rows(query.setting), handlers.tasks(query.setting), handlers.topics(query.setting)
+    return {
+        explorer.first: gr.update(choices=rows, value=query.first),
+        explorer.second: gr.update(choices=rows, value=query.second),
+        explorer.task: gr.update(choices=tasks, value=query.task, visible=len(tasks) > 1),
+        explorer.topic: gr.update(choices=topics, value=query.topic, visible=len(topics) > 1),
+        explorer.wanted: gr.update(choices=handlers.filters(query), value=query.wanted),
+    }
+
+
+def wire_questions(handlers: EvidenceHandlers, explorer: Explorer) -> None:
+    """Other questions: their choices and their list."""
+
+    def change_questions(setting: str) -> Updates:
         query = handlers.first_query(setting)
-        return {**explorer.show(handlers.explore(query)), **choose(query)}
+        return {**explorer.show(handlers.explore(query)), **choices(handlers, explorer, query)}
+
+    outputs = [explorer.first, explorer.second, explorer.task, explorer.topic, *explorer.outputs()]
+    listen(explorer.setting.input, change_questions, {"setting": explorer.setting}, outputs, explorer.failed)
+
+
+def link_part(handlers: EvidenceHandlers, explorer: Explorer, setting: gr.Radio, table: gr.HTML, whiskers: gr.Plot) -> LinkPart:
+    """What a link carries; the list it asks for comes when the tab is opened."""
 
     def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
-        query, words = handlers.linked_query(link)
-        if query is None:
-            return {}, words
-        return {**choose(query), explorer.setting: query.setting, explorer.page: query.page}, words
+        above, words = handlers.linked_table(link)
+        query, more = handlers.linked_query(link)
+        updates = {} if above is None else {setting: above, **tables(handlers, above, table, whiskers)}
+        if query is not None:
+            updates |= {**choices(handlers, explorer, query), explorer.setting: query.setting, explorer.page: query.page}
+        return updates, list(dict.fromkeys([*words, *more]))
 
-    chosen = [table, whiskers, explorer.first, explorer.second, explorer.task]
-    inputs, outputs = {"setting": explorer.setting}, [*chosen, *explorer.outputs()]
-    listen(explorer.setting.input, change_setting, inputs, outputs, lambda words: {table: problem(words)})
-    return LinkPart("evidence", Link, explorer.inputs(), [*chosen, explorer.wanted, explorer.setting, explorer.page], restore)
+    explored = [explorer.setting, explorer.first, explorer.second, explorer.task, explorer.topic, explorer.wanted, explorer.page]
+    return LinkPart("evidence", Link, {"table": setting, **explorer.inputs()}, [setting, table, whiskers, *explored], restore)
 
 
 def wire_targets(handlers: EvidenceHandlers, explorer: Explorer, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:

@@ -2,7 +2,7 @@
 
 from app.evidence.data import AVERAGE, Evidence, Row
 from app.ui.templates import render
-from app.ui.variants import ABOUT, COLOURS, VariantView
+from app.ui.variants import ABOUT, COLOURS, VariantView, colour_of
 from bitune.schema.variants import BASE, METHODS
 
 MINUS = "\u2212"  # as wide as a plus
@@ -10,7 +10,7 @@ MINUS = "\u2212"  # as wide as a plus
 
 def table(evidence: Evidence) -> str:
     """A row a variant; wide tables scroll by themselves."""
-    columns = [*(task.name for task in evidence.tasks), *([AVERAGE] if len(evidence.tasks) > 1 else [])]
+    columns = [*([AVERAGE] if len(evidence.tasks) > 1 else []), *(task.name for task in evidence.tasks)]
     values = {"evidence": evidence, "views": views_of(evidence), "columns": columns, "average": AVERAGE}
     return render("evidence/table.html", **values, percent=percent, signed=signed, training=training)
 
@@ -25,7 +25,10 @@ def view_of(row: Row, colour: int) -> VariantView:
 
 
 def views_of(evidence: Evidence) -> dict[str, VariantView]:
-    """Grey for the base, then the first two colours for Bitune and what it is held against; the others share the rest."""
+    """Grey for the base, then the first two colours for Bitune and what it is held against; the others share the rest. The checkpoints
+    that answered our own questions are those of the page, and have the colours that they have there."""
+    if evidence.made is not None:
+        return {row.name: view_of(row, colour_of(place)) for place, row in enumerate(evidence.rows)}
     bitune = next((row.name for row in evidence.rows if row.method == "bitune"), None)
     named = {bitune: 1, evidence.reference: 2}
     views, others = {}, 0

@@ -1,9 +1,10 @@
-"""The texts of the study's questions, from data sets that the visitor has, matched by id. Knows no page.
+"""The texts of questions, matched by id: our own, and the study's from data sets that the visitor has. Knows no page.
 
 They are read when they are first asked for, because a data set from the Hub takes a while; what cannot be read is said, not raised.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from threading import Lock
 
 from app.evidence.items import ItemText
@@ -17,10 +18,11 @@ HEAD, LISTED, TAIL = "Question: ", "\n\nChoices:\n", "\n\nAnswer:"  # what bitun
 
 
 class ItemTexts:
-    """The texts in these sources: folders of *.test.jsonl, JSON Lines files, Hub data sets."""
+    """The texts in these sources: folders of *.test.jsonl, JSON Lines files, Hub data sets; and those of `own`, a file of ours."""
 
-    def __init__(self, sources: Sequence[str] = ()):
+    def __init__(self, sources: Sequence[str] = (), own: Path | None = None):
         self.sources = tuple(sources)
+        self.own = own
         self.lock = Lock()
         self.by_id: dict[str, ItemText] | None = None
         self.problems: list[str] = []
@@ -30,7 +32,8 @@ class ItemTexts:
         with self.lock:
             if self.by_id is None:
                 self.problems = []
-                self.by_id = {id: text for source in self.sources for id, text in self.read(source).items()}
+                own = () if self.own is None else (str(self.own),)
+                self.by_id = {id: text for source in (*own, *self.sources) for id, text in self.read(source).items()}
             return self.by_id
 
     def read(self, source: str) -> dict[str, ItemText]:
@@ -57,8 +60,10 @@ def by_id(examples: Iterable[Example]) -> dict[str, ItemText]:
 def text_of(example: Example) -> ItemText:
     """An example without what stands around its question."""
     choices = None if example.choices is None else tuple(choice.removeprefix(" ") for choice in example.choices)
-    tail = TAIL if choices is None else LISTED + "\n".join(choices) + TAIL
-    return ItemText(example.prompt, inner(example.prompt, HEAD, tail) or example.prompt, choices)
+    listed = "" if choices is None else LISTED + "\n".join(choices)
+    around = ((HEAD, listed + TAIL), (f"{listed.lstrip()}\n\n{HEAD}", TAIL))  # the choices after the question, or before it
+    questions = [inner(example.prompt, *ends) for ends in around]
+    return ItemText(example.prompt, next(filter(None, questions), example.prompt), choices)
 
 
 def inner(text: str, head: str, tail: str) -> str | None:

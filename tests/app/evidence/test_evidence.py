@@ -12,8 +12,9 @@ from markupsafe import escape
 from pydantic import ValidationError
 
 from app.evidence.charts import whiskers
+from app.evidence.counted import counted, figures_of
 from app.evidence.data import AVERAGE, Share, load_all
-from app.evidence.handlers import EvidenceHandlers, ItemQuery
+from app.evidence.handlers import EvidenceHandlers, ItemQuery, Link
 from app.evidence.items import ALL, FILTERS, PAGE, counts, items_of, kept, page_of
 from app.evidence.listing import listed
 from app.evidence.table import MINUS, percent, signed, table, views_of
@@ -25,7 +26,7 @@ from app.ui.templates import problem
 from bitune import Engine
 from bitune.errors import BituneError, ConfigError
 from bitune.evaluation.report import item_id
-from tests.browser.served import served
+from tests.browser.served import served, tiny_engine
 from tests.closeness import assert_close
 from tests.evidence_files import VARIANTS, evidence, examples, records, sums, write_evidence, write_records
 from tests.tiny import tiny_base
@@ -71,12 +72,12 @@ def test_the_table_has_the_numbers_of_the_file(handlers):
     found = handlers.evidence["choices"]
     head, *rows = rows_of(handlers.table("choices"))
     assert head.startswith(
-        "Variant Trained parameters Seeds Quiz 50 questions guessing 25.0 Hard-quiz 30 questions guessing 25.0 Average"
-    )
-    assert "minus LoRA r16" in head
+        "Variant Average, minus LoRA r16 Average Quiz 50 questions guessing 25.0 Hard-quiz 30 questions guessing 25.0"
+    ), "the difference stands where a phone shows it"
+    assert head.endswith("Trained parameters Seeds")
     for row, drawn in zip(found.rows, rows, strict=True):
         assert drawn.startswith(row.name)
-        assert f"{row.parameters:,} {len(row.seeds) or '–'} " in drawn
+        assert drawn.endswith(f"{row.parameters:,} {len(row.seeds) or '–'}")
         for share in row.accuracy.values():
             spread = "" if share.spread is None else f" ± {percent(share.spread)}"
             assert f"{percent(share.mean)} {percent(share.low)}–{percent(share.high)}{spread}" in drawn
@@ -85,7 +86,7 @@ def test_the_table_has_the_numbers_of_the_file(handlers):
             assert f"{signed(share.mean)}" in drawn
             assert ("minus IA3" in drawn) == (row.name == "Bitune (IA3)")
             assert f"{signed(share.low)} to {signed(share.high)}" in drawn
-    assert rows[2].endswith("reference")
+    assert "min reference" in rows[2]
     assert "rank 16 · rate 0.001 · 9.1 min" in rows[2]
 
 
@@ -204,12 +205,14 @@ def test_filters_agree_with_a_plain_loop(handlers):
     labels = {name: label for label, name in handlers.filters(handlers.first_query("choices"))}
     assert labels["first"] == f"Bitune right, LoRA r16 wrong ({wanted['first']})"
     assert labels[ALL] == "all (80)"
-    only = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
-    assert only.position == "1 to 20 of 30"
+    only = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "quiz", wanted=ALL))
+    assert only.position == "1 to 20 of 50"
     assert only.html.count("<article") == PAGE
 
 
-def test_open_answers_are_right_or_not(handlers):
+def test_open_answers_are_right_or_not(engine, folder, tmp_path):
+    write_records(tmp_path / "sums.jsonl", sums(30))
+    handlers = EvidenceHandlers(engine, folder, [str(tmp_path / "sums.jsonl")])
     found = handlers.evidence["arithmetic"]
     (task,) = found.tasks
     assert task.items[3].right == 1
@@ -219,6 +222,7 @@ def test_open_answers_are_right_or_not(handlers):
     shown = handlers.explore(ItemQuery("arithmetic", "Bitune", "LoRA r16", wanted=ALL))
     assert shown.html.count("✓") == shown.html.count("the right answer") == PAGE
     assert "another answer" in shown.html
+    assert "chose the same" not in shown.figures, "who answers otherwise may answer anything"
 
 
 def test_pages_end_where_the_items_end():
@@ -233,7 +237,7 @@ def test_two_thirds_of_the_seeds_are_two_thirds(handlers):
     found = handlers.evidence["choices"]
     rows = [found.row("Bitune"), found.row("Base")]
     item = next(item for item in items_of(found, *rows) if sorted(rows[0].picks("quiz", item.index).values()) == [1, 2])
-    html = listed([item], rows, views_of(found), {}, 1)
+    html = listed([item], rows, views_of(found), by_id(examples(QUIZ)), 1)
     assert "Bitune 2/3" in plain(html)
     assert "Bitune 1/3" in plain(html)
     assert "Base 1/1" not in plain(html)
@@ -246,18 +250,21 @@ def test_texts_are_found_by_id(handlers):
     assert f"the number {7 + 7 % 4} ✓ right" in text
     assert "Choice" not in text
     assert shown.html.count('data-to="compare"') == shown.html.count('data-to="attention"') == PAGE
-    hard = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "hard_quiz", ALL))
-    assert "Choice 1" in plain(hard.html) and "hard?" not in hard.html
-    assert "data-to" not in hard.html
+    hard = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "hard_quiz", wanted=ALL))
+    assert (hard.html, hard.position) == ("", "")
     assert "holds 0 of these 30 questions" in hard.note
+    both = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", wanted=ALL, page=9))
+    assert (both.position, both.pages) == ("41 to 50 of 50", 3), "those whose text is known"
+    assert "holds 50 of these 80 questions" in both.note
 
 
-def test_without_texts_items_have_ids_and_a_sentence_tells_how_to_get_them(engine, folder):
+def test_without_texts_the_figures_stay_and_a_sentence_tells_how_to_get_the_texts(engine, folder):
     handlers = EvidenceHandlers(engine, folder)
     shown = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", wanted=ALL))
     assert "python app.py --data FOLDER" in shown.note
-    assert item_id(examples(QUIZ)[0].prompt) in shown.html
-    assert "Choice 1 ✓ right" in plain(shown.html)
+    assert (shown.html, shown.position, shown.pages) == ("", "", 1), "neither ids nor numbers of choices"
+    assert "Bitune right" in plain(shown.figures) and "Of 80 questions" in plain(shown.figures)
+    assert {name: label for label, name in shown.filters}[ALL] == "all (80)"
     with pytest.raises(ConfigError, match="--data"):
         handlers.prompt_of(item_id(examples(QUIZ)[0].prompt))
 
@@ -274,7 +281,7 @@ def test_a_source_that_cannot_be_read_is_a_sentence_and_the_rest_works(engine, f
     (data / "broken.test.jsonl").write_text("{nonsense\n")
     (tmp_path / "empty").mkdir()
     sources = [str(tmp_path / "empty"), str(tmp_path / "gone.jsonl"), "~nobody-of-this-name/x", str(data)]
-    shown = EvidenceHandlers(engine, folder, sources).explore(ItemQuery("choices", "Bitune", "LoRA r16", "quiz", ALL))
+    shown = EvidenceHandlers(engine, folder, sources).explore(ItemQuery("choices", "Bitune", "LoRA r16", "quiz", wanted=ALL))
     assert "empty has no file *.test.jsonl" in shown.note
     assert "There is no file" in shown.note
     assert "broken.test.jsonl, line 1: not JSON" in shown.note
@@ -370,7 +377,7 @@ def test_nasty_text_is_text_everywhere(engine, tmp_path):
 @pytest.mark.parametrize("value", [None, 3, [], {}, "x", ("quiz",)])
 def test_whatever_a_browser_sends_is_answered_with_a_sentence(handlers, value):
     good = ItemQuery("choices", "Bitune", "LoRA r16")
-    for name in ("setting", "first", "second", "task", "wanted"):
+    for name in ("setting", "first", "second", "task", "topic", "wanted"):
         with pytest.raises(BituneError) as refused:
             handlers.explore(ItemQuery(**{**vars(good), name: value}))
         assert "failed inside" not in sentence(refused.value)
@@ -392,9 +399,9 @@ def test_rows_get_colours_that_tell_the_two_in_question_apart(handlers):
 def test_a_study_that_is_not_finished_is_shown_as_far_as_it_is(engine, tmp_path):
     value = evidence("choices", TASKS, VARIANTS[:1])
     handlers = EvidenceHandlers(engine, write_evidence(tmp_path / "evidence", value))
-    assert rows_of(handlers.table("choices"))[1].endswith("–")
+    assert " – " in rows_of(handlers.table("choices"))[1]
     assert handlers.whiskers("choices") is None
-    assert handlers.explore(handlers.first_query("choices")).position == "1 to 20 of 80"
+    assert "Of 80 questions" in handlers.explore(handlers.first_query("choices")).figures
 
 
 def test_programs_get_plain_rows(engine, folder, tmp_path):
@@ -426,3 +433,143 @@ def test_a_share_must_be_numbers():
     for values in ((True, 0, 1), (0.1, float("inf"), 1), ("a", 0, 1), (0.1, 0, 1, float("nan"))):
         with pytest.raises(ValidationError):
             Share(*values)
+
+
+def own_study(count: int = 30) -> dict:
+    """A setting whose questions came with their log-probabilities, topics and what made them, as `python -m study own` writes it."""
+    value = evidence("own", {"Own": records(count)}, [v for v in VARIANTS if len(v[5]) < 2])
+    value["reference"] = "IA3"
+    for place, item in enumerate(value["tasks"][0]["items"]):
+        item["topic"] = ("reading", "code")[place % 2]
+    for row in value["rows"]:
+        (chosen,) = row["predictions"]["own"]
+        row["logprobs"] = {"own": [[[-1.0 if place == one else -3.0 for place in range(4)] for one in chosen]]}
+    weights = {row["name"]: "0" * 16 for row in value["rows"] if row["method"] != "base"}
+    value["made"] = {
+        "recorded": "2026-03-04T05:06:07+00:00",
+        "questions": "f" * 64,
+        "base": "b" * 16,
+        "checkpoints": weights,
+        "device": "cpu",
+        "dtype": "float32",
+        "libraries": {"torch": "1.2.3"},
+    }
+    return value
+
+
+@pytest.fixture
+def own(engine, folder, tmp_path):
+    """Handlers with a setting of our own besides the others; nobody gave any data."""
+    write_records(tmp_path / "own.jsonl", records(30))
+    return EvidenceHandlers(engine, write_evidence(folder, own_study()), questions=tmp_path / "own.jsonl")
+
+
+def test_our_own_questions_come_first_and_can_be_read_without_any_data(own):
+    assert [name for _, name in own.settings] == ["choices", "arithmetic", "own"]
+    assert [name for _, name in own.question_sets] == ["own", "choices", "arithmetic"]
+    shown = own.explore(ItemQuery("own", "Bitune (IA3)", "IA3", wanted=ALL))
+    assert shown.note == "" and shown.position == "1 to 20 of 30"
+    assert "Which number is 7 in quiz?" in shown.html and "Choice 1" not in shown.html
+    for row in own.evidence["own"].rows:
+        assert row.name in plain(shown.html), "all variants that answered"
+    words = plain(own.table("own"))
+    assert "Computed on 4 March 2026 on cpu in float32, with torch 1.2.3" in words and "0" * 16 in words
+
+
+def test_a_choice_says_what_it_has_of_the_probability_and_all_numbers_can_be_looked_up(own):
+    found = own.evidence["own"]
+    row = found.row("IA3")
+    item = items_of(found, row, row)[0]
+    html = listed([item], [row], views_of(found), own.texts.get(), 1)
+    share = 100 / (1 + 3 * 2.718281828 ** (-2))
+    assert f"IA3 {share:.0f} %" in plain(html)
+    cells = re.findall(r"<td>([^<]*)</td>", html)
+    assert sorted(cells) == ["-1.00", "-3.00", "-3.00", "-3.00"]
+
+
+def test_topics_choose_among_the_questions_and_their_figures(own):
+    assert own.topics("own") == [("All topics", ALL), ("reading", "reading"), ("code", "code")]
+    assert own.topics("choices") == [("All topics", ALL)]
+    every = [own.explore(ItemQuery("own", "IA3", "Base", wanted=ALL, topic=topic)) for topic in (ALL, "reading", "code")]
+    assert [page.position.rpartition(" ")[2] for page in every] == ["30", "15", "15"]
+    assert "Of 15 questions" in plain(every[1].figures)
+
+
+def test_the_figures_of_two_variants_are_those_of_a_plain_loop(handlers):
+    found = handlers.evidence["choices"]
+    first, second = found.row("Bitune"), found.row("LoRA r16")
+    items = items_of(found, first, second)
+    figures = counted(items, first, second)
+    assert figures.questions == len(items) == 80
+    rights = [[item.first_right, item.second_right] for item in items]
+    assert_close(figures.first.mean, sum(one for one, _ in rights) / 80)
+    assert_close(figures.second.mean, sum(other for _, other in rights) / 80)
+    assert_close(figures.ahead.mean, figures.first.mean - figures.second.mean)
+    alike = 0
+    for task in ("quiz", "hard_quiz"):
+        for one in first.predictions[task]:
+            for other in second.predictions[task]:
+                alike += sum(a == b for a, b in zip(one, other, strict=True)) / 9
+    assert_close(figures.same.mean, alike / 80)
+    for share in (figures.first, figures.second, figures.ahead, figures.same):
+        assert share.low < share.mean < share.high
+    assert figures_of([], first, second) == ""
+
+
+def test_other_weights_under_a_name_that_answered_are_told(folder, tmp_path):
+    tiny = tiny_engine(tmp_path)
+    value = own_study()
+    value["made"]["checkpoints"] = {"lora": tiny.checkpoints["lora"].fingerprint, "bitune": "0" * 16, "gone": "1" * 16}
+    write_records(tmp_path / "own.jsonl", records(30))
+    handlers = EvidenceHandlers(tiny, write_evidence(folder, value), questions=tmp_path / "own.jsonl")
+    note = plain(handlers.explore(handlers.first_query("own")).note)
+    assert note.startswith("The weights of bitune in this page are not those")
+
+
+def test_a_link_names_the_table_and_the_questions_and_an_older_one_has_a_name_for_both(own):
+    new = Link(table="choices", setting="own", topic="code", wanted="both", page=1)
+    assert own.linked_table(new) == ("choices", [])
+    query, words = own.linked_query(new)
+    assert (query.setting, query.topic, query.wanted, query.page, words) == ("own", "code", "both", 1, [])
+    old = Link(setting="arithmetic")
+    assert own.linked_table(old) == ("arithmetic", []) and own.linked_query(old)[0].setting == "arithmetic"
+    assert own.linked_table(Link()) == (None, []) and own.linked_query(Link()) == (None, [])
+    for link in (Link(table="ghost"), Link(setting="ghost")):
+        assert "ghost" in own.linked_table(link)[1][0]
+    assert "no-topic" in own.linked_query(Link(setting="own", topic="no-topic"))[1][0]
+
+
+def test_choices_before_the_question_are_found_around_it():
+    record = {"task": "t", "choices_first": True, "question": "Which?\nThis?", "choices": ["a", "b c"], "label": 1}
+    (found,) = by_id(examples([record])).values()
+    assert found.prompt == "Choices:\na\nb c\n\nQuestion: Which?\nThis?\n\nAnswer:"
+    assert (found.question, found.choices) == ("Which?\nThis?", ("a", "b c"))
+    assert as_asked(found.prompt, ["Question: {prompt}\n\nAnswer:"]) == (found.prompt, "none"), "read as it was measured"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["rows"][0].update(logprobs={}),
+        lambda value: value["rows"][0]["logprobs"]["own"][0].pop(),
+        lambda value: value["rows"][0]["logprobs"]["own"].append([]),
+        lambda value: value["rows"][0]["logprobs"]["own"][0].__setitem__(0, ["a"]),
+        lambda value: value["made"].pop("questions"),
+        lambda value: value["made"].update(recorded="2026-03-04T05:06:07"),
+        lambda value: value["tasks"][0]["items"][0].update(topic=3),
+    ],
+)
+def test_a_damaged_file_of_our_own_questions_is_named(engine, folder, change):
+    write_evidence(folder, damaged(own_study(), change))
+    handlers = EvidenceHandlers(engine, folder)
+    assert list(handlers.evidence) == ["choices", "arithmetic"]
+    assert handlers.problems[0].startswith("own.json is not a file of the study: ")
+
+
+def test_log_probabilities_of_fewer_choices_than_there_are_break_nothing(engine, folder, tmp_path):
+    value = own_study()
+    value["rows"][0]["logprobs"]["own"][0] = [[-1.0]] * 30
+    value["rows"][1]["logprobs"]["own"][0] = [[1e308, -1e308, 0.0, 0.0]] * 30
+    write_records(tmp_path / "own.jsonl", records(30))
+    handlers = EvidenceHandlers(engine, write_evidence(folder, value), questions=tmp_path / "own.jsonl")
+    assert handlers.explore(ItemQuery("own", "Base", "IA3", wanted=ALL)).html.count("<article") == PAGE
