@@ -17,39 +17,56 @@ from bitune.schema.variants import MixingRatios
 
 MAX_COLUMNS = 160  # of a heat map: more than a screen shows apart
 MAX_POINTS = 400  # of a line
+TRAINING_HEIGHT = 400  # of charts that stand beside each other
 
 
 @dataclass(frozen=True)
 class RatioColumn:
-    """One checkpoint that mixes. `moved`: how far mixing moved keys and values for a prompt, a number a layer each, or None."""
+    """One checkpoint that mixes."""
 
     view: VariantView
     mixing: MixingRatios
-    moved: tuple[Sequence[float | None], Sequence[float | None]] | None = None
+
+
+@dataclass(frozen=True)
+class MovedColumn:
+    """How far a checkpoint's mixing moved keys and values for a prompt, a number a layer each; None where a layer keeps nothing of it."""
+
+    view: VariantView
+    keys: Sequence[float | None]
+    values: Sequence[float | None]
 
 
 def ratios_by_layer(columns: Sequence[RatioColumn]) -> go.Figure | None:
     """Keys above values, a line for each checkpoint; None where there is no checkpoint."""
     if not columns:
         return None
-    figure = keys_above_values()
-    for column in columns:
-        for row, ratios in enumerate((column.mixing.keys, column.mixing.values), 1):
-            figure.add_scatter(
-                y=ratios,
-                mode="lines+markers",
-                marker={"size": 5},
-                **named(column.view, column.view.name),
-                showlegend=row == 1,
-                hovertemplate="%{y:.2f}",
-                row=row,
-                col=1,
-            )
+    figure = by_layer([(column.view, (column.mixing.keys, column.mixing.values)) for column in columns])
     figure.add_hline(y=0.5, line={"width": 1, "dash": "dot", "color": COLOURS["soft"]})
     figure.update_yaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1])
-    figure.update_xaxes(range=[-0.5, columns[0].mixing.layers - 0.5])
+    figure.update_layout(height=560)
+    return figure
+
+
+def moved_by_layer(columns: Sequence[MovedColumn]) -> go.Figure:
+    """How far a prompt's cache was moved, keys above values on axes of one scale, a line for each checkpoint, at least one."""
+    figure = by_layer([(column.view, (column.keys, column.values)) for column in columns])
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(matches="y", row=2)
+    figure.update_layout(height=340)
+    return figure
+
+
+def by_layer(lines: Sequence[tuple[VariantView, tuple[Sequence[float | None], ...]]]) -> go.Figure:
+    """Keys above values over the layers, a line for each checkpoint."""
+    figure = keys_above_values()
+    for view, sides in lines:
+        for row, numbers in enumerate(sides, 1):
+            look = {"mode": "lines+markers", "marker": {"size": 5}, "hovertemplate": "%{y:.2f}", "showlegend": row == 1}
+            figure.add_scatter(y=numbers, **named(view, view.name), **look, row=row, col=1)
+    figure.update_xaxes(range=[-0.5, len(lines[0][1][0]) - 0.5])
     figure.update_xaxes(title="Layer", row=2)
-    figure.update_layout(height=400, hovermode="x unified", xaxis_unifiedhovertitle_text="Layer %{x}")
+    figure.update_layout(hovermode="x unified", xaxis_unifiedhovertitle_text="Layer %{x}")
     figure.update_layout(xaxis2_unifiedhovertitle_text="Layer %{x}")
     return figure
 
@@ -71,7 +88,7 @@ def ratios_over_training(log: TrainingLog) -> go.Figure:
     figure.update_yaxes(autorange="reversed", tickvals=[0, last_layer], title="Layer", showgrid=False)
     figure.update_xaxes(title="Step", showgrid=False, row=2)
     scale = {"cmin": 0, "cmax": 1, "colorscale": RATIO_SCALE, "showscale": False}
-    figure.update_layout(height=480, coloraxis=scale)
+    figure.update_layout(height=TRAINING_HEIGHT, coloraxis=scale)
     return figure
 
 
@@ -94,7 +111,7 @@ def losses(logs: Mapping[str, TrainingLog], views: Mapping[str, VariantView]) ->
         return None
     figure.update_xaxes(title="Step", unifiedhovertitle_text="Step %{x}", rangemode="tozero")
     figure.update_yaxes(title="Loss")
-    figure.update_layout(height=380, hovermode="x unified", showlegend=True)
+    figure.update_layout(height=TRAINING_HEIGHT, hovermode="x unified", showlegend=True)
     return figure
 
 

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from app.mixing import charts
-from app.mixing.charts import RatioColumn
+from app.mixing.charts import MovedColumn, RatioColumn
 from app.mixing.html import ratio_table, sliders
 from app.mixing.training_log import TrainingLog, read_log
 from app.ui.admission import Admission
@@ -25,7 +25,7 @@ from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 MAX_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
 NOT_YET = "The learned ratios appear here when the checkpoints are loaded."
-Moved = Mapping[str, tuple[Sequence[float | None], Sequence[float | None]]]
+Moved = dict[str, tuple[Sequence[float | None], Sequence[float | None]]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class MixingHandlers(OnEngine):
             raise ConfigError("None of the loaded checkpoints mixes anything.")
         return next(iter(self.mixing))
 
-    def ratio_table(self, chosen: Sequence[str], moved: Moved) -> str:
+    def ratio_table(self, chosen: Sequence[str]) -> str:
         """The bars of the chosen checkpoints, and words for those that mix nothing."""
         if not self.loading.ready:
             return empty(NOT_YET)
@@ -95,21 +95,26 @@ class MixingHandlers(OnEngine):
             return empty(NO_CHECKPOINT)
         unmixed = [name for name in self.checkpoints if name in chosen and name not in self.mixing]
         words = [f"{name} reads the prompt once and mixes nothing, so it has no ratios." for name in unmixed]
-        columns = self.columns(chosen, moved)
+        columns = self.columns(chosen)
         if not columns and not words:
             words = ["No checkpoint is chosen; choose at least one."]
         return ratio_table(columns) + Markup().join(map(empty, words))
 
-    def columns(self, chosen: Sequence[str], moved: Moved) -> list[RatioColumn]:
+    def columns(self, chosen: Sequence[str]) -> list[RatioColumn]:
         """The chosen checkpoints that mix."""
         if not self.mixing:
             return []
         views = self.views
-        return [RatioColumn(views[name], mixing, moved.get(name)) for name, mixing in self.mixing.items() if name in chosen]
+        return [RatioColumn(views[name], mixing) for name, mixing in self.mixing.items() if name in chosen]
+
+    def moved_columns(self, moved: Moved) -> list[MovedColumn]:
+        """What was measured, to be drawn."""
+        views = self.views
+        return [MovedColumn(views[name], *sides) for name, sides in moved.items()]
 
     def by_layer(self, chosen: Sequence[str]) -> go.Figure | None:
         """The ratios of the chosen checkpoints as lines."""
-        return charts.ratios_by_layer(self.columns(chosen, {}))
+        return charts.ratios_by_layer(self.columns(chosen))
 
     def training(self, chosen: Sequence[str]) -> Training:
         """How each chosen checkpoint came to its ratios, and words where there is nothing to draw."""

@@ -5,7 +5,7 @@ A bar runs from 0, the first reading alone (blue), to 1, the second alone (orang
 
 from collections.abc import Sequence
 
-from app.mixing.charts import RatioColumn, factor_in_words
+from app.mixing.charts import MovedColumn, RatioColumn, factor_in_words
 from app.ui.differences import difference
 from app.ui.templates import render
 from app.ui.variants import VariantView
@@ -14,17 +14,24 @@ from bitune.schema.variants import MixingRatios
 
 
 def ratio_table(columns: Sequence[RatioColumn]) -> str:
-    """The checkpoints side by side, a row a layer. All have the layers of one base; the longest movement fills its bar."""
+    """The checkpoints side by side, a row a layer. All have the layers of one base."""
     if not columns:
         return ""
-    longest = max((value or 0 for column in columns for side in column.moved or () for value in side), default=0)
-    return render("mixing/ratio_table.html", columns=columns, layers=columns[0].mixing.layers, longest=longest)
+    return render("mixing/ratio_table.html", columns=columns, layers=columns[0].mixing.layers)
+
+
+def moved_table(columns: Sequence[MovedColumn]) -> str:
+    """How far a prompt was moved, a row a layer, folded below words that say what the numbers are; the longest movement fills its bar."""
+    longest = max(value or 0 for column in columns for side in (column.keys, column.values) for value in side)
+    return render("mixing/moved_table.html", columns=columns, layers=len(columns[0].keys), longest=longest)
 
 
 def sliders(view: VariantView, mixing: MixingRatios, learned: MixingRatios, version: int) -> str:
-    """Bars that can be moved; a line marks what was learned. `version` makes the browser draw them anew, so that a preset also
-    undoes what was moved by hand."""
-    return render("mixing/sliders.html", view=view, mixing=mixing, learned=learned, version=version)
+    """Bars that can be moved, in two columns; a line marks what was learned. `version` makes the browser draw them anew, so that a preset
+    also undoes what was moved by hand."""
+    half = -(-mixing.layers // 2)
+    halves = [range(half), range(half, mixing.layers)]
+    return render("mixing/sliders.html", view=view, mixing=mixing, learned=learned, version=version, halves=halves)
 
 
 def sweep_table(points: Sequence[SweepPoint], *, stopped: bool = False) -> str:

@@ -2,28 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import plotly.graph_objects as go
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.mixing.charts import sweep_curve
+from app.mixing.charts import moved_by_layer, sweep_curve
 from app.mixing.handlers import MixingHandlers, Moved
-from app.mixing.html import sweep_table
+from app.mixing.html import moved_table, sweep_table
 from app.ui.checks import MAX_CHARACTERS, NameList
 from app.ui.pace import Work
-from app.ui.templates import empty, problem
+from app.ui.templates import empty, problem, render
 from bitune.errors import ConfigError
 from bitune.schema.results import SweepPoint
 
 SWEEP_TOKENS = 32
 WAITING = "Waiting for the model."
 STOPPED = "Stopped before anything was measured."
-MEASURED = (
-    "Keys moved, values moved: the distance from the first reading's cache to the mixed one, divided by the length of the first "
-    "one; the average over this prompt's tokens."
-)
 
 
 class Link(BaseModel):
@@ -37,11 +33,12 @@ class Link(BaseModel):
 
 @dataclass(frozen=True)
 class MeasureScreen:
-    """What stands under the prompt. `moved`: for the table of ratios, None to leave that as it is."""
+    """What stands under the button. `chart`: once something is measured. `moved`: of each checkpoint that is done."""
 
     html: str
-    moved: Moved | None = None
     running: bool = False
+    chart: go.Figure | None = None
+    moved: Moved = field(default_factory=dict)
 
 
 class MeasureRequest:
@@ -67,13 +64,32 @@ class MeasureRequest:
         return wanted
 
     def run(self, prompt: object, chosen: Sequence[str], template: object) -> Iterator[MeasureScreen]:
-        yield MeasureScreen(empty(MEASURED), self.handlers.moved(prompt, self.wanted(chosen), template))
+        """One checkpoint after the other; what is measured is drawn at once."""
+        moved, wanted = {}, self.wanted(chosen)
+        for number, name in enumerate(wanted, 1):
+            words = f"Measuring {name}" + (f", {number} of {len(wanted)}" if len(wanted) > 1 else "")
+            yield self.screen(moved, busy(words), running=True)
+            moved |= self.handlers.moved(prompt, [name], template)
+        yield self.screen(moved)
+
+    def screen(self, moved: Moved, words: str = "", *, running: bool = False) -> MeasureScreen:
+        """What is measured so far, below `words`."""
+        if not moved:
+            return MeasureScreen(words, running)
+        columns = self.handlers.moved_columns(moved)
+        return MeasureScreen(words + moved_table(columns), running, moved_by_layer(columns), dict(moved))
 
     def finish(self, latest: MeasureScreen) -> MeasureScreen:
-        return MeasureScreen(empty(STOPPED))
+        """One that was stopped keeps the checkpoints that are done."""
+        return self.screen(latest.moved) if latest.moved else MeasureScreen(empty(STOPPED))
 
     def failed(self, words: str) -> MeasureScreen:
-        return MeasureScreen(problem(words), {})
+        return MeasureScreen(problem(words))
+
+
+def busy(words: str) -> str:
+    """What is being done just now; the browser counts the seconds."""
+    return render("mixing/busy.html", words=words)
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,7 @@ class SweepRequest:
         of = self.of(of)
         running = self.handlers.runner.sweep(prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
         with closing(running):
+            yield SweepScreen(busy("Reading the prompt"), running=True)
             for points in running:
                 yield SweepScreen(sweep_table(points), running=True, points=points)
         yield SweepScreen(sweep_table(points), curve=sweep_curve(self.handlers.views[of], points), points=points)

@@ -1,4 +1,4 @@
-"""The tab Mixing: components and wiring only."""
+"""The tab Mixing: components and wiring only. Its parts are in the order of the questions that people ask of the ratios."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,16 +20,20 @@ from app.ui.shared import LinkPart, PromptSource, WhatIfList, WhatIfTarget, When
 from app.ui.templates import heading, introduction
 
 INTRODUCTION = (
-    "Every layer remembers the prompt as keys and values; the bars show how much of the second reading went into each. "
-    "Training began at 0.50: look for the layers that moved far from there, and whether keys and values agree."
+    "Every layer remembers the prompt as keys and values, mixed of two readings. First what was learned and how it came, then what if it "
+    "were otherwise, and what it does to a prompt of yours."
 )
-SWEEP = (
-    "All ratios together go from causal only over the learned ones to bidirectional only. Look for where the answer changes, and "
-    "whether the learned ratios are the ones that like their own answer best."
+LEARNED = (
+    "The bars show how much of the second reading goes into each layer. Training began at 0.50: look for the layers that moved far from "
+    "there, and whether keys and values agree."
 )
 TRAINING = (
-    "The same ratios, step by step, one row a layer: blue where the first reading counts more, orange where the second does. Below them "
+    "The same ratios, step by step, one row a layer: blue where the first reading counts more, orange where the second does. Beside them "
     "the loss of all chosen checkpoints on one axis. Look for when the layers part, and whether the loss falls at that time."
+)
+PROMPT = (
+    "Measure how far mixing moves the memory of a prompt. Or sweep: all ratios together go from causal only over the learned ones to "
+    "bidirectional only; look for where the answer changes, and whether the learned ratios like their own answer best."
 )
 
 
@@ -84,41 +88,45 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         return MixingTab(WhenLoaded({}, [], dict))
     html(introduction(INTRODUCTION))
     look = {"label": "Checkpoints", "elem_id": "bt-mixing-chosen", "visible": ready and len(names) > 1}
-    chosen, moved = gr.CheckboxGroup(names, value=names, **look), gr.State({})
-    table = html(handlers.ratio_table(names, {}), "bt-ratios")
-    lines = chart(handlers.by_layer(names), "bitune-ratios", "bt-mixing-layers")
-    with gr.Column(visible=may_mix) as measuring:
-        prompt = prompt_row(handlers, source, chosen, moved, table)
+    chosen = gr.CheckboxGroup(names, value=names, **look)
+    html(heading("What was learned?", LEARNED))
+    with gr.Row(elem_classes="bt-beside"):
+        with gr.Column(min_width=320):
+            table = html(handlers.ratio_table(names), "bt-ratios")
+        with gr.Column(min_width=320):
+            lines = chart(handlers.by_layer(names), "bitune-ratios", "bt-mixing-layers")
     with gr.Column(visible=ready) as over_training:
-        html(heading("Over training", TRAINING))
+        html(heading("How did it come?", TRAINING))
         view = training(handlers)
 
-    def choose(names: list[str], moved: dict) -> Updates:
+    def choose(names: list[str]) -> Updates:
         figure = gr.update(**drawn(handlers.by_layer(names), "bitune-ratios"))
-        return {table: handlers.ratio_table(names, moved), lines: figure, **view.draw(handlers.training(names))}
+        return {table: handlers.ratio_table(names), lines: figure, **view.draw(handlers.training(names))}
 
-    listen(chosen.change, choose, {"names": chosen, "moved": moved}, [table, lines, *view.outputs])
+    listen(chosen.change, choose, {"names": chosen}, [table, lines, *view.outputs])
     with gr.Column(visible=ready and may_mix) as editing:
         html(heading("What if it were mixed otherwise?", WHAT_IF))
         form = slider_form(handlers)
         listed = what_if_list(handlers, form.of, what_ifs, target)
-    with gr.Column(visible=may_mix) as sweeping:
-        html(heading("From causal only to bidirectional only", SWEEP))
+    with gr.Column(visible=may_mix) as asking:
+        html(heading("What does it do to a prompt?", PROMPT))
+        prompt = prompt_row(source)
+        measure(handlers, prompt, chosen, source)
         sweep(handlers, prompt, form.of, source)
 
     def fill(shown: list[str]) -> Updates:
         names, mixes = handlers.checkpoints, bool(handlers.mixing)
-        seen = {measuring: mixes, over_training: True, editing: mixes, sweeping: mixes}
+        seen = {over_training: True, editing: mixes, asking: mixes}
         return {
             chosen: gr.update(choices=names, value=[name for name in names if name in shown], visible=len(names) > 1),
-            table: handlers.ratio_table(shown, {}),
+            table: handlers.ratio_table(shown),
             lines: gr.update(**drawn(handlers.by_layer(shown), "bitune-ratios")),
             **{column: gr.update(visible=visible) for column, visible in seen.items()},
             **view.fill(handlers, shown),
             **form.fill(handlers),
         }
 
-    filled = [chosen, table, lines, measuring, over_training, editing, sweeping]
+    filled = [chosen, table, lines, over_training, editing, asking]
     filled += [*view.outputs, *view.chips.values(), *view.maps.values()]
     filled += [form.of, form.first_layer, form.last_layer, form.sliders]
     return MixingTab(WhenLoaded({"shown": chosen}, filled, fill), link_part(handlers, chosen, prompt), listed)
@@ -138,48 +146,48 @@ def link_part(handlers: MixingHandlers, chosen: gr.CheckboxGroup, prompt: gr.Tex
     return LinkPart("mixing", Link, {"chosen": chosen, "prompt": prompt}, [chosen, prompt], restore)
 
 
-def prompt_row(
-    handlers: MixingHandlers, source: PromptSource, chosen: gr.CheckboxGroup, moved: gr.State, table: gr.HTML
-) -> gr.Textbox:
-    """A prompt, and how far mixing moves its cache: more columns of the table."""
+def prompt_row(source: PromptSource) -> gr.Textbox:
+    """A prompt for both questions about one."""
     prompt = gr.Textbox(
         value=EXAMPLES[0].prompt,
-        label="How far does mixing move the cache of a prompt?",
-        info="Read with the template that is chosen in Compare. The sweep below takes this prompt too.",
+        label="A prompt",
+        info="Read with the template that is chosen in Compare.",
         lines=3,
         max_lines=8,
         elem_id="bt-mixing-prompt",
     )
     with gr.Row(elem_classes="bt-actions bt-buttons"):
-        measure = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
-        stop = StopButton(elem_id="bt-measure-stop", scale=0, min_width=100)
         take = gr.Button("Take the prompt from Compare", elem_id="bt-take", scale=0, min_width=220)
-    note = html(elem_id="bt-moved")
     take.click(None, source.prompt, prompt, js="(prompt) => prompt", **PRIVATE)
-
-    def show(screen: MeasureScreen) -> Updates:
-        return {note: screen.html} if screen.moved is None else {note: screen.html, moved: screen.moved}
-
-    request = ModelRequest(measure, stop, [note, moved], show)
-    measured = request.wire(MeasureRequest(handlers), {"prompt": prompt, "chosen": chosen, "template": source.template})
-
-    def redraw(names: list[str], moved: dict) -> Updates:
-        return {table: handlers.ratio_table(names, moved)}
-
-    listen(measured.then, redraw, {"names": chosen, "moved": moved}, [table])
     return prompt
 
 
+def measure(handlers: MixingHandlers, prompt: gr.Textbox, chosen: gr.CheckboxGroup, source: PromptSource) -> None:
+    """How far mixing moves the prompt's cache: Measure, Stop, and below them what comes of it."""
+    with gr.Row(elem_classes="bt-actions bt-buttons"):
+        start = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
+        stop = StopButton(elem_id="bt-measure-stop", scale=0, min_width=100)
+    result = html(elem_id="bt-moved")  # above the chart: what is being done stands at the button
+    figure = chart(None, "", "bt-moved-layers")
+
+    def show(screen: MeasureScreen) -> Updates:
+        return {result: screen.html, figure: gr.update(**drawn(screen.chart, "bitune-moved"))}
+
+    request = ModelRequest(start, stop, [result, figure], show)
+    request.wire(MeasureRequest(handlers), {"prompt": prompt, "chosen": chosen, "template": source.template})
+
+
 def training(handlers: MixingHandlers) -> TrainingView:
-    """A heat map for each checkpoint that mixes, the losses of all, and words where something is not known."""
+    """A heat map for each checkpoint that mixes, the losses of all beside them, and words where something is not known."""
     first = handlers.training(handlers.expected)
     columns, chips, maps = {}, {}, {}
-    with gr.Row(elem_classes="bt-heat-maps"):
+    with gr.Row(elem_classes="bt-heat-maps bt-beside"):
         for name in handlers.may_mix:
             with gr.Column(min_width=320, visible=name in first.heat_maps) as columns[name]:
                 chips[name] = html(handlers.chip(name))
                 maps[name] = chart(first.heat_maps.get(name), of_training(name))
-    losses = chart(first.losses, "bitune-loss", "bt-losses")
+        with gr.Column(min_width=320):
+            losses = chart(first.losses, "bitune-loss", "bt-losses")
     return TrainingView(columns, chips, maps, losses, html(first.notes, "bt-mixing-training"))
 
 

@@ -1,6 +1,8 @@
-"""Evidence in a real Chromium, offline: the table, the items behind it, and a question on its way to the other tabs."""
+"""Evidence in a real Chromium, offline: the table, the items behind it, and a question on its way to the other tabs; on made-up results
+and, at the end, on those that are shipped."""
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -21,6 +23,7 @@ def study(tmp_path_factory):
     """Two settings, the texts of one of them."""
     folder = tmp_path_factory.mktemp("study")
     write_records(folder / "quiz.test.jsonl", QUIZ)
+    write_records(folder / "hard.test.jsonl", records(30, "hard"))
     variants = [*VARIANTS, (HOSTILE, "custom", None, None, 7, [0], 0.5)]
     choices = evidence("choices", {"Quiz": QUIZ, "Hard-quiz": records(30, "hard")}, variants)
     choices["text"] = HOSTILE
@@ -69,11 +72,11 @@ def test_the_table_has_a_row_a_variant_and_its_numbers(page, study):
     for place, row in enumerate(value(study)["rows"]):
         expect(rows.nth(place).locator("th .bt-chip")).to_have_text(row["name"])
         cells = rows.nth(place).locator("td b").all_inner_texts()
-        shares = [100 * row["accuracy"][key]["mean"] for key in ("quiz", "hard_quiz", "average")]
-        assert cells[:3] == [f"{share:.1f}" for share in shares]
+        shares = [100 * row["accuracy"][key]["mean"] for key in ("average", "quiz", "hard_quiz")]
+        assert cells[-3:] == [f"{share:.1f}" for share in shares]
         if row["minus"]:
             drawn = 100 * row["minus"]["average"]["mean"]
-            assert cells[3].replace("\u2212", "-") == f"{drawn:+.1f}"
+            assert cells[0].replace("\u2212", "-") == f"{drawn:+.1f}"
     expect(page.locator("#bt-whiskers .errorbar")).to_have_count(len(VARIANTS))
 
 
@@ -128,17 +131,29 @@ def test_pages_and_other_choices(page):
     expect(page.locator(ITEMS)).to_have_count(11)
     page.locator("#bt-task label").filter(has_text="Hard-quiz").click()
     expect(page.locator("#bt-place")).to_have_text("1 to 20 of 30")
-    expect(page.locator(f"{ITEMS} button")).to_have_count(0)
-    expect(page.locator("#bt-items-note")).to_contain_text("holds 0 of these 30")
+    expect(page.locator("#bt-items-note .bt-note")).to_have_count(0)
     page.locator("#bt-first-row input").click()
     page.get_by_role("option", name="Base").click()
     expect(page.locator("#bt-filter label").first).to_contain_text("Base right, LoRA r16 wrong")
     page.locator("#bt-setting input[value=arithmetic]").check()
     expect(page.locator(".bt-evidence thead")).to_contain_text("Sums")
+    expect(page.locator("#bt-place")).to_have_text("1 to 20 of 30")
+
+
+def test_of_questions_without_a_text_the_figures_stay_and_nothing_is_listed(page, study):
+    page.locator("#bt-questions input[value=arithmetic]").check()
     expect(page.locator("#bt-filter label").first).to_contain_text("Bitune right, LoRA r16 wrong")
     expect(page.locator("#bt-task")).to_have_count(0)
-    show(page, "all")
-    expect(page.locator("#bt-place")).to_have_text("1 to 20 of 25")
+    expect(page.locator("#bt-items-note")).to_contain_text("holds 0 of these 25")
+    expect(page.locator(ITEMS)).to_have_count(0)
+    expect(page.locator("#bt-next")).to_have_count(0)
+    found = json.loads((study / "results" / "arithmetic.json").read_text())
+    right = [sum(seed) for row in found["rows"] if row["name"] == "IA3" for seed in row["predictions"]["sums"]][0]
+    page.locator("#bt-first-row input").click()
+    page.get_by_role("option", name="IA3", exact=True).click()
+    expect(page.locator(".bt-counted dt").first).to_have_text("IA3 right")
+    expect(page.locator(".bt-counted dd b").first).to_have_text(f"{100 * right / 25:.1f} %")
+    expect(page.locator(".bt-evidence thead")).to_contain_text("Quiz")  # the table above is chosen by itself
 
 
 def test_a_question_goes_to_compare_and_runs_there(page):
@@ -215,3 +230,63 @@ def test_it_fits_every_screen(browser, url, size, scheme):
         assert figure["x"] + figure["width"] <= SIZES[size]["width"], "and nothing is cut off"
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"evidence-{size}-{scheme}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The page on a tiny base with the results that are shipped, and without any data."""
+    with served(tiny_engine(tmp_path_factory.mktemp("tiny"))) as address:
+        yield address
+
+
+def test_a_visitor_without_any_data_reads_our_own_questions(browser, shipped):
+    for page in visit(browser, shipped, "desktop", "light"):
+        opened(page)
+        expect(page.locator("#bt-questions input[value=own]")).to_be_checked()
+        assert show(page, "all") == 262
+        expect(page.locator("#bt-place")).to_have_text("1 to 20 of 262")
+        for item in page.locator(ITEMS).all():
+            assert item.locator(".bt-question").inner_text()
+            assert item.locator(".bt-chip").count() == 5, "what every variant chose"
+        assert "Choice 1" not in page.locator("#bt-items").inner_text()
+        expect(page.locator(f"{ITEMS} details table").first).to_be_hidden()
+        page.locator(f"{ITEMS} summary").first.click()
+        expect(page.locator(f"{ITEMS} details table").first).to_be_visible()
+        page.locator("#bt-topic input").click()
+        page.get_by_role("option", name="code").click()
+        page.locator("#bt-task label").filter(has_text="before the question").click()
+        expect(page.locator("#bt-place")).to_have_text("1 to 16 of 16")
+        expect(page.locator("#bt-counted")).to_contain_text("Of 16 questions")
+        page.locator(ITEMS).first.get_by_role("button", name="To Attention").click()
+        box = page.locator("#bt-attention-prompt textarea")
+        expect(box).to_be_visible()
+        assert box.input_value().startswith("Choices:\n") and "\n\nQuestion: " in box.input_value()
+
+
+def test_other_peoples_questions_are_counted_and_not_listed_as_hashes(browser, shipped):
+    for page in visit(browser, shipped, "desktop", "light"):
+        opened(page)
+        page.locator("#bt-questions input[value=choices]").check()
+        expect(page.locator("#bt-items-note")).to_contain_text("--data FOLDER")
+        expect(page.locator(ITEMS)).to_have_count(0)
+        expect(page.locator("#bt-counted")).to_contain_text("Of 1,483 questions")
+        assert re.search(r"\b[0-9a-f]{12}\b", page.locator("main").inner_text()) is None
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_our_own_questions_and_the_difference_fit_every_screen(browser, shipped, size, scheme):
+    width = SIZES[size]["width"]
+    for page in visit(browser, shipped, size, scheme):
+        opened(page)
+        for setting in ("instruction", "own"):
+            page.locator(f"#bt-setting input[value={setting}]").check()
+            expect(page.locator(".bt-evidence caption")).to_have_text(
+                {"instruction": "Tasks never trained on", "own": "Questions of our own"}[setting]
+            )
+            for cell in page.locator(".bt-evidence tr > :nth-child(2)").all():
+                box = cell.bounding_box()
+                assert box["x"] >= 0 and box["x"] + box["width"] <= width, "the difference is on the screen"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=ARTIFACTS / f"own-questions-{size}-{scheme}.png", full_page=True)

@@ -167,10 +167,47 @@ def test_how_far_a_prompt_of_compare_is_moved(page, engine):
     page.locator("#bt-take").click()
     expect(page.locator("#bt-mixing-prompt textarea")).to_have_value("hello there")
     page.locator("#bt-measure").click()
-    expect(page.locator("#bt-ratios .bt-length")).to_have_count(2 * 2 * 4, timeout=30_000)
+    expect(page.locator("#bt-moved .bt-length")).to_have_count(2 * 2 * 4, timeout=30_000)
     moved = engine.attention("hello there", "bitune").moved_keys.mean(1)
-    first_rows = page.locator("#bt-ratios tbody tr td:nth-child(4) output").all_inner_texts()
+    expect(page.locator("#bt-moved-layers .main-svg").first).to_be_visible()
+    keys = data_of(page, "#bt-moved-layers")[0]
+    assert keys["y"] == pytest.approx(list(moved), abs=1e-4)
+    page.locator("#bt-moved summary").click()
+    first_rows = page.locator("#bt-moved tbody tr td:nth-child(2) output").all_inner_texts()
     assert first_rows == [f"{value:.2f}" for value in moved]
+
+
+def test_what_comes_of_a_button_stands_below_it(page):
+    """The words at once, the result where they were."""
+    for start, result, ready in (
+        ("#bt-measure", "#bt-moved", "#bt-moved summary"),
+        ("#bt-sweep-run", "#bt-sweep", "#bt-sweep-curve .point >> nth=8"),
+    ):
+        page.evaluate(
+            """result => {
+                window.said = [];
+                const place = document.querySelector(result);
+                new MutationObserver(() => window.said.push(place.innerText)).observe(place, {childList: true, subtree: true});
+            }""",
+            result,
+        )
+        page.locator(start).click()
+        expect(page.locator(ready)).to_be_visible(timeout=30_000)
+        words = "Measuring" if start == "#bt-measure" else "Reading the prompt"
+        assert any(words in said or "Waiting" in said for said in page.evaluate("window.said"))
+        expect(page.locator(start)).to_be_enabled()
+        gap = page.locator(result).bounding_box()["y"] - page.locator(start).bounding_box()["y"]
+        assert 0 < gap < 400, "at most the curve of the sweep stands between them"
+
+
+def test_the_parts_stand_in_the_order_of_the_questions(page):
+    heads = page.locator("h2.bt-heading:visible").all_inner_texts()
+    assert heads == ["What was learned?", "How did it come?", "What if it were mixed otherwise?", "What does it do to a prompt?"]
+    ratios_, lines = page.locator("#bt-ratios").bounding_box(), page.locator("#bt-mixing-layers").bounding_box()
+    assert ratios_["x"] + ratios_["width"] <= lines["x"], "bars and lines beside each other"
+    map_, losses = page.locator(".bt-heat-maps .main-svg").first.bounding_box(), page.locator("#bt-losses").bounding_box()
+    assert map_["x"] + map_["width"] <= losses["x"] and abs(map_["y"] - losses["y"]) < 60
+    assert page.evaluate("document.documentElement.scrollHeight") < 2800
 
 
 @pytest.mark.parametrize(("prompt", "words"), [("  ", "The prompt is empty"), ("y" * 700, "512")])
@@ -263,7 +300,7 @@ def test_nasty_names_and_prompts_are_text(page):
     add(page, f"{NASTY}: learned")
     page.locator("#bt-mixing-prompt textarea").fill(NASTY)
     page.locator("#bt-measure").click()
-    expect(page.locator("#bt-ratios .bt-length").first).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-moved summary")).to_be_visible(timeout=30_000)
     page.locator("#bt-sweep-run").click()
     expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
     go(page, "Compare")
@@ -289,7 +326,7 @@ def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         opened(page)
         page.locator("#bt-measure").click()
-        expect(page.locator("#bt-ratios .bt-length").first).to_be_visible(timeout=30_000)
+        expect(page.locator("#bt-moved summary")).to_be_visible(timeout=30_000)
         page.locator("#bt-sweep-run").click()
         expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
         page.get_by_role("button", name=re.compile("Half and half")).click()

@@ -23,6 +23,7 @@ from tests.closeness import assert_close
 from tests.study.small import METHODS, SMALL
 from tests.tiny import tiny_base
 
+DOCS = QUESTIONS.parent.parent.parent / "docs"
 ROWS = [row for _, row in read_rows(QUESTIONS)]
 
 
@@ -31,6 +32,8 @@ def test_there_are_enough_questions_of_several_kinds_each_in_both_orders():
     for row in ROWS:
         by_topic[row["task"]][row.get("choices_first", False)] += 1
     assert len(ROWS) >= 240 and len(by_topic) >= 6
+    for text in (QUESTIONS.parent / "README.md", DOCS / "reading-the-page.md"):
+        assert f"{len(ROWS)} " in text.read_text(encoding="utf-8"), f"{text.name} says how many there are"
     for topic, orders in by_topic.items():
         assert min(orders[True], orders[False]) >= 15 and abs(orders[True] - orders[False]) <= 1, topic
 

@@ -6,9 +6,19 @@ from html import escape, unescape
 
 import pytest
 
-from app.mixing.charts import RatioColumn, factor_in_words, losses, ratios_by_layer, ratios_over_training, sweep_curve, thinned
+from app.mixing.charts import (
+    MovedColumn,
+    RatioColumn,
+    factor_in_words,
+    losses,
+    moved_by_layer,
+    ratios_by_layer,
+    ratios_over_training,
+    sweep_curve,
+    thinned,
+)
 from app.mixing.handlers import MixingHandlers
-from app.mixing.html import ratio_table, sliders, sweep_table
+from app.mixing.html import moved_table, ratio_table, sliders, sweep_table
 from app.mixing.requests import MeasureRequest, SweepRequest
 from app.mixing.training_log import read_log
 from app.page import build_page
@@ -77,9 +87,18 @@ def test_the_bars_are_the_ratios():
 
 
 def test_the_longest_way_fills_its_bar():
-    html = ratio_table([RatioColumn(VIEW, RATIOS, ([0.1, None, 0.4], [0.2, 0.0, 0.3]))])
+    html = moved_table([MovedColumn(VIEW, [0.1, None, 0.4], [0.2, 0.0, 0.3])])
     assert re.findall(r"width:([\d.]+)%", html) == ["25.00", "50.00", "0.00", "100.00", "75.00"]
     assert html.count("<output>–</output>") == 1, "a layer that keeps nothing of the prompt"
+    assert "width" not in moved_table([MovedColumn(VIEW, [None], [None])])
+
+
+def test_what_was_moved_is_drawn_on_axes_of_one_scale_that_begin_at_nothing():
+    other = VariantView(NASTY, "", (), 2)
+    figure = moved_by_layer([MovedColumn(VIEW, [0.1, None], [0.2, 0.3]), MovedColumn(other, [None, None], [None, None])])
+    assert [list(line.y) for line in figure.data[:2]] == [[0.1, None], [0.2, 0.3]]
+    assert [line.name for line in figure.data] == ["qa", "qa", escape(NASTY), escape(NASTY)]
+    assert figure.layout.yaxis2.matches == "y" and figure.layout.yaxis.rangemode == "tozero"
 
 
 def test_the_sliders_keep_every_digit_and_show_what_was_learned():
@@ -206,19 +225,19 @@ def test_a_sweep_is_a_curve_and_a_row_for_each_factor():
 
 
 def test_the_table_shows_the_checkpoints_alphas(handlers, engine):
-    html = handlers.ratio_table(["lora", "bitune"], {})
+    html = handlers.ratio_table(["lora", "bitune"])
     learned = engine.mixing("bitune")
     assert_close(
         bars(html), [v for pair in zip(learned.keys, learned.values, strict=True) for v in pair], allowed=2e-4
     )  # printed with four digits
     assert "lora reads the prompt once and mixes nothing" in html
-    assert "choose at least one" in handlers.ratio_table([], {})
-    assert "--checkpoint" in MixingHandlers(Engine(tiny_base())).ratio_table([], {})
+    assert "choose at least one" in handlers.ratio_table([])
+    assert "--checkpoint" in MixingHandlers(Engine(tiny_base())).ratio_table([])
 
 
 def test_nasty_names_are_text(handlers):
     for html in (
-        handlers.ratio_table([NASTY], {}),
+        handlers.ratio_table([NASTY]),
         handlers.training([NASTY]).notes,
         handlers.sliders(NASTY),
     ):
@@ -262,8 +281,23 @@ def test_how_far_a_prompt_is_moved(handlers, engine):
     assert_close(screen.moved["bitune"][1], maps.moved_values.mean(1))
     assert set(screen.moved) == {"bitune", NASTY}
     assert "average" in screen.html and not screen.running
-    assert handlers.ratio_table(["bitune"], screen.moved).count("bt-length") == 2 * 4
+    assert screen.html.count("bt-length") == 2 * 2 * 4
+    assert_close(screen.chart.data[0].y, maps.moved_keys.mean(1))
     assert measure(handlers, "x", ["bitune"], "none").moved["bitune"] == ([None] * 4, [None] * 4), "the one token is the answer's"
+
+
+def test_who_measures_is_told_of_what_and_keeps_what_is_done(handlers):
+    request = MeasureRequest(handlers)
+    first, second, last = request.run("hello you", handlers.checkpoints, "own")
+    assert "Measuring bitune, 1 of 2" in first.html and first.chart is None
+    assert f"Measuring {escape(NASTY)}, 2 of 2" in second.html and second.chart is not None
+    assert list(second.moved) == ["bitune"] and list(last.moved) == ["bitune", NASTY]
+    assert [screen.running for screen in (first, second, last)] == [True, True, False]
+    assert "Measuring" not in last.html and "bt-seconds" in first.html
+    stopped = request.finish(second)
+    assert list(stopped.moved) == ["bitune"] and stopped.chart is not None and not stopped.running
+    assert "Measuring" not in stopped.html
+    assert "before anything was measured" in request.finish(first).html
 
 
 @pytest.mark.parametrize(
