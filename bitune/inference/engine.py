@@ -173,8 +173,8 @@ class Engine:
         Args:
             prompt: What a person wrote.
             variants: Names of the variants that answer.
-            template: `own` (each checkpoint's own; the base reads the prompt of the first checkpoint, so that all read the same
-                text), `chat` (the base's chat template) or `none`.
+            template: `own` (each checkpoint's own; the base reads with that of the first checkpoint that is loaded, whichever are asked
+                beside it), `chat` (the base's chat template) or `none`.
             max_new_tokens: Most tokens of each answer.
             temperature: 0 is greedy; above 0 all variants see the same random draws.
             top_p, seed: Of these draws.

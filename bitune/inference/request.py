@@ -47,7 +47,7 @@ def prepare(
     Args:
         prompt, names, template, what_ifs, history, earlier: As in `Engine.stream`.
         variants: Those that are loaded.
-        templates: Of the checkpoints among them.
+        templates: Of the checkpoints among them, the first one also of variants that have none.
         context: The longest input in tokens.
 
     Raises:
@@ -102,11 +102,14 @@ def _what_if(name: str, question: WhatIf, variants: Mapping[str, Variant]) -> Va
 def _chosen_templates(
     names: Sequence[str], template: str, templates: Mapping[str, PromptTemplate], has_chat_template: bool
 ) -> dict[str, PromptTemplate]:
-    """The template of each variant in `names`."""
+    """The template of each variant in `names`. What a variant without one of its own reads, above all the base, depends on the checkpoints
+    that are loaded and not on those that are asked beside it: so it reads the same in every request.
+
+    `templates`: of all checkpoints, in the order in which they were loaded.
+    """
     if template == "none":
         return dict.fromkeys(names, PromptTemplate(None))
     if template == CHAT:
         return dict.fromkeys(names, PromptTemplate(CHAT))
-    of_checkpoints = [templates[name] for name in names if name in templates]
-    shared = of_checkpoints[0] if of_checkpoints else PromptTemplate(CHAT if has_chat_template else None)
+    shared = next(iter(templates.values()), PromptTemplate(CHAT if has_chat_template else None))
     return {name: templates.get(name, shared) for name in names}

@@ -161,10 +161,12 @@ def test_shared_draws_follow_the_models_distribution():
 
 def test_templates(engine):
     own = final(engine, PROMPT, ["base", "plain"], template="own")
-    assert own.prompts == {"base": f"Q: {PROMPT}\nA:", "plain": f"Q: {PROMPT}\nA:"}, "all read the checkpoint's prompt"
+    assert own.prompts == {"base": PROMPT, "plain": f"Q: {PROMPT}\nA:"}, "the base reads as the first checkpoint, which has none"
     chat = final(engine, PROMPT, ["base", "plain"], template="chat")
     assert set(chat.prompts.values()) == {f"<user>{PROMPT}<answer>"}
-    assert final(engine, PROMPT, ["base"], template="own").prompts == {"base": f"<user>{PROMPT}<answer>"}
+    for names in (["base"], ["base", "plain"], ["plain", "base"], list(engine.variants)):
+        assert final(engine, PROMPT, names, template="own").prompts["base"] == PROMPT, "whatever is asked beside it"
+    assert final(Engine(tiny_base()), PROMPT, ["base"], template="own").prompts == {"base": f"<user>{PROMPT}<answer>"}
     plain = final(engine, PROMPT, ["base", "plain"], template="none")
     assert set(plain.prompts.values()) == {PROMPT}
     assert plain.prompt_tokens == {"base": len(PROMPT), "plain": len(PROMPT)}
