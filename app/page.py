@@ -25,6 +25,7 @@ from app.ui.admission import Admission
 from app.ui.events import QUIET
 from app.ui.frame import Updates, listen
 from app.ui.loading import Loading, OnEngine
+from app.ui.markdown import card
 from app.ui.pieces import html
 from app.ui.shared import WhenLoaded
 from app.ui.templates import render
@@ -89,7 +90,8 @@ def what_is_loaded(loading: Loading) -> str:
         return render("ui/loading.html", words=loading.words, problem=loading.problem)
     engine = loading.engine
     views = views_of(engine.variants, engine.checkpoints)
-    return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views)
+    cards = {name: card(facts.card) for name, facts in engine.checkpoints.items() if facts.card is not None}
+    return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views, cards=cards)
 
 
 def follow(page: gr.Blocks, opened: Dependency, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:

@@ -23,6 +23,7 @@ INDIRECT = {
     "XStatic_D3": "what BertViz draws with",
     "XStatic_jQuery": "what BertViz finds its elements with",
 }
+IMPORTED_AS = {"markdown_it_py": "markdown_it"}
 # Imported where a host brings it.
 BROUGHT = {"spaces": "a ZeroGPU Space has it installed"}
 
@@ -164,7 +165,8 @@ def test_public_names_are_sorted_and_there():
 def requirements(lines: list[str]) -> dict[str, str]:
     """Name as it is imported -> the whole requirement without spaces."""
     kept = [line.split("#")[0].replace(" ", "") for line in lines]
-    return {re.match(r"[\w.-]+", line)[0].replace("-", "_"): line for line in kept if line and not line.startswith("-")}
+    names = {line: re.match(r"[\w.-]+", line)[0].replace("-", "_") for line in kept if line and not line.startswith("-")}
+    return {IMPORTED_AS.get(name, name): line for line, name in names.items()}
 
 
 def test_requirements_are_exactly_what_is_imported():

@@ -43,7 +43,8 @@ class Screen:
 
     `answers`: while a run is under way the columns alone; what is in them is `live`.
     `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
-    `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page.
+    `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page;
+    `words`: on what of it is not here, where somebody has opened it.
     `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty. `unveiled`: they
     were hidden until this screen.
     `note`: why what was asked next was not run.
@@ -57,15 +58,16 @@ class Screen:
     views: Mapping[str, VariantView] = field(default_factory=dict)
     run_id: str | None = None
     recording: Recording | None = None
+    words: Sequence[str] | None = None
     blind: bool = False
     unveiled: bool = False
     note: str = ""
 
     @property
-    def live(self) -> list[dict[str, object]]:
+    def live(self) -> dict[str, object]:
         """What fills the columns of `answers` by now; nothing where they are whole."""
         if not self.running or self.update is None:
-            return []
+            return {}
         return html.live(self.update, hidden_views(self.update.completions) if self.blind else self.views)
 
     @property
@@ -117,13 +119,25 @@ class CompareHandlers(OnEngine):
         if recording is None:
             return Screen(empty(NOTHING_YET))
         update, views = recording.update, recording.views
-        return Screen(html.answers(update, views, recording), html.prompts(update, views), recording=recording)
+        answers = html.answers(update, views, recording.request, recording=recording)
+        return Screen(answers, html.prompts(update, views), recording=recording)
 
     def opened(self, recording: Recording, words: Sequence[str]) -> Screen:
         """A run that was saved, and `words` on what of it is not here; Attention may take its answers, as those of a run of this page."""
-        answers = html.answers(recording.update, recording.views, recording, words)
-        prompts = html.prompts(recording.update, recording.views)
-        return Screen(answers, prompts, False, recording.update, recording.request, recording.views, recording=recording)
+        update, views, request = recording.update, recording.views, recording.request
+        answers = html.answers(update, views, request, recording=recording, words=words)
+        prompts = html.prompts(update, views)
+        return Screen(answers, prompts, False, update, request, views, recording=recording, words=words)
+
+    def compared_with(self, shown: Screen, place: object) -> Screen:
+        """The same answers, the others compared with the one in the column at this place; as it is where there is no such column."""
+        kept = shown if shown.recording is None else shown.recording
+        names = [] if shown.running or kept.update is None else list(kept.update.completions)
+        if type(place) is not int or not 0 <= place < len(names):
+            return shown
+        views = hidden_views(names) if shown.blind else kept.views
+        answers = html.answers(kept.update, views, kept.request, names[place], shown.recording, shown.words)
+        return replace(shown, answers=answers)
 
     def recording_of(self, screen: Screen) -> Recording | None:
         """What is on the screen, as it is saved; None where there is no answer, it is still being written, or its names are hidden."""
@@ -174,9 +188,10 @@ class CompareHandlers(OnEngine):
         known = columns([name for name in order if name in views], views, blind)
         yield Screen(html.waiting(known, html.READING), running=True)
         with closing(self.runner.stream(request.prompt, list(request.variants), **request.options)) as updates:
-            begun = html.begun(known)
+            begun = None
             for update in updates:
                 update = arranged(update, order)
+                begun = begun or html.begun(update, hidden_views(order) if blind else views, request)
                 if not update.done:
                     yield Screen(begun, running=True, update=update, request=request, views=views, blind=blind)
         yield ended(request, update, views, blind)
@@ -275,7 +290,7 @@ def arranged(update: Update, order: Sequence[str]) -> Update:
 
 def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantView], blind: bool = False) -> Screen:
     """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run."""
-    answers = html.answers(update, hidden_views(update.completions) if blind else views)
+    answers = html.answers(update, hidden_views(update.completions) if blind else views, request)
     prompts = "" if blind else html.prompts(update, views)
     return Screen(answers, prompts, update=update, request=request, views=views, run_id=uuid4().hex, blind=blind)
 

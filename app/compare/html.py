@@ -5,110 +5,17 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from app.compare.prompts import Reading, readings
 from app.compare.recorded import Recording
-from app.ui.differences import difference, in_words
+from app.compare.request import CompareRequest
+from app.ui.differences import Difference, Piece, Words, difference, in_all, in_words, pieces, shared_tokens
+from app.ui.markdown import rendered
 from app.ui.templates import faithful, render
 from app.ui.variants import VariantView
 from bitune.schema.results import Completion, Update
 
 READING = "Reading the prompt."
 WAITING = "Waiting for the model."
-
-
-@dataclass(frozen=True)
-class Column:
-    """One answer on the page.
-
-    `pieces`: its text, each piece marked or not. `silent`: words of ours where there is no text. `difference`: how it differs from the
-    first column. `completion`: None before the model has begun.
-    """
-
-    view: VariantView
-    pieces: Sequence[tuple[str, bool]] = ()
-    silent: str = ""
-    difference: str = ""
-    completion: Completion | None = None
-
-    @property
-    def running(self) -> bool:
-        return self.completion is None or self.completion.finish_reason is None
-
-    @property
-    def figures(self) -> Mapping[str, str]:
-        """What stands under the answer; nothing before the model has begun. Time and memory tell how a prompt was read: not if blind."""
-        known = {} if self.completion is None else figures(self.completion)
-        return {name: words for name, words in known.items() if not self.view.hidden or name not in TELLING}
-
-
-def answers(
-    update: Update, views: Mapping[str, VariantView], recording: Recording | None = None, words: Sequence[str] | None = None
-) -> Markup:
-    """One column a variant; differing words are marked once all is written.
-
-    Args:
-        update: The answers.
-        views: How their variants are called and coloured.
-        recording: That they are from, where they were not computed here and now.
-        words: What of that recording is not here, where somebody has opened it.
-    """
-    first, *others = update.completions.values()
-    reference = views[first.variant].name
-    compared = f"The others are compared with {reference}." if others and update.done else ""
-    columns = [column(first, views, [(first.text, False)], compared, update.phase)]
-    for completion in others:
-        if update.done and (first.text or completion.text):
-            parts = difference(first.text, completion.text)
-            columns.append(column(completion, views, parts.pieces, in_words(parts, reference)))
-        else:
-            columns.append(column(completion, views, [(completion.text, False)], "", update.phase))
-    return render("compare/answers.html", columns=columns, recording=recording, words=words)
-
-
-def begun(chosen: Iterable[VariantView]) -> Markup:
-    """The columns of a request that runs. What is in them comes by `live`, so that an update need not bring all of it again."""
-    columns = [Column(view, silent=READING, completion=Completion(view.name, "", 0, None, None, None)) for view in chosen]
-    return render("compare/answers.html", columns=columns, recording=None)
-
-
-def live(update: Update, views: Mapping[str, VariantView]) -> list[dict[str, object]]:
-    """What stands in the columns of `begun` now, as plain text for answers.js."""
-    columns = [column(completion, views, (), "", update.phase) for completion in update.completions.values()]
-    return [
-        {
-            "text": faithful(one.completion.text),
-            "silent": one.silent,
-            "running": one.running,
-            "figures": list(one.figures.values()),
-        }
-        for one in columns
-    ]
-
-
-def figures(completion: Completion) -> dict[str, str]:
-    """Name of each figure -> what it is, in words."""
-    first, speed = completion.seconds_to_first_token, completion.tokens_per_second
-    return {
-        "New tokens": str(completion.tokens),
-        "First token": "–" if first is None else f"{first:.2f} s" + (", from memory" if completion.from_memory else ""),
-        "Speed": "–" if speed is None else f"{speed:.1f} tokens/s",
-        "Ended": ENDED[completion.finish_reason],
-    }
-
-
-def column(
-    completion: Completion,
-    views: Mapping[str, VariantView],
-    pieces: Sequence[tuple[str, bool]],
-    difference: str,
-    phase: str = "done",
-) -> Column:
-    """The column of an answer, with words of ours where it has no text."""
-    words = WAITING if phase == "waiting" else SILENT.get(completion.finish_reason, NO_TEXT)
-    silent = "" if completion.text else words
-    return Column(views[completion.variant], pieces, silent, difference, completion)
-
-
-TELLING = ("First token", "Speed")
 SILENT = {None: READING, "cancelled": "Stopped before the first token."}
 ENDED = {
     None: "still writing",
@@ -120,9 +27,155 @@ ENDED = {
 NO_TEXT = "No text: the first token already ended the answer."
 
 
+@dataclass(frozen=True)
+class Column:
+    """One answer on the page.
+
+    `pieces`: its text. `silent`: words of ours where there is no text. `difference`: how it differs from the reference. `completion`: None
+    before the model has begun. `reading`: what it read, None while that is not known or may not be. `rendered`: its Markdown, where it is any.
+    """
+
+    view: VariantView
+    pieces: Sequence[Piece] = ()
+    silent: str = ""
+    difference: str = ""
+    completion: Completion | None = None
+    reading: Reading | None = None
+    rendered: Markup | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.completion is None or self.completion.finish_reason is None
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """What stands under the answer; nothing before the model has begun."""
+        return {} if self.completion is None else figures(self.completion)
+
+
+def answers(
+    update: Update,
+    views: Mapping[str, VariantView],
+    request: CompareRequest,
+    reference: str | None = None,
+    recording: Recording | None = None,
+    words: Sequence[str] | None = None,
+) -> Markup:
+    """One column a variant; once all is written, words that differ from the reference are marked, in both.
+
+    Args:
+        update: The answers.
+        views: How their variants are called and coloured.
+        request: What was asked.
+        reference: The variant that the others are compared with; the first one if None.
+        recording: That they are from, where they were not computed here and now.
+        words: What of that recording is not here, where somebody has opened it.
+    """
+    completions = update.completions
+    reference = next(iter(completions)) if reference is None else reference
+    parts = {}
+    if update.done:
+        others = {name: completion.text for name, completion in completions.items() if name != reference}
+        parts = {name: difference(completions[reference].text, text) for name, text in others.items()}
+    read = readings(update, views, request)
+    columns = [column(completion, views, parts, update, reference, read) for completion in completions.values()]
+    return render(
+        "compare/answers.html",
+        columns=columns,
+        reference=list(completions).index(reference) if parts else None,
+        asked=None if request.history else request.prompt,
+        apart=len({one.text for one in read.values()}) > 1 and not request.history,
+        batch=batch(update, views),
+        recording=recording,
+        words=words,
+    )
+
+
+def column(
+    completion: Completion,
+    views: Mapping[str, VariantView],
+    parts: Mapping[str, Difference],
+    update: Update,
+    reference: str,
+    read: Mapping[str, Reading],
+) -> Column:
+    """The column of an answer, with words of ours where it has no text; `parts`: how each other differs from the reference, in the end."""
+    name, text = completion.variant, completion.text
+    marked, said = [Piece(text)], ""
+    if name in parts and (text or parts[name].reference.text):
+        first = update.completions[reference]
+        marked = parts[name].pieces
+        said = in_words(parts[name], views[reference].name, shared_tokens(first.token_ids, completion.token_ids))
+    elif parts and name == reference:
+        marked = pieces(Words.of(text), in_all(list(parts.values())), {one.point for one in parts.values()})
+        said = f"The others are compared with {views[name].name}."
+    shown = marked if text else ()
+    formatted = rendered(text) if update.done and text else None
+    return Column(views[name], shown, silent(completion, update.phase), said, completion, read.get(name), formatted)
+
+
+def silent(completion: Completion, phase: str) -> str:
+    """Words of ours where an answer has no text."""
+    if completion.text:
+        return ""
+    return WAITING if phase == "waiting" else SILENT.get(completion.finish_reason, NO_TEXT)
+
+
+def begun(update: Update, views: Mapping[str, VariantView], request: CompareRequest) -> Markup:
+    """The columns of a request that runs. What is in them comes by `live`, so that an update need not bring all of it again."""
+    read = readings(update, views, request)
+    columns = [
+        Column(views[name], silent=READING, completion=Completion(name, "", 0, None, None, None), reading=read.get(name))
+        for name in update.completions
+    ]
+    return running_columns(columns)
+
+
 def waiting(chosen: Iterable[VariantView], words: str) -> Markup:
     """The columns before the model has begun."""
-    return render("compare/answers.html", columns=[Column(view, silent=words) for view in chosen], recording=None)
+    return running_columns([Column(view, silent=words) for view in chosen])
+
+
+def running_columns(columns: Sequence[Column]) -> Markup:
+    """Columns in which nothing is compared yet."""
+    return render("compare/answers.html", columns=columns, reference=None, asked=None, apart=False, batch="", recording=None)
+
+
+def live(update: Update, views: Mapping[str, VariantView]) -> dict[str, object]:
+    """What stands in the columns of `begun` now, as plain text for answers.js, and what is said of all of them."""
+    columns = [
+        {
+            "text": faithful(completion.text),
+            "silent": silent(completion, update.phase),
+            "running": completion.finish_reason is None,
+            "figures": list(figures(completion).values()),
+        }
+        for completion in update.completions.values()
+    ]
+    return {"columns": columns, "batch": batch(update, views)}
+
+
+def figures(completion: Completion) -> dict[str, str]:
+    """Name of each figure of one answer -> what it is, in words."""
+    return {"New tokens": str(completion.tokens), "Ended": ENDED[completion.finish_reason]}
+
+
+def batch(update: Update, views: Mapping[str, VariantView]) -> str:
+    """How long it took, which is of all answers together; nothing before the first token. Memory tells how a prompt was read: not if blind."""
+    completions = list(update.completions.values())
+    started = [one.seconds_to_first_token for one in completions if one.seconds_to_first_token is not None]
+    if not started or any(views[one.variant].hidden for one in completions):
+        return ""
+    speed = max(completions, key=lambda one: one.tokens).tokens_per_second
+    said = f"First token after {max(started):.2f} s" + ("" if speed is None else f", then {speed:.1f} tokens/s")
+    if len(completions) > 1:
+        said += " in each" if speed is not None else ""
+        said += f". All {len(completions)} answers come out of one batch: these are its figures, not those of a variant alone"
+    known = [views[one.variant].name for one in completions if one.from_memory]
+    if known:
+        who = "The prompt" if len(known) == len(completions) else f"For {', '.join(known)} the prompt"
+        said += f". {who} came from memory, as it had been read before"
+    return f"{said}."
 
 
 def prompts(update: Update, views: Mapping[str, VariantView]) -> Markup:

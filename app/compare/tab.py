@@ -14,7 +14,7 @@ from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.ui.checks import not_here
 from app.ui.events import AT_ONCE
 from app.ui.examples import EXAMPLES
-from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, model_api
+from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen, model_api
 from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import LinkPart, PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
@@ -24,14 +24,17 @@ from app.votes.handlers import Voting
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
-    "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: "
-    "there an answer parts from the one in the first column."
+    "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: there two answers "
+    "differ. Any column can be the one that the others are compared with."
 )
-TEMPLATE_INFO = "A checkpoint's own is the one it was trained with; the base then reads what the first checkpoint reads."
+TEMPLATE_INFO = (
+    "A checkpoint's own is the one it was trained with; the base then reads with that of the first checkpoint on this page."
+)
 SAMPLING = (
     "At temperature 0 each variant takes its likeliest token; top-p and seed then change nothing. Above 0 tokens are drawn, and "
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
 )
+PLACES = '<div data-part="answers"></div><p class="bt-unseen-words" data-part="said" role="status"></p>'
 FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
 FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers."
 
@@ -75,8 +78,9 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
             run, stop = buttons()
     latest = gr.State(handlers.first_screen())
-    request, panel, talk = results(latest, run, stop, latest_run, voting)
+    request, panel, talk, shown = results(latest, run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
+    wire_reference(handlers, shown, latest)
     unveiled = votes.build(panel, voting, request, latest, handlers.unveiled)
     went_on = conversation_tab.wire(talk, handlers, fields, what_ifs, request, latest)
     wire_examples(handlers, example_buttons, prompt, request)
@@ -161,13 +165,13 @@ def buttons() -> tuple[gr.Button, StopButton]:
 
 def results(
     latest: gr.State, run: gr.Button, stop: StopButton, latest_run: gr.State, voting: Voting
-) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel]:
-    """Where a Screen is shown, where it is judged, and where a conversation goes on from it; `latest` keeps it for each visitor."""
+) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel, gr.HTML]:
+    """Where a Screen is shown, where it is judged, where a conversation goes on from it, and the answers; `latest` keeps it for a visitor."""
     first = latest.value
     before = conversation_tab.above()
     answers = gr.HTML(
         columns(first),
-        html_template='<div data-part="answers"></div>',
+        html_template=PLACES,
         js_on_load=(FOLDER / "answers.js").read_text(encoding="utf-8"),
         elem_id="bt-results",
         apply_default_css=False,
@@ -191,12 +195,22 @@ def results(
         }
 
     outputs = [answers, prompts, disclosure, latest, latest_run, *panel.components, *talk.components]
-    return ModelRequest(run, stop, outputs, show), panel, talk
+    return ModelRequest(run, stop, outputs, show), panel, talk, answers
 
 
 def columns(screen: Screen) -> dict[str, object]:
     """The answers as answers.js draws them; Gradio sends only what is new in the texts."""
     return {"html": screen.answers, "live": screen.live}
+
+
+def wire_reference(handlers: CompareHandlers, answers: gr.HTML, latest: gr.State) -> None:
+    """A column whose button is pressed becomes the one that the others are compared with; nothing runs for that."""
+
+    def hold_against(shown: Screen, event: gr.EventData) -> Updates:
+        screen = handlers.compared_with(shown, event.place)
+        return {answers: columns(screen), latest: screen}
+
+    listen(answers.select, hold_against, {"shown": latest}, [answers, latest])
 
 
 def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], prompt: gr.Textbox, request: ModelRequest[Screen]) -> None:

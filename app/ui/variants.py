@@ -1,16 +1,19 @@
 """How variants are called and coloured on the page. Plain data; knows no model and no page.
 
 A variant keeps its colour in every tab: grey for the base, then the others in their order. Blue and orange are not among
-them, they belong to the two passes.
+them, they belong to the two passes. A what-if has the colour of its checkpoint, and a pattern of its own.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from bitune.schema.results import CheckpointFacts
 from bitune.schema.variants import Variant
 
 COLOURS = 6  # classes .bt-v0 (grey, the base) to .bt-v5 in style.css; more variants start again after the grey
+
+MOST_SOURCES = 4  # that a line under a name has room for
 
 ABOUT = {
     "base": "reads once, as it came",
@@ -26,8 +29,9 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class VariantView:
-    """`passes` are the attentions of its prompt passes, for the little picture beside the name. A what-if has a hollow chip. `hidden`:
-    in a blind run, where neither name nor figures may say which variant it is."""
+    """`passes` are the attentions of its prompt passes, for the little picture beside the name. `hidden`: in a blind run, where neither
+    name nor figures may say which variant it is. `trained`: on what, in words; empty where nobody says it. `pattern`: of a what-if, from 1
+    on, with which those of one checkpoint are told apart."""
 
     name: str
     about: str
@@ -35,6 +39,8 @@ class VariantView:
     colour: int
     what_if: bool = False
     hidden: bool = False
+    trained: str = ""
+    pattern: int = 1
 
 
 def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, CheckpointFacts]) -> dict[str, VariantView]:
@@ -42,15 +48,21 @@ def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, Checkpoi
     views = {}
     for index, (name, variant) in enumerate(variants.items()):
         passes = tuple(p.attention for p in variant.passes)
-        views[name] = VariantView(name, about(name, variant, checkpoints), passes, colour_of(index))
+        trained = trained_on(checkpoints[name].training) if name in checkpoints else ""
+        views[name] = VariantView(name, about(name, variant, checkpoints), passes, colour_of(index), trained=trained)
     return views
 
 
 def with_what_ifs(views: Mapping[str, VariantView], what_ifs: Mapping[str, Mapping]) -> dict[str, VariantView]:
     """`views` and behind them a visitor's what-ifs, those left out that are of a variant nobody knows."""
     of_visitor = {
-        name: VariantView(
-            name, f"as {value['of']}, mixed differently", views[value["of"]].passes, colour_of(len(views) + value["colour"]), True
+        name: replace(
+            views[value["of"]],
+            name=name,
+            about=f"as {value['of']}, mixed differently",
+            trained="",
+            what_if=True,
+            pattern=1 + value["colour"],
         )
         for name, value in what_ifs.items()
         if value["of"] in views
@@ -64,6 +76,17 @@ def about(name: str, variant: Variant, checkpoints: Mapping[str, CheckpointFacts
     if method in ABOUT:
         return ABOUT[method]
     return "reads twice and mixes" if variant.mixing else "reads once"
+
+
+def trained_on(training: Mapping[str, object]) -> str:
+    """The data that a checkpoint was trained on, as it says itself; nothing where it does not say it as our own trainings do."""
+    data = training.get("data")
+    sources = data.get("sources") if isinstance(data, Mapping) else None
+    if not isinstance(sources, Sequence) or isinstance(sources, str) or not all(isinstance(source, str) for source in sources):
+        return ""
+    names = [PurePath(source).name.removesuffix(".jsonl").removesuffix(".train") for source in sources]
+    shown = names[:MOST_SOURCES] + (["more"] if len(names) > MOST_SOURCES else [])
+    return f"trained on {' and '.join(filter(None, (', '.join(shown[:-1]), *shown[-1:])))}" if shown else ""
 
 
 def colour_of(index: int) -> int:

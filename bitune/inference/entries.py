@@ -33,4 +33,5 @@ def facts_of(name: str, source: str | os.PathLike, model: BituneModel) -> Checkp
         template=config.prompt_template,
         training=config.training,
         fingerprint=model.to_checkpoint().fingerprint(),
+        card=model.card,
     )

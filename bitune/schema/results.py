@@ -67,7 +67,7 @@ class BaseFacts:
 class CheckpointFacts:
     """What a loaded checkpoint says about itself. `method` is a name of variants.METHODS, or `custom`.
 
-    `fingerprint`: of its passes and weights, see bitune.checkpoints.fingerprint.
+    `fingerprint`: of its passes and weights, see bitune.checkpoints.fingerprint. `card`: the text of its README.md, None where it has none.
     """
 
     name: str
@@ -78,6 +78,7 @@ class CheckpointFacts:
     template: str | None
     training: Mapping[str, object]
     fingerprint: str = ""
+    card: str | None = None
 
 
 @dataclass(frozen=True)
