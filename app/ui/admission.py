@@ -115,9 +115,10 @@ class Admission:
             start = self._forecast().get(ticket)
             if start is not None and start > self.limits.seconds_waiting:
                 ticket.work = None
+                room = start - self.limits.seconds_waiting
                 raise Refused(
                     f"This would wait for {spoken(start)}, and nothing waits here for more than "
-                    f"{spoken(self.limits.seconds_waiting)}; {self._come_back()}."
+                    f"{spoken(self.limits.seconds_waiting)}; come back when the line is shorter{when(room)}."
                 )
             self._admit()
 

@@ -206,7 +206,7 @@ def point(factor: float, text: str, log_probability: float | None, reason="eos")
 
 
 def test_a_sweep_is_a_curve_and_a_row_for_each_factor():
-    points = [point(0, "a wooden spoon", -3.0), point(1, "a copper wire", -1.0), point(2, NASTY, -2.5)]
+    points = [point(0, "it is a wooden spoon", -3.0), point(1, "it is a copper wire", -1.0), point(2, NASTY, -2.5)]
     html = sweep_table(points)
     assert "−3.00" in html
     assert html.count("<tr") == 1 + 3
