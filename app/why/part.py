@@ -1,0 +1,29 @@
+"""What a part of the section is: one thing that can be asked about a run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+from gradio.components import Component
+
+from app.ui.frame import Updates
+from app.ui.loading import OnEngine
+from app.why.run import EndedRun
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the section does with a part of it.
+
+    Attributes:
+        components: What `show` updates.
+        show: Called with each new run when it has ended: empties what was computed for the one before. It runs no model.
+    """
+
+    components: Sequence[Component]
+    show: Callable[[EndedRun], Updates]
+
+
+Build = Callable[[OnEngine, gr.State], Part]
+"""Puts a part's components here and wires them. Gets where the model runs, and the State that holds the EndedRun on the screen, or None,
+as an input for its listeners."""

@@ -1,0 +1,57 @@
+"""What is asked about: a run that has ended, as plain values. Knows no gradio and no tab."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.ui.variants import VariantView
+from bitune.schema.results import Update
+
+
+class Asked(Protocol):
+    """What was asked of the model: `options` are the keyword arguments of Engine.stream."""
+
+    prompt: str
+    variants: Sequence[str]
+
+    @property
+    def options(self) -> dict[str, object]: ...
+
+
+class Shown(Protocol):
+    """What a tab shows of a run. `recording`: instead of a run of this page; `blind`: names may not leave the server yet."""
+
+    running: bool
+    blind: bool
+    update: Update | None
+    request: Asked | None
+    views: Mapping[str, VariantView]
+    recording: object | None
+
+
+@dataclass(frozen=True)
+class EndedRun:
+    """A run that has ended, or was stopped.
+
+    Attributes:
+        request: What was asked.
+        answers: Token ids by name of the variant, in the order of the columns; the end token is among them where an answer ended by itself.
+        views: How the variants are called and coloured, what-ifs included.
+    """
+
+    request: Asked
+    answers: Mapping[str, tuple[int, ...]]
+    views: Mapping[str, VariantView]
+
+    @property
+    def reading(self) -> dict[str, object]:
+        """How the prompt is read: those of the request's options that do not say how tokens are chosen."""
+        return {name: self.request.options[name] for name in ("template", "what_ifs", "history", "earlier")}
+
+
+def run_of(shown: Shown) -> EndedRun | None:
+    """The run on the screen; None where it goes on, its names are hidden, it was computed elsewhere, or no token came of it."""
+    if shown.running or shown.blind or shown.recording is not None or shown.update is None or shown.request is None:
+        return None
+    answers = {name: completion.token_ids for name, completion in shown.update.completions.items() if completion.token_ids}
+    return EndedRun(shown.request, answers, {name: shown.views[name] for name in answers}) if answers else None

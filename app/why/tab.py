@@ -1,0 +1,50 @@
+"""The section "Why they part" below the answers of Compare: components and wiring only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gradio as gr
+from gradio.components import Component
+
+from app.ui.frame import Updates
+from app.ui.loading import OnEngine
+from app.ui.pieces import html
+from app.ui.templates import heading
+from app.why.part import Build, Part
+from app.why.run import Shown, run_of
+
+TITLE = "Why they part"
+WORDS = "Look into these answers, token by token. Nothing is computed before you press a button."
+PARTS: tuple[Build, ...] = ()
+"""In the order of the page."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """`box`: all of it, seen only where there is a run to ask about. `run`: State of the EndedRun on the screen, or None."""
+
+    box: gr.Column
+    run: gr.State
+    parts: Sequence[Part]
+
+    @property
+    def components(self) -> list[Component]:
+        """All that `show` may update."""
+        return [self.box, self.run, *(component for part in self.parts for component in part.components)]
+
+    def show(self, shown: Shown) -> Updates:
+        """The section for a run that has ended; while the next one goes on, and while names are hidden, it is away."""
+        run = run_of(shown)
+        if run is None:
+            return {self.box: gr.update(visible=False), self.run: None}
+        emptied = {component: value for part in self.parts for component, value in part.show(run).items()}
+        return {self.box: gr.update(visible=True), self.run: run, **emptied}
+
+
+def build(on: OnEngine) -> Section:
+    """Put the section's components here and wire them. `on`: where the model runs."""
+    run = gr.State(None)
+    with gr.Column(visible=False, elem_id="bt-why") as box:
+        html(heading(TITLE, WORDS))
+        parts = [part(on, run) for part in PARTS]
+    return Section(box, run, parts)
