@@ -21,6 +21,7 @@ from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
 from app.votes import tab as votes
 from app.votes.handlers import Voting
+from app.why import tab as why
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
@@ -78,7 +79,7 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
             run, stop = buttons()
     latest = gr.State(handlers.first_screen())
-    request, panel, talk, shown = results(latest, run, stop, latest_run, voting)
+    request, panel, talk, shown = results(handlers, latest, run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
     wire_reference(handlers, shown, latest)
     unveiled = votes.build(panel, voting, request, latest, handlers.unveiled)
@@ -164,7 +165,7 @@ def buttons() -> tuple[gr.Button, StopButton]:
 
 
 def results(
-    latest: gr.State, run: gr.Button, stop: StopButton, latest_run: gr.State, voting: Voting
+    handlers: CompareHandlers, latest: gr.State, run: gr.Button, stop: StopButton, latest_run: gr.State, voting: Voting
 ) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel, gr.HTML]:
     """Where a Screen is shown, where it is judged, where a conversation goes on from it, and the answers; `latest` keeps it for a visitor."""
     first = latest.value
@@ -176,6 +177,7 @@ def results(
         elem_id="bt-results",
         apply_default_css=False,
     )
+    reasons = why.build(handlers)
     panel = votes.panel(voting.kept)
     with gr.Accordion(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
@@ -190,11 +192,12 @@ def results(
             disclosure: gr.update(visible=bool(screen.prompts)),
             latest: screen,
             latest_run: screen.latest_run,
+            **reasons.show(screen),
             **panel.show(screen),
             **talk.show(screen),
         }
 
-    outputs = [answers, prompts, disclosure, latest, latest_run, *panel.components, *talk.components]
+    outputs = [answers, prompts, disclosure, latest, latest_run, *reasons.components, *panel.components, *talk.components]
     return ModelRequest(run, stop, outputs, show), panel, talk, answers
 
 
