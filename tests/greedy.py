@@ -15,9 +15,9 @@ def greedy(model, *prompt: Tensor, **arguments: object) -> Tensor:
     return generated.sequences
 
 
-def clear_sampling(settings: GenerationSettings) -> LogitsProcessorList:
+def clear_sampling(settings: GenerationSettings, begun: int = 0) -> LogitsProcessorList:
     """The engine's `sampling`, which fails where the choice after it would be close."""
-    return LogitsProcessorList([*sampling(settings), _clear])
+    return LogitsProcessorList([*sampling(settings, begun), _clear])
 
 
 def _clear(ids: Tensor | None, scores: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What one variant has answered so far: tokens as they come, text as it can be shown. Knows tokenizers; knows no model."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -11,24 +11,38 @@ from bitune.schema.results import Completion, FinishReason
 
 
 class Answer:
-    """The answer of one variant, written by the thread of its request and read by others."""
+    """The answer of one variant, written by the thread of its request and read by others.
+
+    `limit`: most tokens behind those of `begun`, with which it begins; these belong to its text, and are not counted.
+    """
 
     def __init__(
-        self, variant: str, tokenizer: PreTrainedTokenizerBase, settings: GenerationSettings, limit: int, ends: Collection[int]
+        self,
+        variant: str,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: GenerationSettings,
+        limit: int,
+        ends: Collection[int],
+        begun: Sequence[int] = (),
     ):
         self._variant, self._tokenizer, self._stop, self._limit, self._ends = variant, tokenizer, settings.stop, limit, ends
         self._lock = threading.Lock()
         self._ids: list[int] = []
         self._detokenizer = Detokenizer(tokenizer)
+        self._begun = len(begun)
         self._first = self._last = 0.0
         self._finish_reason: FinishReason | None = None
         self._snapshot: Completion | None = None  # of the answer as it is
         self.from_memory = False  # set before the first token: whether the prompt had been read before
+        for token in begun:
+            self.add(token, 0.0)
+        if limit < 1 and not self.is_finished:
+            self._finish_reason = "length"
 
     @property
     def tokens(self) -> int:
         """How many have come."""
-        return len(self._ids)
+        return max(len(self._ids) - self._begun, 0)
 
     @property
     def is_finished(self) -> bool:
@@ -40,7 +54,7 @@ class Answer:
         if self.is_finished:
             return
         with self._lock:
-            self._first, self._last = self._first if self._ids else seconds, seconds
+            self._first, self._last = self._first if self.tokens else seconds, seconds
             self._ids.append(token)
             self._detokenizer.add(token)
             self._snapshot = None
@@ -48,7 +62,7 @@ class Answer:
                 self._finish_reason = "eos"
             elif self._stop and self._has_new_stop():
                 self._finish_reason = "stop"
-            elif len(self._ids) >= self._limit:
+            elif self.tokens and self.tokens >= self._limit:
                 self._finish_reason = "length"
 
     def cancel(self) -> None:
@@ -61,7 +75,7 @@ class Answer:
         """The answer so far as plain values. While it goes on, its text only grows; the last text is that of all tokens at once."""
         with self._lock:
             if self._snapshot is None:
-                count = len(self._ids)
+                count = self.tokens
                 text = self._text_so_far() if self._finish_reason is None else self._whole_text()
                 speed = (count - 1) / (self._last - self._first) if count > 1 and self._last > self._first else None
                 first = self._first if count else None

@@ -15,18 +15,15 @@ from bitune.data.encoding import text_ids
 from bitune.data.prompts import PromptTemplate
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.files import parse_lines
-from bitune.inference.answer import Answer
 from bitune.inference.entries import Entry, facts_of
-from bitune.inference.generate import generate
 from bitune.inference.request import NO_WHAT_IFS, Request, prepare, ratios_of
 from bitune.inference.sampling import GenerationSettings
-from bitune.inference.session import Prompts, Session
+from bitune.inference.session import Session
+from bitune.inference.streaming import session_of
 from bitune.model.bitune_model import BituneModel
-from bitune.model.conversation import check_conversation
 from bitune.model.decoding import read_variants
-from bitune.model.generation_config import end_tokens
 from bitune.model.likelihoods import likelihoods
-from bitune.model.limits import check_given_answer, check_one_side
+from bitune.model.limits import check_given_answer
 from bitune.model.maps import attention_maps
 from bitune.schema.conversation import RECOMPUTE, Turn
 from bitune.schema.names import BASE_NAME, default_name
@@ -192,21 +189,7 @@ class Engine:
             PromptError, ConfigError, UnknownNameError: Before anything runs.
         """
         settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop)
-        request = self._request(prompt, variants, template, what_ifs, history, earlier)
-        ends = frozenset(end_tokens(self.base.model, self.base.tokenizer))
-        lengths = {name: len(ids) for name, ids in request.ids.items()}
-        limit = min(max_new_tokens, self.manager.layout.context - max(lengths.values()))
-        check_one_side(self.manager.layout, list(lengths.values()), [limit] * len(lengths))
-        for name, turns in request.ends.items():
-            check_conversation(self.manager.layout, request.ids[name], turns, limit)
-        answers = [Answer(name, self.base.tokenizer, settings, limit, ends) for name in request.variants]
-
-        def work(cancelled, started) -> None:
-            rows = list(request.variants.values()), list(request.ids.values()), answers
-            with self._holding(request):
-                generate(self.manager, *rows, settings, cancelled, started, list(request.ends.values()))
-
-        return Session(answers, Prompts(request.texts, lengths), work)
+        return session_of(self, self.request(prompt, variants, template, what_ifs, history, earlier), settings)
 
     def attention(
         self,
@@ -226,11 +209,11 @@ class Engine:
         Raises:
             PromptError, ConfigError, UnknownNameError: As in `stream`; ConfigError also for a layer that is not there.
         """
-        request = self._request(prompt, [variant], template, what_ifs)
+        request = self.request(prompt, [variant], template, what_ifs)
         ids, tokenizer = request.ids[variant], self.base.tokenizer
         (answer_ids,) = text_ids([answer], tokenizer)
         check_given_answer(self.base.model, self.manager.layout, [ids], answer_ids)
-        with self._holding(request):
+        with self.holding(request):
             maps = attention_maps(self.manager, request.variants[variant], ids, answer_ids, layers)
         texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
         return replace(maps, tokens=texts, prompt_tokens=len(ids))
@@ -252,12 +235,12 @@ class Engine:
         Raises:
             PromptError, ConfigError, UnknownNameError: As in `stream`.
         """
-        request = self._request(prompt, variants, template, what_ifs)
+        request = self.request(prompt, variants, template, what_ifs)
         if not answer:
             return dict.fromkeys(request.variants, 0.0)
         check_given_answer(self.base.model, self.manager.layout, list(request.ids.values()), answer)
         rows = [(variant, index) for index, variant in enumerate(request.variants.values())]
-        with self._holding(request), torch.no_grad(), self.manager.eval_turn():
+        with self.holding(request), torch.no_grad(), self.manager.eval_turn():
             prompts = read_variants(self.manager, list(request.ids.values()), rows, remember=True)
             values = likelihoods(prompts, range(len(rows)), [answer] * len(rows))
         return {name: likelihood.sum for name, likelihood in zip(request.variants, values, strict=True)}
@@ -272,10 +255,10 @@ class Engine:
         history: Sequence[Turn] = (),
     ) -> tuple[int, ...]:
         """Token ids that `variant` alone reads for this prompt, behind the turns before it; takes and raises what `stream` does."""
-        return self._request(prompt, [variant], template, what_ifs, history).ids[variant]
+        return self.request(prompt, [variant], template, what_ifs, history).ids[variant]
 
     @contextmanager
-    def _holding(self, request: Request) -> Iterator[None]:
+    def holding(self, request: Request) -> Iterator[None]:
         """Keep what a request runs; UnknownNameError for a variant that was removed since it was asked for."""
         adapters = {adapter for variant in request.variants.values() for adapter in variant.adapters}
         removed = sorted(adapters.difference(self.manager.names))
@@ -285,11 +268,19 @@ class Engine:
         with self.manager.hold(adapters):
             yield
 
-    def _request(
-        self, prompt: str, names: Sequence[str], template: str, what_ifs: Mapping[str, WhatIf], *conversation: object
+    def request(
+        self,
+        prompt: str,
+        variants: Sequence[str],
+        template: str = "own",
+        what_ifs: Mapping[str, WhatIf] = NO_WHAT_IFS,
+        history: Sequence[Turn] = (),
+        earlier: str = RECOMPUTE,
     ) -> Request:
+        """What a question comes to: variants and token ids, for whatever runs it in a turn and `holding` it; takes and raises what
+        `stream` does."""
         entries = self._entries
-        variants = {name: entry.variant for name, entry in entries.items()}
+        known = {name: entry.variant for name, entry in entries.items()}
         templates = {name: entry.template for name, entry in entries.items() if entry.template is not None}
-        here = (variants, templates, self.base.tokenizer, self.manager.layout.context)
-        return prepare(prompt, names, template, what_ifs, *here, *conversation)
+        here = (known, templates, self.base.tokenizer, self.manager.layout.context)
+        return prepare(prompt, variants, template, what_ifs, *here, history, earlier)

@@ -18,7 +18,7 @@ from bitune.data.conversation import TurnEnd
 from bitune.inference.answer import Answer
 from bitune.inference.sampling import GenerationSettings, sampling
 from bitune.model.conversation import Talk, read_conversations
-from bitune.model.decoding import Decoder, read_variants
+from bitune.model.decoding import Decoder, PromptCache, read_variants
 from bitune.schema.variants import Variant
 
 TOKENS_A_TURN = 8
@@ -35,6 +35,7 @@ def generate(
     cancelled: threading.Event,
     started: Callable[[], None] = lambda: None,
     ends: Sequence[Sequence[TurnEnd]] = (),
+    begun: Sequence[int] = (),
 ) -> None:
     """Answer with several variants in step, until every answer is finished.
 
@@ -43,6 +44,7 @@ def generate(
         cancelled: Set by anybody; ends the request before the next layer of a prompt pass, or the next token.
         started: Called when the first turn has come.
         ends: Of each row, where the turns of its conversation end, to be read one on top of the other; none where all of it is a prompt.
+        begun: Token ids with which all answers begin, which have them already.
 
     Raises:
         Cancelled: The request was stopped before its answers were finished.
@@ -51,11 +53,15 @@ def generate(
     with torch.no_grad():
         with manager.eval_turn(cancelled):
             started()
-            decoders = read_prompts(manager, variants, prompts, cancelled, ends)
+            read = read_prompts(manager, variants, prompts, lambda: check(cancelled), ends)
+            decoders = [Decoder(read, rows) for rows in manager.batches([variant.answer_adapter for variant in variants])]
         for decoder in decoders:
             for row, known in zip(decoder.rows, decoder.known, strict=True):
                 answers[row].from_memory = known
-        processors = [sampling(settings) for _ in decoders]  # the same draws for every batch
+            if begun and not all(answers[row].is_finished for row in decoder.rows):
+                with manager.eval_turn(cancelled), decoder.active():
+                    decoder.read(begun)
+        processors = [sampling(settings, len(begun)) for _ in decoders]  # the same draws for every batch
         while not all(answer.is_finished for answer in answers):
             for decoder, processor in zip(decoders, processors, strict=True):
                 rows = [answers[row] for row in decoder.rows]
@@ -68,21 +74,22 @@ def read_prompts(
     manager: AdapterManager,
     variants: Sequence[Variant],
     prompts: Sequence[Sequence[int]],
-    cancelled: threading.Event,
+    check: Callable[[], None] = lambda: None,
     ends: Sequence[Sequence[TurnEnd]] = (),
-) -> list[Decoder]:
-    """Run the prompt passes of all variants; returns a decoder for each batch of answer adapters that run together.
+) -> PromptCache:
+    """Run the prompt passes of all variants, as far as they are not remembered: a row for each. In a turn, without gradients.
 
     Equal prompts, and passes that several variants share, are run once. `ends` as in `generate`.
+
+    Args:
+        check: Called before every layer; what it raises ends the passes.
     """
     if ends:
         talks = [Talk(variant, tuple(ids), tuple(own)) for variant, ids, own in zip(variants, prompts, ends, strict=True)]
-        cache = read_conversations(manager, talks, lambda: check(cancelled))
-    else:
-        distinct = list(dict.fromkeys(map(tuple, prompts)))
-        rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
-        cache = read_variants(manager, distinct, rows, lambda: check(cancelled), remember=True)
-    return [Decoder(cache, batch) for batch in manager.batches([variant.answer_adapter for variant in variants])]
+        return read_conversations(manager, talks, check)
+    distinct = list(dict.fromkeys(map(tuple, prompts)))
+    rows = [(variant, distinct.index(tuple(prompt))) for variant, prompt in zip(variants, prompts, strict=True)]
+    return read_variants(manager, distinct, rows, check, remember=True)
 
 
 def decode_tokens(

@@ -62,6 +62,12 @@ class PromptCache:
         prompts = torch.tensor([self.rows[row].prompt for row in rows], device=self.ids.device)
         return self.ids[prompts], self.mask[prompts], cache
 
+    def part(self, rows: Sequence[int]) -> "PromptCache":
+        """A prompt cache of its own of these rows, a copy: what is taken of it leaves this one as it is."""
+        cache = take_rows(self.cache, torch.tensor(rows))
+        known, keys = ([values[row] for row in rows] for values in (self.known, self.keys))
+        return PromptCache(self.manager, self.ids, self.mask, [self.rows[row] for row in rows], cache, known, keys)
+
     def adapters(self, rows: Sequence[int]) -> list[str | None]:
         """The adapter that answers in each of these rows."""
         return [self.rows[row].answer_adapter for row in rows]
@@ -193,6 +199,15 @@ class Decoder:
             scores = self._run()
             keep_first_tokens(self._manager, keys, self._cache, scores)
         return scores
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Go on from token ids with which every answer begins, in place of the first new token; one forward, inside of `active`."""
+        self._prompts, model = None, self._manager.model
+        begun = torch.tensor(tokens, device=self._input.device).expand(len(self.rows), -1)
+        inputs, self._input = torch.cat([self._input, begun[:, :-1]], dim=1), begun[:, -1:]
+        mask, self._mask = (torch.cat([self._mask, torch.ones_like(part)], dim=1) for part in (begun[:, :-1], begun))
+        placed = position_input(model, mask, inputs.shape[1])
+        model.base_model(input_ids=inputs, attention_mask=mask, use_cache=True, **cache_input(self._cache), **placed)
 
     def _run(self) -> Tensor:
         model = self._manager.model

@@ -4,9 +4,9 @@ Continuations of one prompt stand in one row after it, and what they begin with 
 sees the prompt and its own beginnings alone, at the position that it has in its continuation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,11 @@ from bitune.model.decoding import PromptCache, score
 from bitune.model.limits import check_ids
 from bitune.modeling.interface import attention_implementation, cache_input, logits_at, takes_positions
 from bitune.modeling.masks import answer_masks, positions
+
+Result = TypeVar("Result")
+Reduce = Callable[[Tensor, Sequence[Sequence[int]], Sequence[Sequence[int]]], list[Result]]
+"""Makes a value of each of some continuations c: of logits [n, vocabulary], of nodes and of tokens, where logits[nodes[c][i]] predict
+tokens[c][i]."""
 
 
 class Likelihood(NamedTuple):
@@ -29,6 +34,20 @@ class Likelihood(NamedTuple):
 
 def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Likelihood]:
     """The likelihood of each continuation (token ids) after the prompt of its row, in float32 from the model's logits."""
+    return read_each(prompts, rows, continuations, _likelihoods)
+
+
+def read_each(
+    prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]], reduce: Reduce[Result]
+) -> list[Result]:
+    """Read each continuation (token ids, at least one) after the prompt of its row, in as few forwards as its adapters allow.
+
+    Args:
+        reduce: Makes of what the model predicts a value for each continuation, a batch of them at a time.
+
+    Returns:
+        These values.
+    """
     for continuation in continuations:
         check_ids(prompts.manager.model, "A continuation", continuation)
     by_row: dict[int, list[int]] = {}
@@ -36,9 +55,9 @@ def likelihoods(prompts: PromptCache, rows: Sequence[int], continuations: Sequen
         by_row.setdefault(row, []).append(index)
     trees = [_Tree.of([continuations[index] for index in indices]) for indices in by_row.values()]
     if len(by_row) == len(rows) or not _share_a_row(prompts, max(len(tree.tokens) for tree in trees)):
-        found = _apart(prompts, rows, continuations)
+        found = _apart(prompts, rows, continuations, reduce)
     else:
-        found = _together(prompts, by_row, trees, continuations)
+        found = _together(prompts, by_row, trees, continuations, reduce)
     return [found[index] for index in range(len(continuations))]
 
 
@@ -87,18 +106,22 @@ def _share_a_row(prompts: PromptCache, beginnings: int) -> bool:
 
 
 def _together(
-    prompts: PromptCache, by_row: dict[int, list[int]], trees: Sequence[_Tree], continuations: Sequence[Sequence[int]]
-) -> dict[int, Likelihood]:
+    prompts: PromptCache,
+    by_row: dict[int, list[int]],
+    trees: Sequence[_Tree],
+    continuations: Sequence[Sequence[int]],
+    reduce: Reduce[Result],
+) -> dict[int, Result]:
     manager, rows, own = prompts.manager, list(by_row), list(by_row.values())
 
-    def run(batch: list[int]) -> dict[int, Likelihood]:
+    def run(batch: list[int]) -> dict[int, Result]:
         logits = _read(prompts, [rows[item] for item in batch], [trees[item] for item in batch])
         nodes, tokens, start = [], [], 0
         for item in batch:
             nodes += [[start + node for node in path] for path in trees[item].places]
             tokens += [continuations[index] for index in own[item]]
             start += len(trees[item].tokens)
-        values = _of_each(logits, nodes, tokens)
+        values = reduce(logits, nodes, tokens)
         return dict(zip((index for item in batch for index in own[item]), values, strict=True))
 
     done = manager.run(prompts.adapters(rows), run)
@@ -130,21 +153,23 @@ def _read(prompts: PromptCache, rows: Sequence[int], trees: Sequence[_Tree]) -> 
     )
 
 
-def _apart(prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]]) -> dict[int, Likelihood]:
+def _apart(
+    prompts: PromptCache, rows: Sequence[int], continuations: Sequence[Sequence[int]], reduce: Reduce[Result]
+) -> dict[int, Result]:
     """Each continuation on a copy of its prompt's cache row."""
     ids, mask = (tensor.to(prompts.ids.device) for tensor in pad_right(continuations, 0))
 
-    def reduce(indices: list[int], logits: Tensor) -> list[Likelihood]:
+    def of_batch(indices: list[int], logits: Tensor) -> list[Result]:
         lengths = mask[indices].sum(1).tolist()
         nodes = [[row * logits.shape[1] + place for place in range(length)] for row, length in enumerate(lengths)]
-        return _of_each(logits.flatten(0, 1), nodes, [continuations[index] for index in indices])
+        return reduce(logits.flatten(0, 1), nodes, [continuations[index] for index in indices])
 
-    done = score(prompts, rows, ids, mask, reduce)
+    done = score(prompts, rows, ids, mask, of_batch)
     return {index: value for indices, values in done for index, value in zip(indices, values, strict=True)}
 
 
-def _of_each(logits: Tensor, nodes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Likelihood]:
-    """Of each continuation, from `logits` [n, vocabulary]: row nodes[c][i] of them predicts tokens[c][i]."""
+def _likelihoods(logits: Tensor, nodes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]) -> list[Likelihood]:
+    """`Reduce` to the likelihood of each continuation."""
     lengths = [len(path) for path in nodes]
     which, said = (torch.tensor([value for part in parts for value in part], device=logits.device) for parts in (nodes, tokens))
     chosen = (logits[which, said].float() - logits.float().logsumexp(-1)[which]).cpu().split(lengths)
