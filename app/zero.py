@@ -25,6 +25,7 @@ from app.settings import TRUE
 from app.ui.runner import Choose, Distances, Runner
 from bitune.cancellation import check, current
 from bitune.errors import BituneError, ConfigError
+from bitune.schema.parting import Parting
 from bitune.schema.results import AttentionMaps, SweepPoint, Update
 
 if TYPE_CHECKING:
@@ -102,6 +103,15 @@ class WorkerRunner(Runner):
 
     def sweep(self, prompt: str, variant: str, **options: object) -> Iterator[list[SweepPoint]]:
         return self._across(Runner.sweep, 2, options["max_new_tokens"], prompt, variant, **options)
+
+    def part(self, prompt: str, variants: Sequence[str], answers: Mapping[str, Sequence[int]], **options: object) -> Parting:
+        (found,) = self._across(partial(_once, Runner.part), 2 * len(variants), 0, prompt, variants, answers, **options)
+        return found
+
+    def go_on(
+        self, prompt: str, variants: Sequence[str], variant: str, begun: Sequence[int], **options: object
+    ) -> Iterator[Update]:
+        return self._across(Runner.go_on, 1, options["max_new_tokens"], prompt, variants, variant, begun, **options)
 
     def attention(self, prompt: str, variant: str, layers: Sequence[int], **options: object) -> AttentionMaps:
         (maps,) = self._across(partial(_once, Runner.attention), 2, 0, prompt, variant, layers, **options)

@@ -66,6 +66,62 @@ class AttentionAnswer(TypedDict):
     moved_values: list[list[float | None]]
 
 
+class TokenValue(TypedDict):
+    """A token: its id, and its text inside of a text."""
+
+    id: int
+    text: str
+
+
+class AnswerTokens(TypedDict):
+    """The very tokens of an answer; the end token is among them where it ended by itself."""
+
+    tokens: list[TokenValue]
+    ended: bool
+
+
+class TokenScoresValue(TypedDict):
+    """What one variant gives to one answer: log-probabilities (natural logarithm) of the whole, of a token on average and of each token;
+    how many tokens were likelier at each step; and the likeliest at each, as [id, log-probability]."""
+
+    log_probability: float
+    per_token: float
+    tokens: list[float]
+    ranks: list[int]
+    top: list[list[list[float]]]
+
+
+class PlaceValue(TypedDict):
+    """Where the answers of two variants part: at the first token, counted from 0, that is another one; null where none is."""
+
+    one: str
+    other: str
+    place: int | None
+
+
+class PartingAnswer(TypedDict):
+    """What /parting returns; `scores` by name of whose answer it is, then of the variant that scores it; `texts` by token id."""
+
+    prompt: str
+    base: str
+    answers: dict[str, AnswerTokens]
+    parting: list[PlaceValue]
+    scores: dict[str, dict[str, TokenScoresValue]]
+    texts: dict[str, str]
+    counted: str
+
+
+class GoOnAnswer(TypedDict):
+    """What /go_on returns: the whole text with its beginning, the tokens behind the beginning, and why it ended."""
+
+    variant: str
+    text: str
+    begun: str
+    tokens: int
+    token_ids: list[int]
+    finish_reason: str
+
+
 class MixingAnswer(TypedDict):
     """What /mixing returns of a checkpoint."""
 

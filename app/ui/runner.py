@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitune.schema.parting import Parting
 from bitune.schema.results import AttentionMaps, SweepPoint, Update
 
 if TYPE_CHECKING:
@@ -33,6 +34,20 @@ class Runner:
         from bitune.inference.sweep import stream_sweep  # imports torch, and the page opens before that
 
         return stream_sweep(self.engine, prompt, variant, **options)
+
+    def part(self, prompt: str, variants: Sequence[str], answers: Mapping[str, Sequence[int]], **options: object) -> Parting:
+        """What every variant gives to every token of every answer, as `parting.part` has it."""
+        from bitune.inference.parting import part
+
+        return part(self.engine, prompt, variants, answers, **options)
+
+    def go_on(
+        self, prompt: str, variants: Sequence[str], variant: str, begun: Sequence[int], **options: object
+    ) -> Iterator[Update]:
+        """The answer so far, as `parting.go_on` gives it; closing it cancels."""
+        from bitune.inference.parting import go_on
+
+        return go_on(self.engine, prompt, variants, variant, begun, **options)
 
     def attention(self, prompt: str, variant: str, layers: Sequence[int], **options: object) -> AttentionMaps:
         """The maps of these layers, and the summaries of all."""

@@ -54,4 +54,4 @@ def run_of(shown: Shown) -> EndedRun | None:
     if shown.running or shown.blind or shown.recording is not None or shown.update is None or shown.request is None:
         return None
     answers = {name: completion.token_ids for name, completion in shown.update.completions.items() if completion.token_ids}
-    return EndedRun(shown.request, answers, {name: shown.views[name] for name in answers}) if answers else None
+    return EndedRun(shown.request, answers, {name: shown.views[name] for name in shown.update.completions}) if answers else None

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components import Component
 
-from app.ui.frame import Updates
+from app.ui.frame import Updates, model_api
 from app.ui.loading import OnEngine
 from app.ui.pieces import html
 from app.ui.templates import heading
+from app.why import tokens_tab
+from app.why.api import Ask, WhyApi
 from app.why.part import Build, Part
 from app.why.run import Shown, run_of
 
 TITLE = "Why they part"
 WORDS = "Look into these answers, token by token. Nothing is computed before you press a button."
-PARTS: tuple[Build, ...] = ()
+PARTS: tuple[Build, ...] = (tokens_tab.build,)
 """In the order of the page."""
 
 
@@ -41,10 +43,18 @@ class Section:
         return {self.box: gr.update(visible=True), self.run: run, **emptied}
 
 
-def build(on: OnEngine) -> Section:
-    """Put the section's components here and wire them. `on`: where the model runs."""
+def build(on: OnEngine, ask: Ask) -> Section:
+    """Put the section's components here and wire them.
+
+    Args:
+        on: Where the model runs.
+        ask: Makes a request of what a program asks.
+    """
     run = gr.State(None)
     with gr.Column(visible=False, elem_id="bt-why") as box:
         html(heading(TITLE, WORDS))
         parts = [part(on, run) for part in PARTS]
+    api = WhyApi(on, ask)
+    model_api(api.parting, "parting", api, api.parting_work)
+    model_api(api.go_on, "go_on", api, api.go_on_work)
     return Section(box, run, parts)

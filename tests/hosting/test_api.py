@@ -106,11 +106,15 @@ def test_every_endpoint_says_what_it_does_and_of_which_type_its_arguments_are(de
         name: [each["parameter_name"] for each in of["parameters"] if not each["parameter_has_default"]]
         for name, of in described.items()
     }
-    assert needed == {"/compare": ["prompt"], "/attention": ["prompt", "variant"], "/mixing": [], "/evidence": [], "/votes": []}
+    of_why = {"/parting": ["prompt"], "/go_on": ["prompt", "variant", "begun"]}
+    others = {"/attention": ["prompt", "variant"], "/mixing": [], "/evidence": [], "/votes": []}
+    assert needed == {"/compare": ["prompt"], **of_why, **others}
 
 
 CALLS = {
     "/compare": {"prompt": "The hen laid an egg.", "variants": ["base", "bitune-choices"], "max_new_tokens": 2},
+    "/parting": {"prompt": "The hen laid an egg.", "variants": ["base", "bitune-choices"], "max_new_tokens": 2},
+    "/go_on": {"prompt": "The hen laid an egg.", "variant": "base", "begun": [504, 2], "max_new_tokens": 2},
     "/attention": {"prompt": "The hen", "variant": "bitune-choices", "head": 0, "answer": " laid"},
     "/mixing": {"prompt": "The hen"},
     "/evidence": {},

@@ -83,8 +83,13 @@ def test_every_request_is_one_call_and_answers_as_in_this_process(engine, gpu, r
     there_moved, here_moved = (one.moved("hello", ["bitune", "lora"], "none") for one in (runner, here))
     assert list(there_moved) == list(here_moved)
     assert_close(there_moved["bitune"][0], here_moved["bitune"][0])
-    assert [call.ended for call in gpu.calls] == ["end"] * 4
-    assert len({call.worker for call in gpu.calls}) == 4 and os.getpid() not in {call.worker for call in gpu.calls}
+    answers = {name: completion.token_ids for name, completion in here_last.completions.items()}
+    there_found, here_found = (one.part("hello", names, answers) for one in (runner, here))
+    assert_close(there_found.scores["base"]["bitune"].log_probabilities, here_found.scores["base"]["bitune"].log_probabilities)
+    *_, gone_on = runner.go_on("hello", names, "bitune", answers["bitune"][:2], max_new_tokens=4)
+    assert gone_on["bitune"].token_ids == answers["bitune"]
+    assert [call.ended for call in gpu.calls] == ["end"] * 6
+    assert len({call.worker for call in gpu.calls}) == 6 and os.getpid() not in {call.worker for call in gpu.calls}
 
 
 def test_the_seconds_asked_for_follow_from_the_request(engine, gpu, runner):

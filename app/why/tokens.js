@@ -1,0 +1,112 @@
+// The tokens of the answers in the browser: the step that is open, drawn as text alone; clicks and keys; the numbers as a file.
+
+const place = (name) => element.querySelector('[data-part="' + name + '"]');
+let drawn = null, open = null;
+
+const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→") || "‥";
+const percent = (value) => {
+    const chance = 100 * Math.exp(value);
+    return chance >= 0.1 ? chance.toFixed(1) + " %" : "under 0.1 %";
+};
+
+function made(parent, tag, className, text) {
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    parent.append(node);
+    return node;
+}
+
+function chip(parent, view) {
+    const node = made(parent, "span", "bt-chip bt-v" + view.colour + (view.what_if ? " bt-what-if" : ""));
+    made(node, "i");
+    node.append(view.name);
+}
+
+// One line of a distribution: a bar, the token, its probability. A press goes on from there.
+function line(list, token, value, rank, said, go) {
+    const item = made(list, "li", said ? "bt-said" : "");
+    const button = made(item, "button");
+    button.type = "button";
+    button.style.setProperty("--chance", Math.exp(value).toFixed(4));
+    made(button, "code", "", visible(props.value.data.texts[token]));
+    made(button, "span", "", (rank === null ? "" : "no. " + (rank + 1) + ", ") + percent(value));
+    button.addEventListener("click", go);
+}
+
+function distribution(parent, answer, view, at) {
+    const { data } = props.value, scores = data.scores[answer][view.name], said = data.answers[answer].tokens[at].id;
+    const column = made(parent, "div", "bt-distribution bt-v" + view.colour);
+    chip(column, view);
+    const list = made(column, "ol");
+    const go = (token) => () => trigger("select", { chosen: { variant: view.name, answer, place: at, token } });
+    for (const [token, value] of scores.top[at]) line(list, token, value, null, token === said, go(token));
+    const isThere = scores.top[at].some(([token]) => token === said);
+    if (!isThere) line(list, said, scores.tokens[at], scores.ranks[at], true, go(said));
+}
+
+function show(number, at) {
+    const { data, answers, views } = props.value, answer = answers[number], tokens = data.answers[answer].tokens;
+    open = { number, at };
+    for (const button of element.querySelectorAll(".bt-strip button")) {
+        const isOpen = Number(button.dataset.answer) === number && Number(button.dataset.place) === at;
+        button.toggleAttribute("aria-current", isOpen);
+        button.tabIndex = isOpen ? 0 : -1;
+    }
+    const step = place("step");
+    step.replaceChildren();
+    made(step, "h3", "", "Token " + (at + 1) + " of " + tokens.length + " in the answer of " + answer);
+    const before = tokens.slice(Math.max(0, at - 12), at).map((token) => token.text).join("");
+    const words = made(step, "p", "bt-about", at ? "What each variant would say behind " : "What each variant would say first. ");
+    if (at) {
+        made(words, "q", "", (at > 12 ? "…" : "") + before);
+        words.append(". ");
+    }
+    words.append("The token that is there is marked. Press one, and that variant goes on from it. · is a space, ↵ a new line.");
+    const row = made(step, "div", "bt-distributions");
+    for (const view of views) distribution(row, answer, view, at);
+}
+
+function moved(key) {
+    const { data, answers } = props.value, last = data.answers[answers[open.number]].tokens.length - 1;
+    return { ArrowRight: Math.min(open.at + 1, last), ArrowLeft: Math.max(open.at - 1, 0), Home: 0, End: last }[key];
+}
+
+function save() {
+    const blob = new Blob([JSON.stringify(props.value.data, null, 1)], { type: "application/json" });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = "why-they-part.json";
+    link.click();
+    URL.revokeObjectURL(link.href);
+}
+
+element.addEventListener("click", (event) => {
+    const token = event.target.closest("button[data-place]");
+    if (token) show(Number(token.dataset.answer), Number(token.dataset.place));
+    if (event.target.closest('[data-part="save"]')) save();
+});
+
+element.addEventListener("keydown", (event) => {
+    const to = event.target.closest(".bt-strip button") && open ? moved(event.key) : undefined;
+    if (to === undefined) return;
+    event.preventDefault();
+    show(open.number, to);
+    element.querySelector(".bt-strip button[aria-current]").focus();
+});
+
+function draw(value) {
+    const body = place("tokens");
+    if (value.html === undefined) {
+        drawn = null;
+        body.replaceChildren();
+        if (value.words) made(body, "p", "bt-empty", value.words);
+        if (value.problem) made(body, "p", "bt-problem", value.problem).setAttribute("role", "alert");
+    } else if (value.html !== drawn) {
+        body.innerHTML = drawn = value.html;
+        show(value.opened.answer, value.opened.place);
+    }
+}
+
+watch("value", () => draw(props.value));
+draw(props.value);

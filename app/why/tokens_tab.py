@@ -1,0 +1,71 @@
+"""Token probabilities and each other's answers as a part of the section: components and wiring only. The browser's side is in tokens.js."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from app.ui.events import PRIVATE
+from app.ui.frame import ModelRequest, Updates, listen
+from app.ui.loading import OnEngine
+from app.ui.pieces import html
+from app.ui.templates import heading
+from app.why.part import Part
+from app.why.run import EndedRun
+from app.why.tokens import GoneOn, GoOn, Screen, TokenScores
+
+FOLDER = Path(__file__).resolve().parent
+TITLE, WORDS = (
+    "Token by token",
+    "How sure each variant was of every token, where the answers part, and what the others would have said there.",
+)
+PRESS_GO_ON = "() => document.querySelector('#bt-go-on-from:not(:disabled)')?.click()"
+NOTHING, NOBODY = Screen({}), GoneOn("")
+
+
+def build(on: OnEngine, run: gr.State) -> Part:
+    """Put the components here and wire them; a `part.Build`."""
+    html(heading(TITLE, WORDS))
+    with gr.Row(elem_classes="bt-actions"):
+        look = gr.Button("Look at the tokens", elem_id="bt-look-tokens", scale=0, min_width=190)
+        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop-tokens", scale=0, min_width=100)
+    view = gr.HTML(
+        {},
+        html_template='<div data-part="tokens"></div>',
+        js_on_load=(FOLDER / "tokens.js").read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id="bt-tokens",
+    )
+
+    def show(screen: Screen) -> Updates:
+        return {view: screen.value}
+
+    request = ModelRequest(look, stop, [view], show, NOTHING, kept=lambda screen: Screen({}, screen.running))
+    request.wire(TokenScores(on), {"run": run})
+    going_on = build_going_on(on, run, view)
+
+    def emptied(_: EndedRun) -> Updates:
+        return {**request.updates(NOTHING), **going_on.updates(NOBODY)}
+
+    return Part([*request.components, *going_on.components], emptied)
+
+
+def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[GoneOn]:
+    """Where a variant goes on from a token that was pressed in `view`. The press fills `chosen` and presses the button."""
+    chosen = gr.State(None)
+    answer = html("", "bt-gone-on")
+    with gr.Row(elem_classes="bt-actions", visible="hidden") as row:
+        start = gr.Button("Go on", elem_id="bt-go-on-from", scale=0, min_width=120)
+        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop-going-on", scale=0, min_width=100)
+
+    def show(screen: GoneOn) -> Updates:
+        return {answer: screen.html, row: gr.update(visible=True if screen.html else "hidden")}
+
+    request = ModelRequest(start, stop, [answer, row], show, NOBODY)
+    request.wire(GoOn(on), {"run": run, "chosen": chosen})
+
+    def choose(event: gr.EventData) -> Updates:
+        return {chosen: event.chosen}
+
+    pressed = listen(view.select, choose, {}, [chosen])
+    pressed.then(None, None, None, js=PRESS_GO_ON, **PRIVATE)
+    return request

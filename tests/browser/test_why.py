@@ -1,0 +1,86 @@
+"""Why they part in a real Chromium: away before there is something to ask, then tokens, distributions, a token that is pressed, a file."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.served import served, tiny_engine
+from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with served(tiny_engine(tmp_path_factory.mktemp("tiny"))) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser, url):
+    yield from visit(browser, url, "desktop", "light")
+
+
+def look(page, prompt="hello there"):
+    """Run, then look at the tokens."""
+    run(page, prompt)
+    ended(page)
+    page.locator("#bt-look-tokens").click()
+    expect(page.locator("#bt-tokens .bt-strip")).to_have_count(3)
+    expect(page.locator("#bt-look-tokens")).to_be_enabled()
+
+
+def test_from_two_answers_to_why_they_part_and_on(page):
+    expect(page.locator("#bt-why")).to_have_count(0)
+    look(page, HOSTILE)
+    expect(page.locator(".bt-parts li")).to_have_count(2)
+    expect(page.locator(".bt-distribution")).to_have_count(3)
+    expect(page.locator(".bt-distribution >> nth=0 >> li.bt-said")).to_have_count(1)
+    expect(page.locator(".bt-cross tbody tr")).to_have_count(3)
+    opened = page.locator(".bt-strip button[aria-current]")
+    place = int(opened.get_attribute("data-place"))
+    opened.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("[data-part=step] h3")).to_contain_text(f"Token {place + 2} of")
+    expect(opened).to_be_focused()
+    page.keyboard.press("Home")
+    expect(page.locator("[data-part=step] h3")).to_contain_text("Token 1 of")
+    page.locator(".bt-distribution.bt-v2 li button >> nth=3").click()
+    gone_on = page.locator("#bt-gone-on article")
+    expect(gone_on).to_contain_text("bitune goes on from the token that you chose")
+    expect(gone_on.locator(".bt-difference")).to_contain_text("new tokens")
+    expect(gone_on.locator("mark")).to_have_count(1)
+    expect(page.locator("#bt-stop-going-on")).to_be_disabled()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as JSON").click()
+    saved = json.loads(download.value.path().read_text(encoding="utf-8"))
+    assert saved["prompt"] == HOSTILE and set(saved["scores"]["base"]) == {"base", "lora", "bitune"}
+    run(page, "something else")
+    ended(page)
+    expect(page.locator("#bt-why")).to_be_visible()
+    expect(page.locator("#bt-tokens .bt-strip")).to_have_count(0)
+    expect(page.locator("#bt-gone-on article")).to_have_count(0)
+    assert page.title() == "Bitune"
+
+
+def test_hidden_names_stay_hidden(page):
+    page.locator("#bt-blind input").check()
+    run(page, "hello")
+    ended(page)
+    expect(page.locator("#bt-names")).to_be_visible()
+    expect(page.locator("#bt-why")).to_have_count(0)
+    page.locator("#bt-names").click()
+    expect(page.locator("#bt-look-tokens")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_fits_every_screen(browser, url, size, scheme):
+    for page in visit(browser, url, size, scheme):
+        look(page, "What does it read first?")
+        page.locator(".bt-distribution li button >> nth=1").click()
+        expect(page.locator("#bt-gone-on .bt-difference")).to_contain_text("new tokens")
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"], "nothing sticks out sideways"
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=ARTIFACTS / f"why-{size}-{scheme}.png", full_page=True)
