@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from app.compare import conversation_tab
 from app.compare.handlers import CompareHandlers, Screen
-from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, Link
+from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, CompareRequest, Link
 from app.ui.checks import not_here
 from app.ui.events import AT_ONCE
 from app.ui.examples import EXAMPLES
@@ -177,7 +177,7 @@ def results(
         elem_id="bt-results",
         apply_default_css=False,
     )
-    reasons = why.build(handlers)
+    reasons = why.build(handlers, CompareRequest)
     panel = votes.panel(voting.kept)
     with gr.Accordion(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
