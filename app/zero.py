@@ -108,10 +108,8 @@ class WorkerRunner(Runner):
         (found,) = self._across(partial(_once, Runner.part), 2 * len(variants), 0, prompt, variants, answers, **options)
         return found
 
-    def go_on(
-        self, prompt: str, variants: Sequence[str], variant: str, begun: Sequence[int], **options: object
-    ) -> Iterator[Update]:
-        return self._across(Runner.go_on, 1, options["max_new_tokens"], prompt, variants, variant, begun, **options)
+    def go_on(self, prompt: str, variant: str, begun: Sequence[int], **options: object) -> Iterator[Update]:
+        return self._across(Runner.go_on, 1, options["max_new_tokens"], prompt, variant, begun, **options)
 
     def attention(self, prompt: str, variant: str, layers: Sequence[int], **options: object) -> AttentionMaps:
         (maps,) = self._across(partial(_once, Runner.attention), 2, 0, prompt, variant, layers, **options)

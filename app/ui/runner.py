@@ -41,13 +41,11 @@ class Runner:
 
         return part(self.engine, prompt, variants, answers, **options)
 
-    def go_on(
-        self, prompt: str, variants: Sequence[str], variant: str, begun: Sequence[int], **options: object
-    ) -> Iterator[Update]:
+    def go_on(self, prompt: str, variant: str, begun: Sequence[int], **options: object) -> Iterator[Update]:
         """The answer so far, as `parting.go_on` gives it; closing it cancels."""
         from bitune.inference.parting import go_on
 
-        return go_on(self.engine, prompt, variants, variant, begun, **options)
+        return go_on(self.engine, prompt, variant, begun, **options)
 
     def attention(self, prompt: str, variant: str, layers: Sequence[int], **options: object) -> AttentionMaps:
         """The maps of these layers, and the summaries of all."""

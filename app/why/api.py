@@ -82,9 +82,9 @@ class WhyApi:
         found = self.on.runner.part(request.prompt, names, answers, **reading)
         return as_json(found, request.prompt, self.on.engine.base_facts.name)
 
-    def go_on_work(self, variant: str, begun: object, variants: Names | None, what_ifs: object, **asked: object) -> Work:
+    def go_on_work(self, variant: str, begun: object, what_ifs: object, **asked: object) -> Work:
         """One variant that reads its prompt and writes."""
-        request = self.request(variants, what_ifs, **asked)
+        request = self.request([variant], what_ifs, **asked)
         return writing_work(self.on, request, variant, len(token_ids(begun)))
 
     def go_on(
@@ -92,7 +92,6 @@ class WhyApi:
         prompt: str,
         variant: str,
         begun: list[int],
-        variants: list[str] | None = None,
         template: Template = "own",
         max_new_tokens: int = 64,
         temperature: float = 0.0,
@@ -106,9 +105,8 @@ class WhyApi:
 
         Args:
             prompt: What the model reads.
-            variant: Who goes on; one of variants.
+            variant: Who goes on.
             begun: Token ids of the beginning, as /parting has them, at least one.
-            variants: All of the request for which the beginning was an answer: what the base reads depends on the others.
             template: As in /compare.
             max_new_tokens: Most tokens behind the beginning, 1 to 512.
             temperature: As in /compare.
@@ -122,9 +120,9 @@ class WhyApi:
             text, which begins with the beginning; begun, the beginning's own text; tokens behind it; token_ids of all; finish_reason.
         """
         asked = {"prompt": prompt, "template": template, "max_new_tokens": max_new_tokens, "temperature": temperature}
-        request = self.request(variants, what_ifs, **asked, top_p=top_p, seed=seed, history=history, earlier=earlier)
+        request = self.request([variant], what_ifs, **asked, top_p=top_p, seed=seed, history=history, earlier=earlier)
         ids = token_ids(begun)
-        updates = self.on.runner.go_on(request.prompt, list(request.variants), variant, ids, **request.options)
+        updates = self.on.runner.go_on(request.prompt, variant, ids, **request.options)
         completion = last_of(updates)[variant]
         return {
             "variant": variant,

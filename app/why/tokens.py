@@ -119,7 +119,7 @@ class GoOn:
         before = run.answers[alternative.answer][: alternative.place]
         begun, request = (*before, alternative.token), run.request
         words = tokens_html.beginning(self.on.engine.base.tokenizer, alternative, before, run.views)
-        updates = self.on.runner.go_on(request.prompt, list(request.variants), alternative.variant, begun, **request.options)
+        updates = self.on.runner.go_on(request.prompt, alternative.variant, begun, **request.options)
         with closing(updates):
             for update in updates:
                 yield self.screen(words, update[alternative.variant], running=not update.done)

@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 
 from app.ui.events import PRIVATE
-from app.ui.frame import ModelRequest, Updates, listen
+from app.ui.frame import ModelRequest, StopButton, Updates, listen
 from app.ui.loading import OnEngine
 from app.ui.pieces import html
 from app.ui.templates import heading
@@ -27,7 +27,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
     html(heading(TITLE, WORDS))
     with gr.Row(elem_classes="bt-actions"):
         look = gr.Button("Look at the tokens", elem_id="bt-look-tokens", scale=0, min_width=190)
-        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop-tokens", scale=0, min_width=100)
+        stop = StopButton(elem_id="bt-stop-tokens", scale=0, min_width=100)
     view = gr.HTML(
         {},
         html_template='<div data-part="tokens"></div>',
@@ -39,7 +39,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
     def show(screen: Screen) -> Updates:
         return {view: screen.value}
 
-    request = ModelRequest(look, stop, [view], show, NOTHING, kept=lambda screen: Screen({}, screen.running))
+    request = ModelRequest(look, stop, [view], show)
     request.wire(TokenScores(on), {"run": run})
     going_on = build_going_on(on, run, view)
 
@@ -55,12 +55,12 @@ def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[G
     answer = html("", "bt-gone-on")
     with gr.Row(elem_classes="bt-actions", visible="hidden") as row:
         start = gr.Button("Go on", elem_id="bt-go-on-from", scale=0, min_width=120)
-        stop = gr.Button("Stop", interactive=False, elem_id="bt-stop-going-on", scale=0, min_width=100)
+        stop = StopButton(elem_id="bt-stop-going-on", scale=0, min_width=100)
 
     def show(screen: GoneOn) -> Updates:
         return {answer: screen.html, row: gr.update(visible=True if screen.html else "hidden")}
 
-    request = ModelRequest(start, stop, [answer, row], show, NOBODY)
+    request = ModelRequest(start, stop, [answer, row], show)
     request.wire(GoOn(on), {"run": run, "chosen": chosen})
 
     def choose(event: gr.EventData) -> Updates:

@@ -19,17 +19,14 @@ from bitune.inference.streaming import session_of
 from bitune.model.conversation import check_conversation
 from bitune.model.decoding import PromptCache
 from bitune.model.generation_config import end_tokens
-from bitune.model.likelihoods import read_each
+from bitune.model.likelihoods import read_each, tokens_at_once
 from bitune.model.limits import check_given_answer
-from bitune.modeling.interface import vocabulary_size
 from bitune.schema.conversation import RECOMPUTE, Turn
 from bitune.schema.parting import TOP, Parting, TokenScores
 from bitune.schema.variants import WhatIf
 
 TOKENS_A_TURN = 512
 """After reading so many tokens of answers a request goes to the end of the line: a second or two of the default base on two CPU cores."""
-LOGIT_BYTES = 2**28
-"""Most bytes of the float32 scores over the vocabulary that one forward may leave, where it reads more than one answer."""
 
 
 def part(
@@ -48,8 +45,7 @@ def part(
     Temperature, top-p and seed do not enter: these are the probabilities that the answers' draws were made from at temperature 1.
 
     Args:
-        prompt, variants, template, what_ifs, history, earlier: As in `Engine.stream`, and all of them as they were for the answers:
-            what the base reads depends on the other variants.
+        prompt, variants, template, what_ifs, history, earlier: As in `Engine.stream`.
         answers: Token ids by name of the variant that gave them, as in `Completion.token_ids`.
 
     Raises:
@@ -72,7 +68,6 @@ def part(
 def go_on(
     engine: Engine,
     prompt: str,
-    variants: Sequence[str],
     variant: str,
     begun: Sequence[int],
     *,
@@ -92,8 +87,8 @@ def go_on(
     answers, and no part of the prompt. Behind a beginning of its own it writes what it wrote, draws included.
 
     Args:
-        prompt, variants, template, what_ifs, history, earlier: As in `part`.
-        variant: The one of them that goes on.
+        prompt, template, what_ifs, history, earlier: As in `Engine.stream`.
+        variant: The one that goes on.
         begun: Token ids of the beginning, at least one.
         max_new_tokens: Most tokens behind the beginning.
         temperature, top_p, seed, stop: As in `Engine.stream`; the draws of the beginning count as drawn.
@@ -107,8 +102,8 @@ def go_on(
     if not begun:
         raise ConfigError("No token is given to go on from; give at least one.")
     settings = GenerationSettings(max_new_tokens, temperature, top_p, seed, stop)
-    request = engine.request(prompt, variants, template, what_ifs, history, earlier)
-    return session_of(engine, request.only(variant), settings, tuple(begun))
+    request = engine.request(prompt, [variant], template, what_ifs, history, earlier)
+    return session_of(engine, request, settings, tuple(begun))
 
 
 def text_of(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -132,7 +127,8 @@ def _rows(engine: Engine, request: Request, answers: Sequence[tuple[int, ...]]) 
     """[answer][variant]."""
     manager, count = engine.manager, len(request.variants)
     pairs = [(row, answer) for row in range(count) for answer in range(len(answers))]
-    batches = _batches([len(answers[answer]) for _, answer in pairs], vocabulary_size(engine.base.model))
+    most = min(TOKENS_A_TURN, tokens_at_once(manager))
+    batches = _batches([len(answers[answer]) for _, answer in pairs], most)
     found: list[TokenScores] = []
     with engine.holding(request):
         with manager.eval_turn():
@@ -144,9 +140,8 @@ def _rows(engine: Engine, request: Request, answers: Sequence[tuple[int, ...]]) 
     return [[found[row * len(answers) + answer] for row in range(count)] for answer in range(len(answers))]
 
 
-def _batches(lengths: Sequence[int], vocabulary: int) -> list[slice]:
-    """Neighbours that are read together; one that is too long by itself is alone."""
-    most = min(TOKENS_A_TURN, LOGIT_BYTES // (4 * vocabulary))
+def _batches(lengths: Sequence[int], most: int) -> list[slice]:
+    """Neighbours of at most so many tokens, which are read together; one that is too long by itself is alone."""
     starts, tokens = [0], 0
     for index, length in enumerate(lengths):
         if tokens and tokens + length > most:

@@ -29,12 +29,6 @@ class Request:
     ids: Mapping[str, tuple[int, ...]]
     ends: Mapping[str, tuple[TurnEnd, ...]]
 
-    def only(self, name: str) -> "Request":
-        """What one of its variants runs; UnknownNameError for a name that is not among them."""
-        if name not in self.variants:
-            raise UnknownNameError("variant of this request", name, self.variants)
-        return Request(*({one: of[one] for one in of if one == name} for of in (self.variants, self.texts, self.ids, self.ends)))
-
 
 def prepare(
     prompt: str,

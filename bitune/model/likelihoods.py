@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bitune.adapters.manager import AdapterManager
 from bitune.data.batches import pad_right
 from bitune.model.decoding import PromptCache, score
 from bitune.model.limits import check_ids
-from bitune.modeling.interface import attention_implementation, cache_input, logits_at, takes_positions
+from bitune.modeling.interface import attention_implementation, cache_input, logits_at, takes_positions, vocabulary_size
 from bitune.modeling.masks import answer_masks, positions
 
+LOGIT_BYTES = 2**28
+"""Of float32 scores over the vocabulary; an answer that is longer is read whole all the same."""
 Result = TypeVar("Result")
 Reduce = Callable[[Tensor, Sequence[Sequence[int]], Sequence[Sequence[int]]], list[Result]]
 """Makes a value of each of some continuations c: of logits [n, vocabulary], of nodes and of tokens, where logits[nodes[c][i]] predict
@@ -59,6 +62,11 @@ def read_each(
     else:
         found = _together(prompts, by_row, trees, continuations, reduce)
     return [found[index] for index in range(len(continuations))]
+
+
+def tokens_at_once(manager: AdapterManager) -> int:
+    """How many tokens may be read in one forward so that their scores over the vocabulary stay within LOGIT_BYTES; at least one."""
+    return max(1, LOGIT_BYTES // (4 * vocabulary_size(manager.model)))
 
 
 def tokens_to_read(continuations: Sequence[Sequence[int]]) -> int:

@@ -86,7 +86,7 @@ def test_every_request_is_one_call_and_answers_as_in_this_process(engine, gpu, r
     answers = {name: completion.token_ids for name, completion in here_last.completions.items()}
     there_found, here_found = (one.part("hello", names, answers) for one in (runner, here))
     assert_close(there_found.scores["base"]["bitune"].log_probabilities, here_found.scores["base"]["bitune"].log_probabilities)
-    *_, gone_on = runner.go_on("hello", names, "bitune", answers["bitune"][:2], max_new_tokens=4)
+    *_, gone_on = runner.go_on("hello", "bitune", answers["bitune"][:2], max_new_tokens=4)
     assert gone_on["bitune"].token_ids == answers["bitune"]
     assert [call.ended for call in gpu.calls] == ["end"] * 6
     assert len({call.worker for call in gpu.calls}) == 6 and os.getpid() not in {call.worker for call in gpu.calls}

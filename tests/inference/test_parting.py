@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from bitune import Base, ConfigError, Engine, MixingRatios, PromptError, PromptPass, Turn, UnknownNameError, Variant
 from bitune.inference import parting
 from bitune.inference.parting import go_on, part
+from bitune.model import likelihoods
 from bitune.modeling.interface import cache_input
 from bitune.schema.conversation import EARLIER
 from bitune.schema.parting import parting_place
@@ -250,7 +251,7 @@ def test_after_the_answers_no_prompt_is_read_again(tmp_path):
     ran = tokens_run(engine.base.model, lambda: part(engine, PROMPT, names, answers, template="none"))
     beginnings = {answer[:length] for answer in answers.values() for length in range(len(answer))}
     assert ran == [(3, len(beginnings))], "one forward a row, and what answers begin with alike is read once"
-    ran = tokens_run(engine.base.model, lambda: [*go_on(engine, PROMPT, names, "bitune", (72, 105, 33), max_new_tokens=1)])
+    ran = tokens_run(engine.base.model, lambda: [*go_on(engine, PROMPT, "bitune", (72, 105, 33), max_new_tokens=1)])
     assert ran[-2:] == [(1, 3), (1, 1)]
 
 
@@ -267,8 +268,9 @@ def test_long_answers_are_read_in_several_turns(llama, most, monkeypatch):
 
 
 def test_a_vocabulary_too_large_for_many_rows(llama, monkeypatch):
-    monkeypatch.setattr(parting, "LOGIT_BYTES", 4 * VOCABULARY * 7)
-    assert parting._batches([6, 4, 3, 9, 1], VOCABULARY) == [slice(0, 1), slice(1, 3), slice(3, 4), slice(4, 5)]
+    assert parting._batches([6, 4, 3, 9, 1], 7) == [slice(0, 1), slice(1, 3), slice(3, 4), slice(4, 5)]
+    monkeypatch.setattr(likelihoods, "LOGIT_BYTES", 4 * VOCABULARY * 7)
+    assert likelihoods.tokens_at_once(llama.engine.manager) == 7
     assert llama.of().scores["base"]["lora"].ranks.shape == (6,)
 
 
@@ -288,7 +290,7 @@ def test_behind_its_own_beginning_a_variant_writes_what_it_wrote(llama, settings
     for name, completion in whole.completions.items():
         ids = completion.token_ids
         left = len(ids) - 3
-        again = last_of(go_on(llama.engine, PROMPT, list(ANSWERS), name, ids[:3], max_new_tokens=left, **options))
+        again = last_of(go_on(llama.engine, PROMPT, name, ids[:3], max_new_tokens=left, **options))
         assert list(again.completions) == [name]
         assert again[name].token_ids == ids
         assert again[name].text == completion.text
@@ -299,7 +301,7 @@ def test_behind_its_own_beginning_a_variant_writes_what_it_wrote(llama, settings
 @pytest.mark.parametrize("name", ["base", "bitune", "lora", "keys only"])
 def test_behind_any_beginning_it_is_greedy_by_plain_forwards(llama, name):
     begun, ids = (72, 105, 222), ids_of(llama.engine)[name]
-    found = last_of(go_on(llama.engine, PROMPT, list(ANSWERS), name, begun, max_new_tokens=3, what_ifs=WHAT_IF))
+    found = last_of(go_on(llama.engine, PROMPT, name, begun, max_new_tokens=3, what_ifs=WHAT_IF))
     answer = list(begun)
     while len(answer) < 6 and answer[-1] != END:
         answer.append(int(by_hand(llama, name, ids, [*answer, 0])[-1].argmax()))
@@ -315,23 +317,23 @@ def test_in_a_conversation_too(llama, earlier):
     whole = last_of(llama.engine.stream(PROMPT, list(METHODS), max_new_tokens=5, **options))
     for name in METHODS:
         ids = whole[name].token_ids
-        again = last_of(go_on(llama.engine, PROMPT, list(METHODS), name, ids[:2], max_new_tokens=3, **options))
+        again = last_of(go_on(llama.engine, PROMPT, name, ids[:2], max_new_tokens=3, **options))
         assert again[name].token_ids == ids
 
 
 def test_behind_an_end_nothing_comes(llama):
-    found = last_of(go_on(llama.engine, PROMPT, list(METHODS), "lora", (72, END), max_new_tokens=3))
+    found = last_of(go_on(llama.engine, PROMPT, "lora", (72, END), max_new_tokens=3))
     assert (found["lora"].token_ids, found["lora"].text, found["lora"].tokens) == ((72, END), "i", 0)
     assert found["lora"].finish_reason == "eos"
 
 
 def test_where_the_context_ends_nothing_comes_either(llama):
-    found = last_of(go_on(llama.engine, "y" * 508, ["base"], "base", (72, 73, 74, 75), template="none"))
+    found = last_of(go_on(llama.engine, "y" * 508, "base", (72, 73, 74, 75), template="none"))
     assert (found["base"].tokens, found["base"].finish_reason, found["base"].text) == (0, "length", "ijkl")
 
 
 def test_going_on_can_be_stopped(llama):
-    session = go_on(llama.engine, PROMPT, ["base"], "base", (72,), max_new_tokens=400)
+    session = go_on(llama.engine, PROMPT, "base", (72,), max_new_tokens=400)
     session.cancel()
     assert last_of(session)["base"].finish_reason == "cancelled"
 
@@ -344,11 +346,11 @@ def test_going_on_can_be_stopped(llama):
         (lambda engine: part(engine, PROMPT, ["base"], {"base": (300,)}), ConfigError, "no token of this base"),
         (lambda engine: part(engine, PROMPT, ["bas"], {"base": (3,)}), UnknownNameError, "Did you mean 'base'"),
         (lambda engine: part(engine, PROMPT, ["base"], {"base": (3,) * 600}), PromptError, "the model reads 512"),
-        (lambda engine: go_on(engine, PROMPT, ["base"], "base", ()), ConfigError, "No token is given"),
-        (lambda engine: go_on(engine, PROMPT, ["base"], "base", (True,)), ConfigError, "no token of this base"),
-        (lambda engine: go_on(engine, PROMPT, ["base"], "lora", (3,)), UnknownNameError, "variant of this request"),
-        (lambda engine: go_on(engine, PROMPT, ["base"], "base", (3,), max_new_tokens=0), ConfigError, "max_new_tokens"),
-        (lambda engine: go_on(engine, PROMPT, ["base"], "base", (3,) * 600), PromptError, "637 tokens and the model reads 512"),
+        (lambda engine: go_on(engine, PROMPT, "base", ()), ConfigError, "No token is given"),
+        (lambda engine: go_on(engine, PROMPT, "base", (True,)), ConfigError, "no token of this base"),
+        (lambda engine: go_on(engine, PROMPT, "lra", (3,)), UnknownNameError, "Did you mean 'lora'"),
+        (lambda engine: go_on(engine, PROMPT, "base", (3,), max_new_tokens=0), ConfigError, "max_new_tokens"),
+        (lambda engine: go_on(engine, PROMPT, "base", (3,) * 600), PromptError, "637 tokens and the model reads 512"),
     ],
 )
 def test_what_cannot_be_asked(llama, call, error, words):

@@ -172,7 +172,7 @@ def test_programs_get_what_the_page_shows(api, handlers, run):
 
 def test_programs_go_on_from_any_tokens(api, run):
     ids = list(run.answers["bitune"])
-    found = api.go_on("hello", "bitune", ids[:2], NAMES, max_new_tokens=len(ids) - 2, what_ifs=WHAT_IF)
+    found = api.go_on("hello", "bitune", ids[:2], max_new_tokens=len(ids) - 2, what_ifs=WHAT_IF)
     assert found["token_ids"] == ids and found["tokens"] == len(ids) - 2
     assert found["text"].startswith(found["begun"])
 
@@ -196,7 +196,7 @@ def test_calls_are_counted_before_they_run(api):
     asked = {"prompt": "hello", "template": "own", "max_new_tokens": 9, "temperature": 0, "top_p": 1, "seed": 0, "history": None}
     work = api.parting_work(variants=["base", "bitune"], what_ifs=None, **asked, earlier="recompute")
     assert (work.new_tokens, work.variants) == (9, 2) and work.reading >= 2 * 2 * 9
-    one = api.go_on_work("bitune", [72, 73], ["base", "bitune"], None, **asked, earlier="recompute")
+    one = api.go_on_work("bitune", [72, 73], None, **asked, earlier="recompute")
     assert (one.new_tokens, one.variants) == (9, 1)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         api.parting_work(variants=["base"], what_ifs=None, **{**asked, "max_new_tokens": "x"}, earlier="recompute")
