@@ -99,7 +99,7 @@ def _made(engine: Engine, questions: Path) -> dict:
     return {
         "recorded": datetime.now(UTC).isoformat(timespec="seconds"),
         "questions": hashlib.sha256(questions.read_bytes()).hexdigest(),
-        "base": describe(engine.base).fingerprint,
+        "base": describe(engine.base).sha256,
         "checkpoints": {name: facts.fingerprint for name, facts in engine.checkpoints.items()},
         "device": engine.base_facts.device,
         "dtype": engine.base_facts.dtype,

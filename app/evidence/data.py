@@ -97,12 +97,12 @@ class Row:
 
 @dataclass(frozen=True, config=STRICT)
 class Made:
-    """With what the answers to our own questions were computed: `questions` is the SHA-256 of their file, `base` and `checkpoints` are
-    fingerprints of weights, `libraries` name -> version."""
+    """With what the answers to our own questions were computed: `questions` is the SHA-256 of their file, `base` that of the base's
+    weights where they are one file, `checkpoints` fingerprints of weights, `libraries` name -> version."""
 
     recorded: AwareDatetime
     questions: str
-    base: str
+    base: str | None
     checkpoints: Mapping[str, str]
     device: str
     dtype: str

@@ -224,12 +224,14 @@ def api_of(handlers: EvidenceHandlers) -> Callable:
         """What the study measured: how many questions the base, LoRA, Bitune and its ablations answer right, with intervals.
 
         Args:
-            setting: Name of one setting of the study, such as instruction, choices or arithmetic; all that are recorded if left out.
+            setting: Name of one setting of the study, such as instruction, choices or arithmetic, or own for the questions written for
+                this project, which are no benchmark; all that are recorded if left out.
 
         Returns:
             For every setting its title, text, base, the row `reference` that differences are taken to, tasks, and rows: name, method,
             peft, rank, parameters, seeds, learning_rate, steps, minutes; accuracy by task and for `average` as mean, low, high (95 %
-            interval) and spread (standard deviation over seeds), shares from 0 to 1; minus, the paired difference to the row named in against.
+            interval) and spread (standard deviation over seeds), shares from 0 to 1; minus, the paired difference to the row named in
+            against; and made, of own alone: when and with which libraries and weights the answers were computed.
         """
         return handlers.answer(setting)
 

@@ -142,6 +142,7 @@ class EvidenceAnswer(TypedDict):
     reference: str
     tasks: list[dict]
     rows: list[dict]
+    made: dict | None
 
 
 class CandidateValue(TypedDict):

@@ -18,7 +18,7 @@ from study import own
 from study.own import ORDERS, QUESTIONS, measure_own
 from study.plan import SETTINGS
 from study.ship import SHIPPED, ship
-from study.table import EVIDENCE
+from study.table import EVIDENCE, shown
 from tests.closeness import assert_close
 from tests.study.small import METHODS, SMALL
 from tests.tiny import tiny_base
@@ -87,6 +87,16 @@ def test_what_is_shown_was_measured_on_these_questions_with_the_shipped_checkpoi
             (scored,), (chosen,) = row.logprobs[task.name], row.predictions[task.name]
             assert [len(choices) for choices in scored] == [len(r["choices"]) for r in of_order]
             assert [choices.index(max(choices)) for choices in scored] == list(chosen)
+
+
+def test_the_documented_numbers_are_the_files():
+    lines, found = (DOCS / "results.md").read_text(encoding="utf-8"), read_evidence(EVIDENCE / "own.json")
+    for row in found.rows:
+        shares = [f"{100 * row.accuracy[key].mean:.1f}" for key in ("choices_last", "choices_first", "average")]
+        ahead = shown(vars(row.minus["average"])) if row.name.startswith("bitune") else ""
+        assert f"| `{row.name}` | {' | '.join(shares)} | {ahead} |" in lines
+    there = found.row("bitune-choices").minus["choices_first"]
+    assert f"by {-100 * there.mean:.1f} points ({-100 * there.high:.1f} to {-100 * there.low:.1f})" in lines
 
 
 @pytest.fixture
