@@ -114,11 +114,12 @@ class EvidenceHandlers(OnEngine):
         return [("All topics", ALL), *((topic, topic) for topic in self.evidence[setting].topics)]
 
     def first_query(self, setting: str) -> ItemQuery:
-        """Where Bitune was right and the reference wrong; everything while the study has one row alone."""
+        """Where Bitune was right and the reference wrong; everything of our own questions, which are there to be read, and while the study
+        has one row alone."""
         evidence = self.evidence[setting]
         first = next((row for row in evidence.rows if row.method == "bitune"), evidence.rows[-1])
         second = evidence.row(evidence.reference) or evidence.rows[0]
-        wanted = "first" if first is not second else ALL
+        wanted = "first" if first is not second and evidence.made is None else ALL
         return ItemQuery(setting, first.name, second.name, self.tasks(setting)[0][1], wanted)
 
     def linked_query(self, link: Link) -> tuple[ItemQuery | None, list[str]]:

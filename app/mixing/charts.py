@@ -17,7 +17,7 @@ from bitune.schema.variants import MixingRatios
 
 MAX_COLUMNS = 160  # of a heat map: more than a screen shows apart
 MAX_POINTS = 400  # of a line
-TRAINING_HEIGHT = 400  # of charts that stand beside each other
+TRAINING_HEIGHT = 360  # of charts that stand beside each other
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ def ratios_by_layer(columns: Sequence[RatioColumn]) -> go.Figure | None:
     figure = by_layer([(column.view, (column.mixing.keys, column.mixing.values)) for column in columns])
     figure.add_hline(y=0.5, line={"width": 1, "dash": "dot", "color": COLOURS["soft"]})
     figure.update_yaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1])
-    figure.update_layout(height=560)
+    figure.update_layout(height=500)
     return figure
 
 
 def moved_by_layer(columns: Sequence[MovedColumn]) -> go.Figure:
     """How far a prompt's cache was moved, keys above values on axes of one scale, a line for each checkpoint, at least one."""
     figure = by_layer([(column.view, (column.keys, column.values)) for column in columns])
-    figure.update_yaxes(rangemode="tozero")
-    figure.update_yaxes(matches="y", row=2)
+    longest = max(value or 0 for column in columns for side in (column.keys, column.values) for value in side)
+    figure.update_yaxes(range=[0, 1.08 * longest or 1])
     figure.update_layout(height=340)
     return figure
 

@@ -94,7 +94,9 @@ class MixingHandlers(OnEngine):
         if not self.checkpoints:
             return empty(NO_CHECKPOINT)
         unmixed = [name for name in self.checkpoints if name in chosen and name not in self.mixing]
-        words = [f"{name} reads the prompt once and mixes nothing, so it has no ratios." for name in unmixed]
+        words = (
+            [f"{' and '.join(unmixed)}: the prompt is read once and nothing is mixed, so there are no ratios."] if unmixed else []
+        )
         columns = self.columns(chosen)
         if not columns and not words:
             words = ["No checkpoint is chosen; choose at least one."]

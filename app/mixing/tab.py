@@ -167,8 +167,7 @@ def measure(handlers: MixingHandlers, prompt: gr.Textbox, chosen: gr.CheckboxGro
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         start = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
         stop = StopButton(elem_id="bt-measure-stop", scale=0, min_width=100)
-    result = html(elem_id="bt-moved")  # above the chart: what is being done stands at the button
-    figure = chart(None, "", "bt-moved-layers")
+    result, figure = beside("bt-moved", "bt-moved-layers")
 
     def show(screen: MeasureScreen) -> Updates:
         return {result: screen.html, figure: gr.update(**drawn(screen.chart, "bitune-moved"))}
@@ -201,14 +200,22 @@ def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: Pr
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         run = gr.Button("Sweep", variant="primary", elem_id="bt-sweep-run", scale=0, min_width=120)
         stop = StopButton(elem_id="bt-sweep-stop", scale=0, min_width=100)
-    curve = chart(None, "", "bt-sweep-curve")
-    result = html(elem_id="bt-sweep")
+    result, curve = beside("bt-sweep", "bt-sweep-curve")
 
     def show(screen: SweepScreen) -> Updates:
         return {result: screen.html, curve: gr.update(**drawn(screen.curve, "bitune-sweep"))}
 
     request = ModelRequest(run, stop, [result, curve], show)
     request.wire(SweepRequest(handlers), {"prompt": prompt, "of": of, "template": source.template})
+
+
+def beside(result: str, figure: str) -> tuple[gr.HTML, gr.Plot]:
+    """What comes of a button, and beside it, or below it on a phone, its chart: so the words stand at the button. Both by their ids."""
+    with gr.Row(elem_classes="bt-beside"):
+        with gr.Column(min_width=320):
+            words = html(elem_id=result)
+        with gr.Column(min_width=320):
+            return words, chart(None, "", figure)
 
 
 def api_of(handlers: MixingHandlers) -> Callable:

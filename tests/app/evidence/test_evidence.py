@@ -467,6 +467,7 @@ def own(engine, folder, tmp_path):
 def test_our_own_questions_come_first_and_can_be_read_without_any_data(own):
     assert [name for _, name in own.settings] == ["choices", "arithmetic", "own"]
     assert [name for _, name in own.question_sets] == ["own", "choices", "arithmetic"]
+    assert own.first_query("own").wanted == ALL, "not those alone where Bitune is ahead"
     shown = own.explore(ItemQuery("own", "Bitune (IA3)", "IA3", wanted=ALL))
     assert shown.note == "" and shown.position == "1 to 20 of 30"
     assert "Which number is 7 in quiz?" in shown.html and "Choice 1" not in shown.html

@@ -98,7 +98,9 @@ def test_what_was_moved_is_drawn_on_axes_of_one_scale_that_begin_at_nothing():
     figure = moved_by_layer([MovedColumn(VIEW, [0.1, None], [0.2, 0.3]), MovedColumn(other, [None, None], [None, None])])
     assert [list(line.y) for line in figure.data[:2]] == [[0.1, None], [0.2, 0.3]]
     assert [line.name for line in figure.data] == ["qa", "qa", escape(NASTY), escape(NASTY)]
-    assert figure.layout.yaxis2.matches == "y" and figure.layout.yaxis.rangemode == "tozero"
+    assert figure.layout.yaxis.range == figure.layout.yaxis2.range and figure.layout.yaxis.range[0] == 0
+    assert 0.3 < figure.layout.yaxis.range[1] < 0.4
+    assert moved_by_layer([MovedColumn(VIEW, [None], [0.0])]).layout.yaxis.range == (0, 1)
 
 
 def test_the_sliders_keep_every_digit_and_show_what_was_learned():
@@ -230,7 +232,7 @@ def test_the_table_shows_the_checkpoints_alphas(handlers, engine):
     assert_close(
         bars(html), [v for pair in zip(learned.keys, learned.values, strict=True) for v in pair], allowed=2e-4
     )  # printed with four digits
-    assert "lora reads the prompt once and mixes nothing" in html
+    assert "lora: the prompt is read once and nothing is mixed" in html
     assert "choose at least one" in handlers.ratio_table([])
     assert "--checkpoint" in MixingHandlers(Engine(tiny_base())).ratio_table([])
 
