@@ -26,6 +26,7 @@ from app.ui.events import QUIET
 from app.ui.frame import Updates, listen
 from app.ui.loading import Loading, OnEngine
 from app.ui.markdown import card
+from app.ui.paths import APP
 from app.ui.pieces import html
 from app.ui.shared import WhenLoaded
 from app.ui.templates import render
@@ -59,7 +60,7 @@ def build_page(
     """
     loading, admission = OnEngine(engine).loading, admission or Admission(Limits())
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
-        html(render("ui/head.html"), "bt-top")
+        html(render("ui/head.html"), "bt-top", js_on_load=(APP / "ui" / "head.js").read_text(encoding="utf-8"))
         loaded = html(what_is_loaded(loading), "bt-loaded")
         bar = sharing.build_bar()
         voting = Voting(loading, votes, admission.limits.votes_per_hour, admission.proxies)

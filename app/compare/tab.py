@@ -25,17 +25,15 @@ from app.why import tab as why
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
-    "One prompt, answered by every variant you choose, at the same time. Look for the <mark>marked</mark> words: there two answers "
-    "differ. Any column can be the one that the others are compared with."
+    "Every variant you choose answers the same prompt. Look for the <mark>marked</mark> words: there two answers differ. Any column can be "
+    "the one that the others are compared with."
 )
-TEMPLATE_INFO = (
-    "A checkpoint's own is the one it was trained with; the base then reads with that of the first checkpoint on this page."
-)
+TEMPLATE_INFO = "A checkpoint's own is what it was trained with; the base takes that of the first one."
 SAMPLING = (
     "At temperature 0 each variant takes its likeliest token; top-p and seed then change nothing. Above 0 tokens are drawn, and "
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
 )
-PLACES = '<div data-part="answers"></div><p class="bt-unseen-words" data-part="said" role="status"></p>'
+PLACES = '<div data-part="answers"></div><div class="bt-unseen-words" data-part="said" role="status"></div>'
 FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
 FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers."
 

@@ -1,17 +1,3 @@
-// The head is a line after the first look: when something was run, in the other tabs, and for who has been here before.
-const SEEN = "bt-seen";
-const small = (yes) => {
-    document.documentElement.classList.toggle("bt-small", yes);
-    document.querySelector(".bt-more")?.replaceChildren(yes ? "What is this?" : "Show less");
-};
-
-function looked() {
-    small(true);
-    try { localStorage.setItem(SEEN, "yes"); } catch { /* then the head is whole again next time */ }
-}
-
-try { small(localStorage.getItem(SEEN) === "yes"); } catch { small(false); }
-
 // What a button brings appears where it can be seen, and whoever pressed it by keys goes on from there.
 const RUNS = {
     "bt-run": { results: "#bt-results", stop: "#bt-stop" },
@@ -19,14 +5,26 @@ const RUNS = {
     "bt-again": { results: "#bt-results", stop: "#bt-stop" },
     "bt-read-attention": { results: "#bt-attention", stop: "#bt-stop-attention" },
 };
+const SECOND = 1000, MARGIN = 16; // milliseconds, pixels
 let moved = 0; // when the visitor last moved the page by hand
-for (const kind of ["wheel", "touchmove"]) addEventListener(kind, () => { moved = Date.now(); }, { passive: true });
+for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(kind, () => { moved = Date.now(); }, { passive: true });
 
-function intoView(place) {
-    const top = document.querySelector(place)?.getBoundingClientRect().top;
-    if (top === undefined || (top >= 0 && top < innerHeight / 2)) return;
+// As far up as is needed to see all of it, or its beginning where it is longer than the window.
+function bringUp(place) {
+    const box = document.querySelector(place)?.getBoundingClientRect();
+    const by = box ? Math.min(box.top - MARGIN, box.bottom + MARGIN - innerHeight) : 0;
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    scrollBy({ top: top - 16, behavior: calm ? "instant" : "smooth" });
+    if (by > 1) scrollBy({ top: by, behavior: calm ? "instant" : "smooth" });
+}
+
+// While results grow, until they have ended or the visitor has moved the page.
+function follow(button, place) {
+    const pressed = Date.now();
+    if (document.querySelector(place)?.getBoundingClientRect().top < 0) document.querySelector(place).scrollIntoView();
+    const timer = setInterval(() => {
+        if (moved <= pressed) bringUp(place);
+        if (moved > pressed || (Date.now() > pressed + SECOND && !button.disabled)) clearInterval(timer);
+    }, SECOND / 4);
 }
 
 // A button that cannot be pressed loses the focus: Stop has it meanwhile, and in the end the button again.
@@ -48,13 +46,9 @@ function keepFocus(button, stop) {
 document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     const run = RUNS[button?.id];
-    if (button?.matches(".bt-more")) small(!document.documentElement.classList.contains("bt-small"));
-    if (button?.getAttribute("role") === "tab" && button.textContent.trim() !== "Compare") looked();
     if (!run) return;
-    const pressed = Date.now();
-    looked();
     if (document.activeElement === button) keepFocus(button, document.querySelector(run.stop));
-    for (const wait of [150, 600]) setTimeout(() => { if (moved < pressed) intoView(run.results); }, wait);
+    follow(button, run.results);
 });
 
 // Ctrl or Cmd + Enter in the prompt presses Run.

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-TEMPLATES = {"own": "the checkpoint's own", "chat": "the base's chat template", "none": "none, the text as it is"}
+TEMPLATES = {"own": "its own", "chat": "the base's chat template", "none": "none"}
 
 
 def template_choice(has_chat_template: bool, **options: object) -> gr.Radio:

@@ -1,4 +1,4 @@
-"""What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js; no font comes from the net.
+"""What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js and head.js; no font comes from the net.
 
 A tab that draws in the browser has its own styles and scripts beside its code.
 """
