@@ -1,4 +1,4 @@
-"""python -m bitune generate | train | evaluate | convert | inspect: the command line's flags.
+"""python -m bitune generate | compare | train | evaluate | convert | inspect: the command line's flags.
 
 What a command does is in commands.py, which imports torch: --help and what preflight.py refuses are answered before that.
 The flags of the training settings come from their dataclass by a loop and not by `transformers.HfArgumentParser`, which takes two seconds
@@ -25,6 +25,11 @@ EVALUATE = (
     "Accuracy of the base and checkpoints, each with its 95 % bootstrap interval and paired differences. Of choices: acc, by "
     "log-likelihood; acc_norm, per character, as lm-eval has it; acc_token, per token. Of open answers: answer, by greedy "
     "generation. Under `accelerate launch -m bitune evaluate` on several devices."
+)
+COMPARE = (
+    "Answer every prompt of a file with the base and checkpoints, several prompts in a batch, and say how often they agree, how long their "
+    "answers are and, where the file has right answers, who is right, each with its 95 % interval. Each answer is the one that "
+    "`python -m bitune generate` gives to its prompt."
 )
 # Flags of train that had other names once.
 RENAMED = {
@@ -66,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m bitune", description="Run, train, score and convert Bitune checkpoints.")
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
+    _add_compare(commands)
     _add_train(commands)
     _add_evaluate(commands)
     _add_convert(commands)
@@ -116,6 +122,11 @@ def _add_generate(commands) -> None:
     _add_base(command)
     command.add_argument("prompt", help="what to answer")
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
+    _add_answers(command)
+
+
+def _add_answers(command: argparse.ArgumentParser) -> None:
+    """How prompts are answered."""
     command.add_argument(
         "--template",
         choices=("own", "chat", "none"),
@@ -128,6 +139,29 @@ def _add_generate(commands) -> None:
         "--top-p", type=float, default=1.0, help="draw among the likeliest tokens that have this probability together"
     )
     command.add_argument("--seed", type=int, default=0, help="of the drawing")
+
+
+def _add_compare(commands) -> None:
+    command = _command(commands, "compare", COMPARE)
+    _add_base(command)
+    command.add_argument(
+        "file", metavar="FILE", help="JSON Lines, CSV or text with a prompt a line, with or without the right answer"
+    )
+    command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
+    _add_answers(command)
+    command.add_argument(
+        "--samples",
+        type=_number(int, 1),
+        default=1,
+        help="answers that each variant draws to each prompt, by the seeds from --seed on",
+    )
+    command.add_argument("--limit", type=_number(int, 1), help="only the first so many prompts of the file; all if not given")
+    command.add_argument("--batch-size", type=_number(int, 1), default=8, help="prompts at a time")
+    command.add_argument("--output", help="JSON Lines file for every prompt with its answers, written while they come")
+    command.add_argument("--csv", help="the same at the end as CSV, for spreadsheets")
+    command.add_argument(
+        "--resume", action="store_true", help="go on with the prompts that OUTPUT does not hold yet, with the very same settings"
+    )
 
 
 def _add_train(commands) -> None:

@@ -13,6 +13,7 @@ from bitune.adapters.kinds import new_peft_config
 from bitune.base.devices import choose_device, choose_dtype
 from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
+from bitune.data.prompt_sets import load_set
 from bitune.data.sets import load_evaluation_sets, load_training_data, select_items, trained_prompts
 from bitune.errors import ConfigError
 from bitune.evaluation import run
@@ -22,10 +23,14 @@ from bitune.inference.engine import Engine
 from bitune.model.bitune_model import BituneModel
 from bitune.model.mixing import MixingCoefficients
 from bitune.outputs import from_here, full_path
-from bitune.preflight import training_settings
+from bitune.preflight import set_settings, training_settings
 from bitune.progress import doing
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import name_of
+from bitune.sets.compared import compare as compare_rows
+from bitune.sets.files import open_set_file, write_csv
+from bitune.sets.lines import comparison_lines
+from bitune.sets.run import answer_set, set_facts
 from bitune.training import trainer
 from bitune.training.card import card
 from bitune.training.state import last_checkpoint
@@ -39,6 +44,26 @@ def generate(options: argparse.Namespace) -> None:
         if update.done:
             for name, completion in update.completions.items():
                 print(f"--- {name} ({completion.tokens} tokens, {completion.finish_reason})\n{completion.text}")
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Answer the prompts of a file with every variant, write the rows as they come, and print what they say together."""
+    prompts, settings = load_set(options.file)[: options.limit], set_settings(options)
+    output, table = (full_path(place) if place else None for place in (options.output, options.csv))
+    engine = _engine(options)
+    names = list(engine.variants)
+    file = open_set_file(output, set_facts(engine, names, prompts, settings), resume=options.resume) if output else None
+    rows = list(file.rows) if file else []
+    batches = answer_set(engine, prompts, names, settings, batch_size=options.batch_size, done=[row.key for row in rows])
+    with tqdm(total=len(prompts) * settings.samples, initial=len(rows), desc=Path(options.file).name, unit="prompt") as bar:
+        for batch in batches:
+            if file:
+                file.add(batch)
+            rows += batch
+            bar.update(len(batch))
+    if table:
+        write_csv(table, rows)
+    print("\n".join(comparison_lines(compare_rows(rows))))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -146,4 +171,4 @@ def _engine(options: argparse.Namespace) -> Engine:
     return engine
 
 
-COMMANDS = {command.__name__: command for command in (generate, train, evaluate, convert, inspect)}
+COMMANDS = {command.__name__: command for command in (generate, compare, train, evaluate, convert, inspect)}

@@ -11,15 +11,38 @@ from bitune.base.local import check_base
 from bitune.checkpoints.older import check_target
 from bitune.checkpoints.places import check_checkpoint, check_reference
 from bitune.data.lines import local_file
+from bitune.data.prompt_sets import load_set
 from bitune.errors import ConfigError
-from bitune.outputs import check_folder, full_path
+from bitune.outputs import check_file, check_folder, full_path
 from bitune.schema.generation import GenerationSettings
+from bitune.sets.files import check_set_file
+from bitune.sets.rows import SetSettings
 from bitune.training.settings import TrainingSettings
 
 
 def generate(options: argparse.Namespace) -> None:
     """The base, the checkpoints, and how to answer."""
     GenerationSettings(options.max_new_tokens, options.temperature, options.top_p, options.seed)
+    _check_engine(options)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """The places of what is written, how to answer, the prompts, the base and the checkpoints."""
+    if options.resume and not options.output:
+        raise ConfigError(
+            "--resume is given without --output, so there is nothing to go on with; name the file of the earlier run."
+        )
+    places = [full_path(place) for place in (options.output, options.csv) if place]
+    if full_path(options.file) in places or len(places) > len(set(places)):
+        raise ConfigError(
+            "Two of the prompts, --output and --csv are one file, so one would replace the other; name another file."
+        )
+    if options.output:
+        check_set_file(full_path(options.output), resume=options.resume)
+    if options.csv:
+        check_file(full_path(options.csv))
+    set_settings(options)
+    load_set(options.file)
     _check_engine(options)
 
 
@@ -62,6 +85,11 @@ def training_settings(options: argparse.Namespace) -> TrainingSettings:
     return TrainingSettings(**{setting.name: getattr(options, setting.name) for setting in fields(TrainingSettings)})
 
 
+def set_settings(options: argparse.Namespace) -> SetSettings:
+    """How `compare` asks every prompt; ConfigError where that makes no sense."""
+    return SetSettings(**{setting.name: getattr(options, setting.name) for setting in fields(SetSettings)})
+
+
 def _check_engine(options: argparse.Namespace) -> None:
     check_base(options.base)
     for source in options.checkpoint:
@@ -75,4 +103,4 @@ def _check_output(options: argparse.Namespace) -> None:
         check_folder(output)
 
 
-PREFLIGHT = {command.__name__: command for command in (generate, train, evaluate, convert, inspect)}
+PREFLIGHT = {command.__name__: command for command in (generate, compare, train, evaluate, convert, inspect)}

@@ -10,7 +10,7 @@ import pytest
 from bitune.cli import main, parser
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["generate", "train", "evaluate", "convert", "inspect"]
+COMMANDS = ["generate", "compare", "train", "evaluate", "convert", "inspect"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,6 +47,8 @@ def test_every_flag_says_what_it_is():
         (["train", "--data", "x", "--output", "y", "--validation", "much"], "invalid float value: 'much'"),
         (["evaluate", "--data", "x", "--batch-size", "0"], "--batch-size: 0 is below 1"),
         (["evaluate", "--data", "x", "--limit", "-3"], "--limit: -3 is below 1"),
+        (["compare"], "required: FILE"),
+        (["compare", "x", "--samples", "0"], "--samples: 0 is below 1"),
     ],
 )
 def test_wrong_usage_is_explained(arguments, words, capsys):
@@ -104,6 +106,14 @@ def test_help_needs_no_torch(command):
         ("generate --checkpoint {folder}/nothing hi", "There is no checkpoint folder"),
         ("generate --checkpoint {folder} hi", "bitune_config.json is missing"),
         ("generate --temperature -1 hi", "temperature is -1"),
+        ("compare {folder}/nothing.txt", "There is no file"),
+        ("compare {folder}/notes.txt --samples 2", "all of them would be the same"),
+        ("compare {folder}/notes.txt --resume", "--resume is given without --output"),
+        ("compare {folder}/notes.txt --output {folder}/notes.txt", "one would replace the other"),
+        ("compare {folder}/notes.txt --output {folder}/more.txt", "more.txt' is there already"),
+        ("compare {folder}/notes.txt --output {folder}/more.txt --resume", "is not JSON"),
+        ("compare {folder}/notes.txt --csv {folder}", "is a folder; name a file"),
+        ("compare {folder}/notes.txt --checkpoint {folder}/nothing", "There is no checkpoint folder"),
         ("train --data {folder}/nothing.jsonl --output {folder}/new", "There is no file"),
         ("train --data nobody/nothing --output {folder}", "not empty; choose an empty or new folder"),
         ("train --data nobody/nothing --output /dev/null/x", "cannot be written"),
@@ -117,7 +127,8 @@ def test_help_needs_no_torch(command):
     ],
 )
 def test_what_files_alone_can_tell_is_said_before_torch_is_imported(command, words, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "more.txt"):
+        (tmp_path / name).write_text("mine\n")
     script = (
         "import sys\n"
         "from bitune.cli import main\n"

@@ -17,6 +17,7 @@ from bitune import BituneModel, load_base
 from bitune.base.default import EMBEDDED
 from bitune.cli import main
 from bitune.schema.config import BituneConfig
+from bitune.sets.run import run_batch
 from bitune.training import trainer
 from bitune.training.card import card as made_card
 from tests.authors import write_reference
@@ -259,6 +260,39 @@ def test_a_report_replaces_reports_and_nothing_else(work, capsys, tmp_path):
     assert report.read_text() == first and set(json.loads(first)) == {"settings", "sets", "averages"}
     assert (tmp_path / "report.json.part").read_text() == "mine"
     assert sorted(tmp_path.iterdir()) == sorted([*before, report, tmp_path / "report.json.part"])
+
+
+def test_compare_answers_a_file_and_goes_on_with_it(work, capsys, tmp_path, monkeypatch):
+    (tmp_path / "set.csv").write_text("question,answer\nWhy?,because\nWhat is one and one?,2\nAnd who?,\n")
+    common = ["compare", "--base", work / "base", "--device", "cpu", "--max-new-tokens", 5, "--checkpoint", work / "qa"]
+    common += [tmp_path / "set.csv", "--batch-size", 1, "--output", tmp_path / "rows.jsonl"]
+    out = run(capsys, *common, "--csv", tmp_path / "rows.csv").splitlines()
+    assert (
+        out[0] == "3 prompts, 2 of them with a right answer" and out[1].startswith("base ") and out[3].startswith("qa and base ")
+    )
+    head, *rows = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert head["settings"]["prompts"] == 3 and head["settings"]["variants"]["qa"] and len(rows) == 3
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) >= 4
+    for row in rows:
+        said = run(capsys, "generate", *common[1:9], row["prompt"])
+        for name, answer in row["answers"].items():
+            assert f"--- {name} ({answer['tokens']} tokens, {answer['finish_reason']})\n{answer['text']}\n" in said
+    whole = (tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "rows.jsonl").write_text("".join(whole[:2]) + whole[2][:30])
+    asked = []
+    monkeypatch.setattr("bitune.sets.run.run_batch", lambda *given: asked.append(given[4].indices) or run_batch(*given))
+    assert run(capsys, *common, "--resume").splitlines() == out
+    assert len(asked) == 2 and sorted((tmp_path / "rows.jsonl").read_text().splitlines(keepends=True)) == sorted(whole)
+    assert "is there already; go on with it by --resume" in refused(capsys, *common)
+    assert main([*map(str, common), "--resume", "--max-new-tokens", "6"]) == 1
+    assert "were made with max_new_tokens 5, and now it is 6; give the same settings" in capsys.readouterr().err
+
+
+def test_compare_draws_samples(work, capsys, tmp_path):
+    (tmp_path / "set.txt").write_text("Why?\nWho?\n")
+    common = ["compare", "--base", work / "base", "--device", "cpu", "--max-new-tokens", 3, tmp_path / "set.txt"]
+    assert run(capsys, *common, "--temperature", 1, "--samples", 3).splitlines()[0] == "2 prompts, 6 answers of each variant"
+    assert run(capsys, *common, "--limit", 1).splitlines()[0] == "1 prompts"
 
 
 # --- train ---------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, object]]:
         with open(path, "rb") as file:
             opened = gzip.open if file.read(2) == _GZIP else open
         with opened(path, "rt", encoding="utf-8-sig") as text:
-            yield from _rows(text, path)
+            yield from parsed_rows(text, str(path))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -54,7 +54,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, object]]:
         raise unreadable(path, error, DataError) from error
 
 
-def _rows(text: TextIO, path: Path) -> Iterator[tuple[str, object]]:
+def parsed_rows(text: TextIO, source: str) -> Iterator[tuple[str, object]]:
+    """As `read_rows`, of an open text; `source` is what errors call it."""
     lines = ((number, line) for number, line in enumerate(text, 1) if line.strip())
     begin = next(lines, None)
     if begin is None:
@@ -62,11 +63,11 @@ def _rows(text: TextIO, path: Path) -> Iterator[tuple[str, object]]:
     before, line = begin[0] - 1, begin[1]
     if line.lstrip().startswith("["):
         whole = "\n" * before + line + text.read()
-        rows = _parsed(whole, f"{path}", "write one array of objects, or one object a line")
+        rows = _parsed(whole, source, "write one array of objects, or one object a line")
         yield from ((f"record {record}", row) for record, row in enumerate(rows, 1))
         return
     for number, row in chain([begin], lines):
-        yield f"line {number}", _parsed(row.strip(), f"{path}, line {number}", "write one JSON object a line")
+        yield f"line {number}", _parsed(row.strip(), f"{source}, line {number}", "write one JSON object a line")
 
 
 def _parsed(text: str, where: str, remedy: str) -> object:

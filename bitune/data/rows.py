@@ -72,6 +72,24 @@ def normalized(row: object, task: str, first_number: int | None = None) -> dict:
     return record | ({"choices_first": True} if _choices_first(row) else {})
 
 
+def asked(row: object, first_number: int | None = None) -> tuple[str, str | None]:
+    """What a row asks, to be put into a template, and the right answer as text; None where the row gives none.
+
+    Choices are listed under their question as in training. Arguments and errors as in `normalized`, but that an answer may be missing.
+    """
+    given = _present(row) if isinstance(row, dict) else row
+    if isinstance(given, dict) and not {"choices", "completion", *_LABELS} & given.keys():
+        reads = _only_one(given, "prompt", "question", "question_stem")
+        text = _text(given, reads)
+        _check_that_all_is_read(given, reads)
+        return text, None
+    record = normalized(row, "", first_number)
+    if "choices" not in record:
+        return record.get("prompt") or record["question"], record["answer"]
+    listed = "\n".join(record["choices"])
+    return f"{record['question']}\n\nChoices:\n{listed}", record["choices"][record["label"]]
+
+
 def first_number(rows: Iterable[object]) -> int | None:
     """Which number the labels of a data set give to the first choice, where labels are digits as text: 0 if one of them is 0, 1 if one
     is as large as there are choices, None if neither or both."""

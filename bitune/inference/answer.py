@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerBase
 
 from bitune.inference.detokenizer import UNFINISHED, Detokenizer
 from bitune.inference.sampling import GenerationSettings
-from bitune.schema.results import Completion, FinishReason
+from bitune.schema.generation import FinishReason
+from bitune.schema.results import Completion
 
 
 class Answer:

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from bitune.errors import ConfigError, shown
 
+FinishReason = Literal["eos", "length", "stop", "cancelled"]
+"""How an answer ended: by the end token, at the limit of new tokens, at a stop string, or because a person stopped it."""
 MAX_SEED = 2**63 - 1
 
 

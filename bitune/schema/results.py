@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-FinishReason = Literal["eos", "length", "stop", "cancelled"]
+from bitune.schema.generation import FinishReason
+
 Phase = Literal["waiting", "reading", "writing", "done"]
 
 
