@@ -18,6 +18,8 @@ from app.evidence.handlers import EvidenceHandlers
 from app.limits import Limits
 from app.mixing import tab as mixing
 from app.mixing.handlers import MixingHandlers
+from app.sets import tab as sets
+from app.sets.handlers import SetHandlers
 from app.sharing import tab as sharing
 from app.sharing.handlers import SharingHandlers
 from app.sharing.tab import Shared
@@ -73,14 +75,16 @@ def build_page(
             with gr.Tab("Mixing", id="mixing"):
                 handlers = MixingHandlers(loading, admission)
                 on_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)
+            targets = [on_compare.prompt_target, on_attention.prompt_target]
+            with gr.Tab("Many prompts", id="sets") as tab:
+                on_sets = sets.build(tab, SetHandlers(loading, admission), what_ifs, tabs, targets)
             with gr.Tab("Evidence", id="evidence") as tab:
-                targets = [on_compare.prompt_target, on_attention.prompt_target]
                 in_evidence = evidence.build(tab, EvidenceHandlers(loading, results, data), tabs, targets)
         parts = [on_compare.link_part, on_attention.link_part, *filter(None, (on_mixing.link_part, in_evidence))]
         shared = Shared(SharingHandlers(loading), bar, parts, tabs, what_ifs, on_mixing.what_ifs, on_compare)
         restored = sharing.wire(page, shared)
         if not loading.ready:
-            tell = [on_compare.when_loaded, on_attention.when_loaded, on_mixing.when_loaded, shared.when_loaded()]
+            tell = [on_compare.when_loaded, on_attention.when_loaded, on_mixing.when_loaded, on_sets, shared.when_loaded()]
             follow(page, restored, loading, loaded, tell)
     return page
 

@@ -26,7 +26,7 @@ from app.ui.runner import Choose, Distances, Runner
 from bitune.cancellation import check, current
 from bitune.errors import BituneError, ConfigError
 from bitune.schema.parting import Parting
-from bitune.schema.results import AttentionMaps, SweepPoint, Update
+from bitune.schema.results import AttentionMaps, Completion, SweepPoint, Update
 
 if TYPE_CHECKING:
     from bitune import Engine
@@ -100,6 +100,11 @@ class WorkerRunner(Runner):
     def stream(self, prompt: str, variants: Sequence[str], **options: object) -> Iterator[Update]:
         self.engine.stream(prompt, variants, **options)  # checks, and runs nothing until it is asked for the first answer
         return self._across(Runner.stream, len(variants), options["max_new_tokens"], prompt, variants, **options)
+
+    def batch(self, prompts: Sequence[str], variants: Sequence[str], **options: object) -> list[dict[str, Completion]]:
+        rows, tokens = len(prompts) * len(variants), options["max_new_tokens"]
+        (answers,) = self._across(partial(_once, Runner.batch), rows, tokens, prompts, variants, **options)
+        return answers
 
     def sweep(self, prompt: str, variant: str, **options: object) -> Iterator[list[SweepPoint]]:
         return self._across(Runner.sweep, 2, options["max_new_tokens"], prompt, variant, **options)

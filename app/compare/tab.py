@@ -35,7 +35,7 @@ SAMPLING = (
 )
 PLACES = '<div data-part="answers"></div><div class="bt-unseen-words" data-part="said" role="status"></div>'
 FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
-FROM_EVIDENCE = "The question comes from Evidence. Press Run to see the answers."
+FROM_ANOTHER_TAB = "The prompt comes from another tab. Press Run to see the answers."
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ def prompt_target(source: PromptSource, request: ModelRequest[Screen]) -> Prompt
     """A question of the study may be put into the prompt."""
 
     def fill(prompt: str, template: str) -> Updates:
-        return {source.prompt: prompt, source.template: template, **request.updates(Screen(empty(FROM_EVIDENCE)))}
+        return {source.prompt: prompt, source.template: template, **request.updates(Screen(empty(FROM_ANOTHER_TAB)))}
 
     return PromptTarget("compare", [source.prompt, source.template, *request.components], fill)
 

@@ -153,8 +153,10 @@ class ModelRequest(Generic[S]):
         """Which of the two can be pressed."""
         return {self.start: gr.update(interactive=not running), self.stop.button: self.stop.update(running=running)}
 
-    def wire(self, handlers: ModelHandlers[S], inputs: Inputs) -> Dependency:
+    def wire(self, handlers: ModelHandlers[S], inputs: Inputs, screens: Callable[..., AsyncIterator[S]] = screens) -> Dependency:
         """Run and Stop. Returns the listener of the run, for what a tab does after it.
+
+        `screens`: what becomes of a request whose way through the line is another than that of one request.
 
         The first screen comes from the run itself: where Gradio does not take the event, nothing on the page has changed.
         """

@@ -12,23 +12,24 @@ class Work:
     """What a request asks of the model.
 
     `prompt_tokens`: of the longest prompt, an answer that is read along with it included. `passes`: how often prompts are read.
-    `new_tokens`: the most that one variant may write. `variants`: how many answer.
+    `new_tokens`: the most that one variant may write. `variants`: how many answer. `prompts`: how many of about that length are answered at once.
     """
 
     prompt_tokens: int
     passes: int = 1
     new_tokens: int = 0
     variants: int = 1
+    prompts: int = 1
 
     @property
     def reading(self) -> int:
         """Tokens read, once for each pass."""
-        return self.prompt_tokens * self.passes
+        return self.prompt_tokens * self.passes * self.prompts
 
     @property
     def writing(self) -> int:
         """Tokens written by all variants, at most."""
-        return self.new_tokens * self.variants
+        return self.new_tokens * self.variants * self.prompts
 
 
 class Pace:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bitune.schema.parting import Parting
-from bitune.schema.results import AttentionMaps, SweepPoint, Update
+from bitune.schema.results import AttentionMaps, Completion, SweepPoint, Update
 
 if TYPE_CHECKING:
     from bitune import Engine
@@ -29,9 +29,15 @@ class Runner:
         """The answers so far, as `Engine.stream` gives them; closing it cancels."""
         return self.engine.stream(prompt, variants, **options)
 
+    def batch(self, prompts: Sequence[str], variants: Sequence[str], **options: object) -> list[dict[str, Completion]]:
+        """The answers to several prompts, as `answer_batch` gives them."""
+        from bitune.inference.batch import answer_batch  # imports torch, and the page opens before that
+
+        return answer_batch(self.engine, prompts, variants, **options)
+
     def sweep(self, prompt: str, variant: str, **options: object) -> Iterator[list[SweepPoint]]:
         """The points so far, as `stream_sweep` gives them; closing it cancels."""
-        from bitune.inference.sweep import stream_sweep  # imports torch, and the page opens before that
+        from bitune.inference.sweep import stream_sweep
 
         return stream_sweep(self.engine, prompt, variant, **options)
 

@@ -92,6 +92,14 @@ def test_every_request_is_one_call_and_answers_as_in_this_process(engine, gpu, r
     assert len({call.worker for call in gpu.calls}) == 6 and os.getpid() not in {call.worker for call in gpu.calls}
 
 
+def test_a_batch_of_a_set_is_one_call_too(engine, gpu, runner):
+    there, here = (one.batch(["hello", "and you?"], ["base", "bitune"], max_new_tokens=4) for one in (runner, Runner(engine)))
+    assert [{name: one.text for name, one in of.items()} for of in there] == [
+        {name: one.text for name, one in of.items()} for of in here
+    ]
+    assert [call.ended for call in gpu.calls] == ["end"]
+
+
 def test_the_seconds_asked_for_follow_from_the_request(engine, gpu, runner):
     for tokens, names in ((1, ["base"]), (64, ["base"]), (64, list(engine.variants)), (512, ["base"])):
         runner.stream("hello", names, max_new_tokens=tokens).close()

@@ -1,0 +1,52 @@
+"""A set on its way through the page's line: each batch is a request of its own, so that others come in between."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
+
+from app.sets.handlers import Begun, Screen, SetHandlers
+from app.sets.progress import Progress
+from app.ui.caller import Caller, Gone, Stopped
+from app.ui.errors import sentence
+from app.ui.running import Waiting, admitted
+
+
+async def set_screens(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Screen]:
+    """The screens of a set, from the first second on. What Stop left or an error is the last one, and what was answered is on it."""
+    latest = None
+    try:
+        if handlers.loading.ready:
+            yield (latest := handlers.announce(**values))
+        try:
+            async with aclosing(answered(handlers, caller, **values)) as steps:
+                async for step in steps:
+                    yield (
+                        latest := handlers.waiting(step.words, latest) if isinstance(step, Waiting) else handlers.running(step)
+                    )
+            yield handlers.ended(latest.progress)
+        except Stopped:
+            yield handlers.finish(latest)
+    except Gone:
+        return
+    except Exception as error:
+        yield handlers.failed(sentence(error), latest)
+
+
+async def answered(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Waiting | Progress]:
+    """The set as far as it is answered, after each batch, and why it waits."""
+    begun: Begun | None = None
+    reading = admitted(handlers, caller, lambda: None, partial(handlers.begin, **values))
+    async with aclosing(reading) as steps:
+        async for step in steps:
+            if isinstance(step, Waiting):
+                yield step
+            else:
+                begun = step
+    progress = begun.progress
+    yield progress
+    for batch in begun.batches:
+        work, answer = partial(handlers.work, progress, batch), partial(handlers.answer, progress, batch)
+        async with aclosing(admitted(handlers, caller, work, answer)) as steps:
+            async for step in steps:
+                progress = progress if isinstance(step, Waiting) else step
+                yield step
