@@ -9,6 +9,7 @@ from app.guard.address import networks
 from app.limits import Limits, add_flags
 from app.ui.paths import ASSETS
 from bitune.errors import ConfigError
+from bitune.flags import Flags
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 
@@ -66,7 +67,7 @@ class Settings:
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     """The command line of app.py. Host, port and MCP listen to the names Spaces and Gradio already use."""
-    flags = argparse.ArgumentParser(description="Bitune: one prompt, read once or twice, answers side by side.")
+    flags = Flags(description="Bitune: one prompt, read once or twice, answers side by side.")
     flags.add_argument(
         "--base",
         default=environment.get("BITUNE_BASE", DEFAULT_BASE),
@@ -84,13 +85,22 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         help="a Bitune or LoRA checkpoint, may be repeated; left out: every folder in assets/checkpoints "
         "(environment: BITUNE_CHECKPOINTS, separated by commas)",
     )
-    flags.add_argument("--host", default=environment.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="address to listen on")
-    flags.add_argument("--port", type=int, default=environment.get("GRADIO_SERVER_PORT", 7860), help="port; 0 takes any free one")
+    flags.add_argument(
+        "--host",
+        default=environment.get("GRADIO_SERVER_NAME", "127.0.0.1"),
+        help="address to listen on (environment: GRADIO_SERVER_NAME)",
+    )
+    flags.add_argument(
+        "--port",
+        type=int,
+        default=environment.get("GRADIO_SERVER_PORT", 7860),
+        help="port; 0 takes any free one (environment: GRADIO_SERVER_PORT)",
+    )
     flags.add_argument(
         "--mcp",
         action="store_true",
         default=environment.get("GRADIO_MCP_SERVER", "").lower() in TRUE,
-        help="also serve the API as tools for the Model Context Protocol (needs the package gradio[mcp])",
+        help="also serve the API as tools for the Model Context Protocol (needs the package gradio[mcp]; environment: GRADIO_MCP_SERVER)",
     )
     flags.add_argument(
         "--votes",
@@ -118,7 +128,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         default=environment.get("BITUNE_PROXIES", "private" if "SPACE_ID" in environment else ""),
         metavar="ADDRESSES",
         help="reverse proxies in front of the app, whose X-Forwarded-For says who a visitor is: addresses or networks, separated by "
-        "commas, or the word private (environment: BITUNE_PROXIES; private on a Space)",
+        "commas, or the word private (default: none, on a Space private; environment: BITUNE_PROXIES)",
     )
     add_flags(flags, environment)
     return flags

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +19,8 @@ from benchmarks.figures import FIGURES, GROUPS, chosen_groups
 from benchmarks.measures import Measured
 from benchmarks.setting import SHAPE, Setting
 from benchmarks.table import row
-from bitune.errors import BituneError
+from bitune.flags import Flags, number, status_of
+from bitune.outputs import check_file, full_path
 
 MOST_SECONDS = 600  # of one group: then it is ended, and the others go on
 QUIET = 0.5  # load average: others that compute slow down the two sides of a ratio unlike
@@ -28,22 +30,18 @@ class Failed(Exception):
     """A group ended by an error; its text is what the process said last."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Flags:
     """The flags."""
     names = ", ".join(group.name for group in GROUPS)
-    flags = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=f"Measure speed and memory. Groups of figures: {names}."
-    )
+    flags = Flags(prog="python -m benchmarks", description=f"Measure speed and memory. Groups of figures: {names}.")
     flags.add_argument("names", nargs="*", metavar="NAME", help="groups or figures; left out: all that the base can be asked")
     flags.add_argument(
         "--base", default=Setting.base, help=f"as bitune takes it, or {SHAPE}gemma-2b, {SHAPE}llama-3-8b: random weights"
     )
-    flags.add_argument("--device", default=Setting.device, help="default: %(default)s")
-    flags.add_argument("--dtype", default=Setting.dtype, help="default: %(default)s")
-    flags.add_argument("--threads", type=int, default=Setting.threads, help="default: %(default)s")
-    flags.add_argument(
-        "--rounds", type=int, default=Setting.rounds, help="how often each thing is measured; default: %(default)s"
-    )
+    flags.add_argument("--device", default=Setting.device, help="cpu, cuda, mps")
+    flags.add_argument("--dtype", default=Setting.dtype, help="float32, bfloat16, float16; int8 on a CPU")
+    flags.add_argument("--threads", type=number(int, 1), default=Setting.threads, help="in which torch computes on a CPU")
+    flags.add_argument("--rounds", type=number(int, 1), default=Setting.rounds, help="how often each thing is measured")
     flags.add_argument("--quick", action="store_true", help="a few tokens of each, to see that it runs; kept only with --output")
     flags.add_argument("--llama", type=Path, metavar="FOLDER", help="where node-llama-cpp is installed, see benchmarks/llama.py")
     flags.add_argument("--output", type=Path, metavar="FILE", help="figures are put into it; default: assets/results/BASE.json")
@@ -109,6 +107,12 @@ def measure(names: Sequence[str], setting: Setting, output: Path | None) -> bool
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    return status_of("benchmarks", partial(_measure, options))
+
+
+def _measure(options: argparse.Namespace) -> int:
+    if options.output:
+        check_file(full_path(options.output))
     with TemporaryDirectory(prefix="bitune-benchmarks-") as folder:
         setting = Setting(
             folder=Path(folder),
@@ -121,11 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             llama=options.llama and options.llama.resolve(),
         )
         output = options.output or (None if options.quick else record.path_of(setting))
-        try:
-            return 0 if measure(options.names, setting, output and output.resolve()) else 1
-        except BituneError as error:
-            print(f"benchmarks: {error}", file=sys.stderr)
-            return 2
+        return 0 if measure(options.names, setting, output and output.resolve()) else 1
 
 
 if __name__ == "__main__":

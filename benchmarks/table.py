@@ -3,7 +3,7 @@
 README has the figures with a bound, of the default base; docs/results.md has all of it, and of other bases what was measured.
 """
 
-import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from benchmarks.figures import FIGURES, GROUPS, Figure
 from benchmarks.measures import Measured
 from benchmarks.record import RESULTS, ROOT, Results, read
 from bitune.base.default import EMBEDDED
+from bitune.flags import Flags, status_of
 
 DEFAULT = RESULTS / f"{EMBEDDED.name}.json"
 BEGIN, END = "<!-- python -m benchmarks.table writes from here -->", "<!-- to here -->"
@@ -89,12 +90,13 @@ def with_table(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
-def main() -> None:
-    argparse.ArgumentParser(prog="python -m benchmarks.table", description="Write the tables of speed and memory.").parse_args()
+def write() -> None:
+    """Write the tables into their pages."""
     for path, text in TABLES.items():
         path.write_text(with_table(Path(path).read_text("utf-8"), text()), "utf-8")
         print(f"The table of {path.name} is written.")
 
 
 if __name__ == "__main__":
-    main()
+    Flags(prog="python -m benchmarks.table", description="Write the tables of speed and memory.").parse_args()
+    sys.exit(status_of("benchmarks", write))

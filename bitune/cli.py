@@ -6,15 +6,15 @@ to import and shows every flag twice.
 """
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from types import NoneType
 from typing import get_args
 
 from bitune import distributed
 from bitune.base.local import EMBEDDED
-from bitune.errors import BituneError
+from bitune.flags import Flags, number, status_of
 from bitune.preflight import PREFLIGHT
 from bitune.progress import doing
 from bitune.schema.peft_kinds import PEFT_KINDS, RANK
@@ -50,25 +50,21 @@ RENAMED = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. Errors of ours and the system's come out as one sentence on stderr, status 1."""
     options = parser().parse_args(arguments)
-    try:
-        PREFLIGHT[options.command](options)
-        with doing("Importing torch and transformers"):
-            from bitune.commands import COMMANDS
+    return status_of("bitune", partial(_run, options))
 
-        COMMANDS[options.command](options)
-        distributed.leave()
-    except (BituneError, OSError) as error:
-        print(f"bitune: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("bitune: stopped", file=sys.stderr)
-        return 130
-    return 0
+
+def _run(options: argparse.Namespace) -> None:
+    PREFLIGHT[options.command](options)
+    with doing("Importing torch and transformers"):
+        from bitune.commands import COMMANDS
+
+    COMMANDS[options.command](options)
+    distributed.leave()
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line as argparse knows it."""
-    top = argparse.ArgumentParser(prog="python -m bitune", description="Run, train, score and convert Bitune checkpoints.")
+    top = Flags(prog="python -m bitune", description="Run, compare, train, score and convert Bitune checkpoints.")
     commands = top.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     _add_generate(commands)
     _add_compare(commands)
@@ -81,27 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _command(commands, name: str, text: str) -> argparse.ArgumentParser:
     escaped = text.replace("%", "%%")  # argparse fills in the help of a command, and leaves its description as it is
-    return commands.add_parser(name, help=escaped, description=text, formatter_class=_Help)
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """With the defaults of those flags that have one."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default in (None, []) or action.required else super()._get_help_string(action)
-
-
-def _number(kind: type, minimum: float) -> Callable[[str], float]:
-    """An argparse type: a number of at least `minimum`."""
-
-    def read(text: str):
-        value = kind(text)
-        if not value >= minimum:
-            raise argparse.ArgumentTypeError(f"{text} is below {minimum}")
-        return value
-
-    read.__name__ = kind.__name__  # argparse shows it where `kind` cannot read the text
-    return read
+    return commands.add_parser(name, help=escaped, description=text)
 
 
 class _Renamed(argparse.Action):
@@ -151,12 +127,12 @@ def _add_compare(commands) -> None:
     _add_answers(command)
     command.add_argument(
         "--samples",
-        type=_number(int, 1),
+        type=number(int, 1),
         default=1,
         help="answers that each variant draws to each prompt, by the seeds from --seed on",
     )
-    command.add_argument("--limit", type=_number(int, 1), help="only the first so many prompts of the file; all if not given")
-    command.add_argument("--batch-size", type=_number(int, 1), default=8, help="prompts at a time")
+    command.add_argument("--limit", type=number(int, 1), help="only the first so many prompts of the file; all if not given")
+    command.add_argument("--batch-size", type=number(int, 1), default=8, help="prompts at a time")
     command.add_argument("--output", help="JSON Lines file for every prompt with its answers, written while they come")
     command.add_argument("--csv", help="the same at the end as CSV, for spreadsheets")
     command.add_argument(
@@ -175,9 +151,9 @@ def _add_train(commands) -> None:
         "--output", required=True, help="folder of the checkpoint; training state goes to OUTPUT.state beside it"
     )
     command.add_argument(
-        "--validation", type=_number(float, 0), default=0.0, help="share or number of records held out of the data"
+        "--validation", type=number(float, 0), default=0.0, help="share or number of records held out of the data"
     )
-    command.add_argument("--limit", type=_number(int, 1), help="use only so many records, drawn by the seed")
+    command.add_argument("--limit", type=number(int, 1), help="use only so many records, drawn by the seed")
     command.add_argument("--max-prompt-tokens", type=int, default=512, help="longer prompts lose their beginning")
     command.add_argument("--max-answer-tokens", type=int, default=256, help="records with longer answers are left out")
     command.add_argument("--template", help="prompt template kept in the checkpoint, with {prompt} in it, or 'chat'")
@@ -197,7 +173,7 @@ def _add_adapters(group) -> None:
     group.add_argument("--rank", type=int, default=RANK, help="of LoRA and DoRA")
     group.add_argument("--lora-alpha", type=float, help="numerator of LoRA's scale; 2 x rank if not given")
     group.add_argument("--targets", nargs="+", help="names of linear layers; all of the decoder if not given")
-    group.add_argument("--dropout", type=_number(float, 0), default=0.0, help="of LoRA and DoRA")
+    group.add_argument("--dropout", type=number(float, 0), default=0.0, help="of LoRA and DoRA")
     group.add_argument("--theta-init", type=float, default=0.01, help="scale of the mixing coefficients theta")
     group.add_argument(
         "--parameterization", choices=("abs", "relu"), default="abs", help="how a mixing ratio comes from its theta"
@@ -217,7 +193,7 @@ def _add_settings(group) -> None:
         minimum = setting.metadata["minimum"]
         group.add_argument(
             flag,
-            type=kind if minimum is None else _number(kind, minimum),
+            type=kind if minimum is None else number(kind, minimum),
             default=setting.default,
             choices=LR_SCHEDULER_TYPES if setting.name == "lr_scheduler_type" else None,
             help=text,
@@ -230,10 +206,10 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--checkpoint", action="append", default=[], help="folder or Hub id; may be given again")
     command.add_argument("--data", action="append", required=True, help="JSON Lines file, or Hub id[:config]; may be given again")
     command.add_argument("--split", default="test", help="of Hub data sets")
-    command.add_argument("--limit", type=_number(int, 1), help="score only the first so many records of each file")
-    command.add_argument("--max-prompt-tokens", type=_number(int, 1), help="leave out records with a longer prompt")
+    command.add_argument("--limit", type=number(int, 1), help="score only the first so many records of each file")
+    command.add_argument("--max-prompt-tokens", type=number(int, 1), help="leave out records with a longer prompt")
     command.add_argument(
-        "--max-answer-tokens", type=_number(int, 1), help="of the records so limited, leave out those with a longer right answer"
+        "--max-answer-tokens", type=number(int, 1), help="of the records so limited, leave out those with a longer right answer"
     )
     command.add_argument(
         "--leave-out",
@@ -241,8 +217,8 @@ def _add_evaluate(commands) -> None:
         default=[],
         help="data that was trained on: its prompts are not scored; may be given again",
     )
-    command.add_argument("--batch-size", type=_number(int, 1), default=8, help="questions at a time")
-    command.add_argument("--max-new-tokens", type=_number(int, 1), default=128, help="of an open answer")
+    command.add_argument("--batch-size", type=number(int, 1), default=8, help="questions at a time")
+    command.add_argument("--max-new-tokens", type=number(int, 1), default=128, help="of an open answer")
     command.add_argument("--output", help="JSON file for every item's prediction, the accuracies and their differences")
 
 

@@ -40,10 +40,10 @@ def generate(options: argparse.Namespace) -> None:
     """Print each variant's answer under its name."""
     engine = _engine(options)
     settings = {key: getattr(options, key) for key in ("template", "max_new_tokens", "temperature", "top_p", "seed")}
-    for update in engine.stream(options.prompt, list(engine.variants), **settings):
-        if update.done:
-            for name, completion in update.completions.items():
-                print(f"--- {name} ({completion.tokens} tokens, {completion.finish_reason})\n{completion.text}")
+    with doing("Answering"):
+        *_, last = engine.stream(options.prompt, list(engine.variants), **settings)
+    for name, completion in last.completions.items():
+        print(f"--- {name} ({completion.tokens} tokens, {completion.finish_reason})\n{completion.text}")
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -142,7 +142,8 @@ def convert(options: argparse.Namespace) -> None:
     """Read the authors' folder on its base and save it in our format."""
     output = full_path(options.output)
     base = load_base(options.base, device=options.device, dtype=options.dtype)
-    BituneModel.from_reference(options.reference, base=base).save_pretrained(output)
+    with doing(f"Converting {options.reference}"):
+        BituneModel.from_reference(options.reference, base=base).save_pretrained(output)
     print(f"saved {options.output}")
 
 

@@ -5,17 +5,18 @@ import sys
 from pathlib import Path
 
 from bitune.errors import BituneError
+from bitune.flags import Flags, status_of
 from study.plan import ALL_QUESTIONS, RESULTS, SETTINGS, named, runs
 
 
 def main() -> int:
     """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m study", description="Train and measure, resumable.")
+    parser = Flags(prog="python -m study", description="Train and measure, resumable.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="carry out what has no result yet; start it several times to use several cores")
     run.add_argument("--data", type=Path, required=True, help="folder with arc_easy.train.jsonl and the others")
     run.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what training keeps on the way")
-    run.add_argument("--setting", choices=sorted(SETTINGS), action="append")
+    run.add_argument("--setting", choices=sorted(SETTINGS), action="append", help="one of them alone; may be given again")
     run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results, whatever its setting")
     run.add_argument("--results", type=Path, default=RESULTS, help="folder for the results; another one to have a run again")
     run.set_defaults(call=_run)
@@ -24,7 +25,9 @@ def main() -> int:
     )
     everything.add_argument("--data", type=Path, required=True, help="folder with arc_easy.test.jsonl and the others")
     everything.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for the tasks that are done")
-    everything.add_argument("--setting", choices=sorted(ALL_QUESTIONS), action="append", help="one of them alone")
+    everything.add_argument(
+        "--setting", choices=sorted(ALL_QUESTIONS), action="append", help="one of them alone; may be given again"
+    )
     everything.set_defaults(call=_all)
     own = commands.add_parser("own", help="score the shipped checkpoints on assets/questions/own.jsonl; what is done stays")
     own.add_argument("--state", type=Path, default=Path("runs/own.json"), help="file for what is done")
@@ -37,15 +40,10 @@ def main() -> int:
     ship = commands.add_parser("ship", help="make a checkpoint folder with its card of a finished run")
     ship.add_argument("run", help="the run's name")
     ship.add_argument("output", type=Path, help="the folder to write")
-    ship.add_argument("--state", type=Path, default=Path("runs/study"))
+    ship.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what training kept on the way")
     ship.set_defaults(call=_ship)
     options = parser.parse_args()
-    try:
-        options.call(options)
-    except (BituneError, OSError) as error:
-        print(f"study: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of("study", lambda: options.call(options))
 
 
 def _run(options: argparse.Namespace) -> None:

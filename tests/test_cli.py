@@ -20,6 +20,7 @@ def test_every_command_explains_itself(command, capsys):
     out = capsys.readouterr().out
     assert stopped.value.code == 0 and out.startswith(f"usage: python -m bitune {command}")
     assert "%%" not in out and "(default: None)" not in out and "(default: [])" not in out
+    assert "(default: False)" not in out
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0 and f"\n    {command}" in capsys.readouterr().out
@@ -56,6 +57,38 @@ def test_wrong_usage_is_explained(arguments, words, capsys):
         main(arguments)
     captured = capsys.readouterr()
     assert stopped.value.code == 2 and words in captured.err and not captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generat"], "Did you mean generate?"),
+        (["generate", "hi", "--tempreture", "1"], "Did you mean --temperature?"),
+        (["compare", "x", "--sample-s=2", "--chekpoint", "y"], "Did you mean --samples and --checkpoint?"),
+        (["train", "--data", "x", "--output", "y", "--method", "bitun"], "Did you mean bitune?"),
+        (["train", "--data", "x", "--output", "y", "--leaning-rate", "1"], "Did you mean --learning-rate?"),
+    ],
+)
+def test_a_typo_is_answered_with_the_nearest_name_of_that_command(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.err.endswith(f"\n{words}\n")
+    command = f" {arguments[0]}" if len(arguments) > 1 else ""
+    assert captured.err.startswith(f"usage: python -m bitune{command} ")
+
+
+def test_where_nothing_is_near_nothing_is_guessed(capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", "a", "--samples", "2"])
+    assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback():
+    script = "import sys, bitune.flags as f; sys.exit(f.status_of('bitune', lambda: print('line\\n' * 100_000)))"
+    command = f'{sys.executable} -c "{script}" | head -1'
+    ended = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "line\n", "")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Votes for other programs: python -m app.votes export [--votes FILE] [--format csv|jsonl] [--output FILE]."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,14 +9,15 @@ from pathlib import Path
 from app.votes.export import csv_lines, json_lines
 from app.votes.place import votes_file
 from app.votes.store import VotesError, VoteStore
-from bitune.errors import BituneError, ConfigError, disk_failure
+from bitune.errors import ConfigError, disk_failure
+from bitune.flags import Flags, status_of
 
 FORMATS = {"jsonl": json_lines, "csv": csv_lines}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Flags:
     """The command line."""
-    flags = argparse.ArgumentParser(prog="python -m app.votes", description="The votes that visitors of the page gave.")
+    flags = Flags(prog="python -m app.votes", description="The votes that visitors of the page gave.")
     export = flags.add_subparsers(dest="command", required=True).add_parser("export", help="write all of them, the oldest first")
     export.add_argument(
         "--votes",
@@ -50,17 +50,11 @@ def export(file: Path, form: str, output: Path | None) -> None:
         raise ConfigError(f"{str(output)!r} cannot be written: {failure.cause}; {failure.remedy}.") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse and write."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and write; returns the exit status."""
     flags = parser().parse_args(arguments)
-    try:
-        export(votes_file(flags.votes), flags.format, flags.output)
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except BituneError as error:
-        sys.exit(f"bitune: {error}")
+    return status_of("bitune", lambda: export(votes_file(flags.votes), flags.format, flags.output))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
