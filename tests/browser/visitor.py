@@ -45,7 +45,9 @@ def visit(browser: Browser, url: str, size: str, scheme: str, query: str = "", p
 def run(page: Page, prompt: str) -> None:
     """Press Run and wait until what stood there before is gone: redrawing removes what the page did not put there."""
     page.locator("#bt-prompt textarea").fill(prompt)
-    page.evaluate("document.querySelectorAll('#bt-results *').forEach((element) => element.setAttribute('data-before', ''))")
+    page.evaluate(
+        "document.querySelectorAll('#bt-results [data-part=answers] *').forEach((element) => element.setAttribute('data-before', ''))"
+    )
     page.locator("#bt-run").click()
     expect(page.locator("#bt-results [data-before].bt-answer, #bt-results p[data-before]")).to_have_count(0)
 

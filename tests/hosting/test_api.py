@@ -57,9 +57,13 @@ def test_it_starts_a_page_as_printed():
 
 
 def test_python_runs_as_printed(app, tmp_path):
-    client, what_if, maps = (ran([sys.executable, "-c", block.text], app.address, tmp_path) for block in examples("Python"))
+    client, what_if, parting, maps = (
+        ran([sys.executable, "-c", block.text], app.address, tmp_path) for block in examples("Python")
+    )
     assert re.search(r"^base \w+ ", client, re.MULTILINE) and re.search(r"^bitune-choices \w+ ", client, re.MULTILINE)
     assert what_if.strip()
+    assert len(re.findall(r"^(?:base|bitune-choices) \{'base': -\d", parting, re.MULTILINE)) == 2
+    assert len(parting.splitlines()) > 2, "they part, and the base goes on from there"
     weights = dict(re.findall(r"^(\w+) (\[.*\])$", maps, re.MULTILINE))
     assert set(weights) == {"mixed", "first_pass"} and all(json.loads(row) for row in weights.values())
 
