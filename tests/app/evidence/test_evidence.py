@@ -485,7 +485,7 @@ def test_a_choice_says_what_it_has_of_the_probability_and_all_numbers_can_be_loo
     share = 100 / (1 + 3 * 2.718281828 ** (-2))
     assert f"IA3 {share:.0f} %" in plain(html)
     cells = re.findall(r"<td>([^<]*)</td>", html)
-    assert sorted(cells) == ["-1.00", "-3.00", "-3.00", "-3.00"]
+    assert sorted(cells) == [f"{MINUS}{value}" for value in ("1.00", "3.00", "3.00", "3.00")]
 
 
 def test_topics_choose_among_the_questions_and_their_figures(own):
