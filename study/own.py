@@ -62,36 +62,42 @@ def measure_own(
     Returns:
         The content of that file.
     """
-    engine, runs = Engine(base), {"base": Run("own", "base")}
+    engine, runs, trained = _loaded(base, shipped, results)
+    made, records = _made(engine, questions), load_records(questions)
+    scores = _scored(engine, records, state, {key: made[key] for key in ("questions", "base", "checkpoints", "dtype")})
+    content = {"base": base.id, "made": made, **_content(records, scores, runs, trained)}
+    write_json(output, content)
+    return content
+
+
+def _content(records: Sequence[dict], scores: dict[str, list], runs: dict[str, Run], trained: dict[str, dict]) -> dict:
+    """What the evidence file says of these questions and of the variants that were asked."""
+    rows = {name: _row(run, trained.get(name, {}), name, records, scores[name]) for name, run in runs.items()}
+    setting, measures = _setting(records), dict.fromkeys(ORDERS, ACC)
+    return {
+        "setting": setting.name,
+        "title": setting.title,
+        "text": setting.text,
+        "reference": REFERENCE,
+        "tasks": [_task(order, _of(records, order)) for order in ORDERS],
+        "rows": [
+            row_values(setting, row, _against(name, rows), measures) | {"logprobs": _by_order(records, scores[name])}
+            for name, row in rows.items()
+        ],
+    }
+
+
+def _loaded(base: Base, shipped: Path, results: Path) -> tuple[Engine, dict[str, Run], dict[str, dict]]:
+    """The shipped checkpoints on their base; by variant its run, and by checkpoint what is known of its training."""
+    engine, runs, trained = Engine(base), {"base": Run("own", "base")}, {}
     by_name = {Run(**result["run"]).name: result for result in read_results(results)}
-    trained = {}
     for folder in sorted(shipped.iterdir()):
         name = read(folder).config.training.get("run")
         if name not in by_name:
             raise ConfigError(f"{folder} is of the run {name!r}, which has no result in {results}; ship it again.")
         engine.add_checkpoint(folder, name=folder.name)
         runs[folder.name], trained[folder.name] = Run(**by_name[name]["run"]), by_name[name]
-    made = _made(engine, questions)
-    records = load_records(questions)
-    scores = _scored(engine, records, state, {key: made[key] for key in ("questions", "base", "checkpoints", "dtype")})
-    setting = _setting(records)
-    rows = {name: _row(run, trained.get(name, {}), name, records, scores[name]) for name, run in runs.items()}
-    content = {
-        "setting": setting.name,
-        "title": setting.title,
-        "text": setting.text,
-        "base": base.id,
-        "reference": REFERENCE,
-        "made": made,
-        "tasks": [_task(order, _of(records, order)) for order in ORDERS],
-        "rows": [
-            row_values(setting, row, _against(name, rows), dict.fromkeys(ORDERS, ACC))
-            | {"logprobs": _by_order(records, scores[name])}
-            for name, row in rows.items()
-        ],
-    }
-    write_json(output, content)
-    return content
+    return engine, runs, trained
 
 
 def _made(engine: Engine, questions: Path) -> dict:

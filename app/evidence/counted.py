@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.evidence.data import OPEN_ANSWER, Row
 from app.evidence.items import Item
+from app.evidence.table import percent, signed
 from app.ui.templates import render
 from bitune.evaluation.intervals import Interval, bootstrap, wilson
 
@@ -41,8 +42,9 @@ def share_alike(item: Item, first: Row, second: Row) -> float:
     return alike / (sum(one.values()) * sum(other.values()))
 
 
-def figures_of(items: Sequence[Item], first: Row, second: Row, **formats: object) -> str:
+def figures_of(items: Sequence[Item], first: Row, second: Row) -> str:
     """The figures as HTML; nothing for no question."""
     if not items:
         return ""
-    return render("evidence/counted.html", of=counted(items, first, second), first=first, second=second, **formats)
+    values = {"of": counted(items, first, second), "first": first, "second": second}
+    return render("evidence/counted.html", **values, percent=percent, signed=signed)

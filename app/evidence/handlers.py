@@ -173,7 +173,7 @@ class EvidenceHandlers(OnEngine):
         start, shown_rows = page * PAGE + 1, rows if evidence.made is None else evidence.rows
         return ItemPage(
             html=listed(on_page, shown_rows, table.views_of(evidence), texts, start) if readable or not passed else "",
-            figures=figures_of(items, *rows, percent=table.percent, signed=table.signed),
+            figures=figures_of(items, *rows),
             note=self.note(evidence, sum(item.id in texts for item in items), len(items)),
             filters=filters_of(items, rows),
             page=page,

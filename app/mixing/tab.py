@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components import Component
 
-from app.mixing.editor import WHAT_IF, slider_form, what_if_list
+from app.mixing.editor import WHAT_IF, SliderForm, slider_form, what_if_list
 from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training
 from app.mixing.requests import Link, MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
 from app.ui.api_types import MixingAnswer, Template
@@ -35,6 +35,20 @@ PROMPT = (
     "Measure how far mixing moves the memory of a prompt. Or sweep: all ratios together go from causal only over the learned ones to "
     "bidirectional only; look for where the answer changes, and whether the learned ratios like their own answer best."
 )
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Which checkpoints are looked at, and their ratios."""
+
+    chosen: gr.CheckboxGroup
+    table: gr.HTML
+    lines: gr.Plot
+
+    def show(self, handlers: MixingHandlers, names: Sequence[str]) -> Updates:
+        """The ratios of these checkpoints."""
+        figure = gr.update(**drawn(handlers.by_layer(names), "bitune-ratios"))
+        return {self.table: handlers.ratio_table(names), self.lines: figure}
 
 
 @dataclass(frozen=True)
@@ -87,23 +101,15 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         html(introduction(NO_CHECKPOINT))
         return MixingTab(WhenLoaded({}, [], dict))
     html(introduction(INTRODUCTION))
-    look = {"label": "Checkpoints", "elem_id": "bt-mixing-chosen", "visible": ready and len(names) > 1}
-    chosen = gr.CheckboxGroup(names, value=names, **look)
-    html(heading("What was learned?", LEARNED))
-    with gr.Row(elem_classes="bt-beside"):
-        with gr.Column(min_width=320):
-            table = html(handlers.ratio_table(names), "bt-ratios")
-        with gr.Column(min_width=320):
-            lines = chart(handlers.by_layer(names), "bitune-ratios", "bt-mixing-layers")
+    learned = what_was_learned(handlers, names)
     with gr.Column(visible=ready) as over_training:
         html(heading("How did it come?", TRAINING))
         view = training(handlers)
 
     def choose(names: list[str]) -> Updates:
-        figure = gr.update(**drawn(handlers.by_layer(names), "bitune-ratios"))
-        return {table: handlers.ratio_table(names), lines: figure, **view.draw(handlers.training(names))}
+        return {**learned.show(handlers, names), **view.draw(handlers.training(names))}
 
-    listen(chosen.change, choose, {"names": chosen}, [table, lines, *view.outputs])
+    listen(learned.chosen.change, choose, {"names": learned.chosen}, [learned.table, learned.lines, *view.outputs])
     with gr.Column(visible=ready and may_mix) as editing:
         html(heading("What if it were mixed otherwise?", WHAT_IF))
         form = slider_form(handlers)
@@ -111,25 +117,49 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
     with gr.Column(visible=may_mix) as asking:
         html(heading("What does it do to a prompt?", PROMPT))
         prompt = prompt_row(source)
-        measure(handlers, prompt, chosen, source)
+        measure(handlers, prompt, learned.chosen, source)
         sweep(handlers, prompt, form.of, source)
+    parts = {over_training: lambda: True, editing: lambda: bool(handlers.mixing), asking: lambda: bool(handlers.mixing)}
+    return MixingTab(when_loaded(handlers, learned, view, form, parts), link_part(handlers, learned.chosen, prompt), listed)
+
+
+def what_was_learned(handlers: MixingHandlers, names: list[str]) -> Learned:
+    """Which checkpoints are looked at, and their ratios as bars and as lines beside each other."""
+    look = {"label": "Checkpoints", "elem_id": "bt-mixing-chosen", "visible": handlers.loading.ready and len(names) > 1}
+    chosen = gr.CheckboxGroup(names, value=names, **look)
+    html(heading("What was learned?", LEARNED))
+    with gr.Row(elem_classes="bt-beside"):
+        with gr.Column(min_width=320):
+            table = html(handlers.ratio_table(names), "bt-ratios")
+        with gr.Column(min_width=320):
+            lines = chart(handlers.by_layer(names), "bitune-ratios", "bt-mixing-layers")
+    return Learned(chosen, table, lines)
+
+
+def when_loaded(
+    handlers: MixingHandlers,
+    learned: Learned,
+    view: TrainingView,
+    form: SliderForm,
+    parts: Mapping[gr.Column, Callable[[], bool]],
+) -> WhenLoaded:
+    """What the checkpoints bring; `parts`: which columns are then to be seen."""
 
     def fill(shown: list[str]) -> Updates:
-        names, mixes = handlers.checkpoints, bool(handlers.mixing)
-        seen = {over_training: True, editing: mixes, asking: mixes}
+        names = handlers.checkpoints
+        kept = [name for name in names if name in shown]
         return {
-            chosen: gr.update(choices=names, value=[name for name in names if name in shown], visible=len(names) > 1),
-            table: handlers.ratio_table(shown),
-            lines: gr.update(**drawn(handlers.by_layer(shown), "bitune-ratios")),
-            **{column: gr.update(visible=visible) for column, visible in seen.items()},
+            learned.chosen: gr.update(choices=names, value=kept, visible=len(names) > 1),
+            **learned.show(handlers, shown),
+            **{column: gr.update(visible=visible()) for column, visible in parts.items()},
             **view.fill(handlers, shown),
             **form.fill(handlers),
         }
 
-    filled = [chosen, table, lines, over_training, editing, asking]
+    filled = [learned.chosen, learned.table, learned.lines, *parts]
     filled += [*view.outputs, *view.chips.values(), *view.maps.values()]
     filled += [form.of, form.first_layer, form.last_layer, form.sliders]
-    return MixingTab(WhenLoaded({"shown": chosen}, filled, fill), link_part(handlers, chosen, prompt), listed)
+    return WhenLoaded({"shown": learned.chosen}, filled, fill)
 
 
 def link_part(handlers: MixingHandlers, chosen: gr.CheckboxGroup, prompt: gr.Textbox) -> LinkPart:
