@@ -2,12 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from app.sets import html
-from app.sets.progress import ALL, NEWEST, Progress, filters_of, page_of
+from app.sets.progress import ALL, NEWEST, PAGE, Progress, filters_of, page_of
 from app.sets.request import SetRequest
 from app.ui.admission import Admission
 from app.ui.loading import OnEngine
@@ -22,7 +21,9 @@ from bitune.sets.rows import in_order as rows_in_order
 
 ROWS = 16
 """Answers that are written together: so many that a step is used well, so few that nobody beside them waits long for a turn."""
-NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
+RESAMPLES_MEANWHILE = (
+    500  # of the intervals that are shown while more rows come, after every batch: with 12 variants all of them take seconds
+)
 NOTHING_YET = "No set has run yet. Paste prompts or open a file, then press Run: every chosen variant answers every prompt."
 NOTHING_TO_SAVE = "There is no answer to save yet: press Run."
 
@@ -53,9 +54,9 @@ class Screen:
 
 @dataclass(frozen=True)
 class Begun:
-    """A set that can be answered, and the batches that are left of it."""
+    """A set that can be answered, as it is shown at first, and the batches that are left of it."""
 
-    progress: Progress
+    screen: Screen
     batches: Sequence[object]
 
 
@@ -109,7 +110,7 @@ class SetHandlers(OnEngine):
         views = {name: views[name] for name in names if name in views}
         progress = Progress(prompts, settings, views, what_ifs, {})
         batches = self.planned(progress, names)
-        yield Begun(replace(progress, facts=self.facts(progress)), batches)
+        yield Begun(self.running(replace(progress, facts=self.facts(progress))), batches)
 
     def planned(self, progress: Progress, names: Sequence[str]) -> Sequence[object]:
         """The batches that are left: none larger than one prompt may be."""
@@ -142,8 +143,8 @@ class SetHandlers(OnEngine):
         new_tokens, prompts = progress.settings.max_new_tokens, len(batch.indices)
         return Work(batch.tokens, max(len(passes), 1), new_tokens, len(progress.views), prompts)
 
-    def answer(self, progress: Progress, batch) -> Iterator[Progress]:
-        """The set with the answers of one batch more."""
+    def answer(self, progress: Progress, batch) -> Iterator[Screen]:
+        """The set with the answers of one batch more. In a thread: what many rows say together takes its time to count."""
         from bitune.sets.run import rows_of
 
         started = time.monotonic()
@@ -151,7 +152,8 @@ class SetHandlers(OnEngine):
         how = {"template": settings.template, "what_ifs": read(progress.what_ifs), **settings.of_sample(batch.sample)}
         answers = self.runner.batch([one.prompt for one in asked], list(progress.views), **how)
         seconds = progress.seconds + time.monotonic() - started
-        yield replace(progress, rows=(*progress.rows, *rows_of(batch, asked, answers)), seconds=seconds)
+        rows = (*progress.rows, *rows_of(batch, asked, answers))
+        yield self.running(replace(progress, rows=rows, seconds=seconds))
 
     def waiting(self, words: str, latest: Screen | None) -> Screen:
         """While the engine is loading, or others come first; what is answered already stays."""
@@ -162,34 +164,39 @@ class SetHandlers(OnEngine):
     def running(self, progress: Progress) -> Screen:
         """While more rows come: the newest of them."""
         newest = html.rows(progress, progress.rows[-NEWEST:][::-1]) if progress.rows else ""
-        return Screen(html.status(progress, running=True), html.summary(progress), newest, True, progress)
+        return Screen(html.status(progress, running=True), html.summary(progress, RESAMPLES_MEANWHILE), newest, True, progress)
 
-    def ended(self, progress: Progress, words: str = "", wanted: str = ALL, page: int = 0) -> Screen:
-        """When no more rows come: those that a choice lets through, page by page."""
-        status, summary = html.status(progress, running=False, words=words), html.summary(progress)
+    def ended(self, latest: Screen, words: str = "") -> Screen:
+        """When no more rows come."""
+        return self.shown(replace(latest, summary=html.summary(latest.progress)), words)
+
+    def shown(self, screen: Screen, words: str = "", wanted: str = ALL, page: int = 0) -> Screen:
+        """The rows that a choice lets through, page by page; what all of them say together is on the screen already."""
+        progress = screen.progress
+        status = html.status(progress, running=False, words=words)
         if not progress.rows:
             return Screen(status, progress=progress)
         passed, on_page, page, pages = page_of(progress.rows, wanted, page)
-        start = passed.index(on_page[0]) + 1 if on_page else 0
+        start = page * PAGE + 1
         position = f"{start:,} to {start + len(on_page) - 1:,} of {len(passed):,}" if on_page else ""
         rows, filters = html.rows(progress, on_page), filters_of(progress.rows)
-        return Screen(status, summary, rows, False, progress, filters, wanted, page, pages, position)
+        return Screen(status, screen.summary, rows, False, progress, filters, wanted, page, pages, position)
 
     def finish(self, latest: Screen | None) -> Screen:
         """After Stop: what was answered stays."""
         if latest is None or latest.progress is None:
             return Screen(empty("Stopped before the first answer."))
-        return self.ended(latest.progress, "Stopped.")
+        return self.ended(latest, "Stopped.")
 
     def failed(self, words: str, latest: Screen | None) -> Screen:
         """A sentence; what was answered before stays."""
         if latest is None or latest.progress is None:
             return Screen(problem(words))
-        return replace(self.ended(latest.progress), status=problem(words) + html.status(latest.progress, running=False))
+        return replace(self.ended(latest), status=problem(words) + html.status(latest.progress, running=False))
 
     def look(self, screen: Screen, wanted: str, page: int) -> Screen:
         """Other rows of a set that does not run."""
-        return screen if screen.running or screen.progress is None else self.ended(screen.progress, "", wanted, page)
+        return screen if screen.running or screen.progress is None else self.shown(screen, "", wanted, page)
 
     def prompt_of(self, screen: Screen, index: object) -> tuple[str, str]:
         """A prompt of the set as (prompt, template) for another tab; ConfigError."""
@@ -221,7 +228,7 @@ class GoingOn(SetHandlers):
         batches = self.planned(progress, list(progress.views))
         if self.facts(progress) != progress.facts:
             raise ConfigError("What is loaded here is not what gave the answers so far; press Run to begin anew.")
-        yield Begun(progress, batches)
+        yield Begun(self.running(progress), batches)
 
 
 def parse_or_none(text: str) -> tuple[SetPrompt, ...] | None:

@@ -6,7 +6,7 @@ from app.sets.progress import Progress
 from app.ui.differences import difference
 from app.ui.pace import spoken
 from app.ui.templates import count, render
-from bitune.evaluation.intervals import Interval
+from bitune.evaluation.intervals import RESAMPLES, Interval
 from bitune.sets.compared import compare
 from bitune.sets.lines import interval, percent
 from bitune.sets.rows import Row
@@ -26,9 +26,9 @@ def status(progress: Progress, *, running: bool, words: str = "") -> str:
     return render("sets/status.html", words=words, done=done, total=progress.total, facts=parts, running=running)
 
 
-def summary(progress: Progress) -> str:
-    """What the rows say together, a line a variant, each held against the first."""
-    compared = compare(progress.rows)
+def summary(progress: Progress, resamples: int = RESAMPLES) -> str:
+    """What the rows say together, a line a variant, each held against the first; `resamples` of each interval."""
+    compared = compare(progress.rows, resamples)
     if compared is None:
         return ""
     first, *others = compared.variants

@@ -1,11 +1,11 @@
 """A set on its way through the page's line: each batch is a request of its own, so that others come in between."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
 from app.sets.handlers import Begun, Screen, SetHandlers
-from app.sets.progress import Progress
 from app.ui.caller import Caller, Gone, Stopped
 from app.ui.errors import sentence
 from app.ui.running import Waiting, admitted
@@ -20,19 +20,17 @@ async def set_screens(handlers: SetHandlers, caller: Caller, **values: object) -
         try:
             async with aclosing(answered(handlers, caller, **values)) as steps:
                 async for step in steps:
-                    yield (
-                        latest := handlers.waiting(step.words, latest) if isinstance(step, Waiting) else handlers.running(step)
-                    )
-            yield handlers.ended(latest.progress)
+                    yield (latest := handlers.waiting(step.words, latest) if isinstance(step, Waiting) else step)
+            yield await asyncio.to_thread(handlers.ended, latest)
         except Stopped:
-            yield handlers.finish(latest)
+            yield await asyncio.to_thread(handlers.finish, latest)
     except Gone:
         return
     except Exception as error:
-        yield handlers.failed(sentence(error), latest)
+        yield await asyncio.to_thread(handlers.failed, sentence(error), latest)
 
 
-async def answered(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Waiting | Progress]:
+async def answered(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Waiting | Screen]:
     """The set as far as it is answered, after each batch, and why it waits."""
     begun: Begun | None = None
     reading = admitted(handlers, caller, lambda: None, partial(handlers.begin, **values))
@@ -42,11 +40,10 @@ async def answered(handlers: SetHandlers, caller: Caller, **values: object) -> A
                 yield step
             else:
                 begun = step
-    progress = begun.progress
-    yield progress
+    yield (screen := begun.screen)
     for batch in begun.batches:
-        work, answer = partial(handlers.work, progress, batch), partial(handlers.answer, progress, batch)
+        work, answer = partial(handlers.work, screen.progress, batch), partial(handlers.answer, screen.progress, batch)
         async with aclosing(admitted(handlers, caller, work, answer)) as steps:
             async for step in steps:
-                progress = progress if isinstance(step, Waiting) else step
+                screen = screen if isinstance(step, Waiting) else step
                 yield step

@@ -11,6 +11,8 @@ import numpy as np
 from bitune.errors import ConfigError
 
 RESAMPLES = 10_000
+# Of more distinct values than this, drawing every item takes a tenth of the time that drawing counts takes, where there are not too many.
+_FEW_LEVELS, _FEW_VALUES = 16, 1_000
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def bootstrap(*groups: Sequence[float], resamples: int = RESAMPLES, seed: int = 
 def _resampled_means(values: np.ndarray, generator: np.random.Generator, resamples: int) -> np.ndarray:
     # Few distinct values: how often each is drawn is all that counts, so a million items cost what ten do.
     levels, counts = np.unique(values, return_counts=True)
+    if levels.size > _FEW_LEVELS and values.size <= _FEW_VALUES:
+        return values[generator.integers(values.size, size=(resamples, values.size), dtype=np.uint16)].mean(axis=1)
     return generator.multinomial(values.size, counts / values.size, size=resamples) @ levels / values.size
 
 

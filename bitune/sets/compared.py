@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
-from bitune.evaluation.intervals import Interval, bootstrap, wilson
+from bitune.evaluation.intervals import RESAMPLES, Interval, bootstrap, wilson
 from bitune.sets.rows import Row, SetAnswer
 
 
@@ -54,8 +54,8 @@ class Comparison:
         return {"prompts": self.prompts, "rows": self.rows, "judged": self.judged, "variants": variants}
 
 
-def compare(rows: Sequence[Row]) -> Comparison | None:
-    """Compare the variants that answered these rows, all the same ones; None without a row."""
+def compare(rows: Sequence[Row], resamples: int = RESAMPLES) -> Comparison | None:
+    """Compare the variants that answered these rows, all the same ones; None without a row. `resamples`: of each interval, as in `bootstrap`."""
     if not rows:
         return None
     names = list(rows[0].answers)
@@ -64,18 +64,18 @@ def compare(rows: Sequence[Row]) -> Comparison | None:
         prompts=len({row.index for row in rows}),
         rows=len(rows),
         judged=len({row.index for row in judged}),
-        variants={name: _of_variant(rows, judged, name) for name in names},
-        pairs={pair: _of_pair(rows, judged, *pair) for pair in combinations(names, 2)},
+        variants={name: _of_variant(rows, judged, resamples, name) for name in names},
+        pairs={pair: _of_pair(rows, judged, resamples, *pair) for pair in combinations(names, 2)},
     )
 
 
-def _of_variant(rows: Sequence[Row], judged: Sequence[Row], name: str) -> OfVariant:
+def _of_variant(rows: Sequence[Row], judged: Sequence[Row], resamples: int, name: str) -> OfVariant:
     cut = sum(row.answers[name].finish_reason == "length" for row in rows) / len(rows)
-    right = bootstrap(_by_prompt(judged, lambda row: row.answers[name].is_right)) if judged else None
-    return OfVariant(bootstrap(_by_prompt(rows, lambda row: row.answers[name].tokens)), cut, right)
+    right = bootstrap(_by_prompt(judged, lambda row: row.answers[name].is_right), resamples=resamples) if judged else None
+    return OfVariant(bootstrap(_by_prompt(rows, lambda row: row.answers[name].tokens), resamples=resamples), cut, right)
 
 
-def _of_pair(rows: Sequence[Row], judged: Sequence[Row], first: str, second: str) -> OfPair:
+def _of_pair(rows: Sequence[Row], judged: Sequence[Row], resamples: int, first: str, second: str) -> OfPair:
     def of(row: Row) -> tuple[SetAnswer, SetAnswer]:
         return row.answers[first], row.answers[second]
 
@@ -91,8 +91,8 @@ def _of_pair(rows: Sequence[Row], judged: Sequence[Row], first: str, second: str
     differences = [ahead(row) for row in judged]
     return OfPair(
         same=wilson(sum(same), len(same)),
-        tokens=bootstrap(_by_prompt(rows, longer)),
-        right=bootstrap(_by_prompt(judged, ahead)) if judged else None,
+        tokens=bootstrap(_by_prompt(rows, longer), resamples=resamples),
+        right=bootstrap(_by_prompt(judged, ahead), resamples=resamples) if judged else None,
         only_first=differences.count(-1),
         only_second=differences.count(1),
     )

@@ -43,6 +43,14 @@ def test_bootstrap_of_differences_equals_drawing_items():
     assert_close((interval.low, interval.high), np.quantile(drawn, [0.025, 0.975]), allowed=0.007)
 
 
+def test_bootstrap_of_many_distinct_values_is_the_normal_interval_of_their_mean():
+    for size in (400, 2_000):  # drawn item by item, and by counts
+        values = np.random.default_rng(3).normal(5, 2, size).round(2 if size == 400 else 1)
+        interval, error = bootstrap(values, resamples=20_000), 1.96 * values.std() / np.sqrt(size)
+        for found, expected in ((interval.low, values.mean() - error), (interval.high, values.mean() + error)):
+            assert abs(found - expected) < 0.05 * error
+
+
 def test_bootstrap_is_the_same_each_time_and_needs_items():
     assert bootstrap([0.0, 1.0, 1.0]) == bootstrap([0.0, 1.0, 1.0])
     assert bootstrap([1.0, 1.0]) == Interval(1.0, 1.0, 1.0)

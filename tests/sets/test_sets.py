@@ -175,6 +175,7 @@ def test_what_rows_say_together_is_what_the_intervals_say():
     pair = compared.pairs["base", "qa"]
     assert pair.same == wilson(1, 4) and pair.right == bootstrap([1, 0, 1]) and pair.tokens == bootstrap([0, 0, 4, 1])
     assert (pair.only_first, pair.only_second) == (0, 2)
+    assert compare(ROWS, 100).variants["qa"].right == bootstrap([1, 1, 1], resamples=100)
     assert compare([]) is None and compare(ROWS[2:3]).variants["qa"].right is None
     assert compared.to_dict()["variants"]["qa"]["minus"]["base"]["only_second"] == 2
 
