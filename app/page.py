@@ -67,7 +67,7 @@ def build_page(
         bar = sharing.build_bar()
         voting = Voting(loading, votes, admission.limits.votes_per_hour, admission.proxies)
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
-        with gr.Tabs() as tabs:
+        with gr.Tabs(overflow_behavior="wrap") as tabs:
             with gr.Tab("Compare", id="compare"):
                 on_compare = compare.build(CompareHandlers(loading, recordings, admission), voting, what_ifs, latest_run)
             with gr.Tab("Attention", id="attention") as tab:
