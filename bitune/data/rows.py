@@ -86,6 +86,11 @@ def asked(row: object, first_number: int | None = None) -> tuple[str, str | None
     record = normalized(row, "", first_number)
     if "choices" not in record:
         return record.get("prompt") or record["question"], record["answer"]
+    if "choices_first" in record:
+        raise DataError(
+            "field 'choices_first' is true, and a template begins with the question; leave it out, or write all that the model reads as "
+            "'prompt' and ask without a template."
+        )
     listed = "\n".join(record["choices"])
     return f"{record['question']}\n\nChoices:\n{listed}", record["choices"][record["label"]]
 

@@ -49,6 +49,8 @@ def test_choices_stand_under_their_question_as_in_training():
     prompt, right = asked(row)
     example = example_of(normalized(row, ""))
     assert f"Question: {prompt}\n\nAnswer:" == example.prompt and right == example.answer.strip() == "two"
+    with pytest.raises(DataError, match="'choices_first' is true, and a template begins with the question"):
+        asked(row | {"choices_first": True})
     assert parse_set('{"question": "Which?", "choices": ["one", "two"], "answerKey": "B"}')[0] == SetPrompt(prompt, right)
 
 
