@@ -19,6 +19,7 @@ from benchmarks.figures import FIGURES, GROUPS, chosen_groups
 from benchmarks.measures import Measured
 from benchmarks.setting import SHAPE, Setting
 from benchmarks.table import row
+from bitune.errors import BituneError
 from bitune.flags import Flags, number, status_of
 from bitune.outputs import check_file, full_path
 
@@ -125,7 +126,11 @@ def _measure(options: argparse.Namespace) -> int:
             llama=options.llama and options.llama.resolve(),
         )
         output = options.output or (None if options.quick else record.path_of(setting))
-        return 0 if measure(options.names, setting, output and output.resolve()) else 1
+        try:
+            return 0 if measure(options.names, setting, output and output.resolve()) else 1
+        except BituneError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
 
 
 if __name__ == "__main__":

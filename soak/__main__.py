@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if unknown := [name for name in options.parts if name not in PARTS]:
-        raise UnknownNameError("part", unknown[0], PARTS)
+        print(f"soak: {UnknownNameError('part', unknown[0], PARTS)}", file=sys.stderr)
+        return 2
     if options.output:
         check_file(full_path(options.output))
     flags = [*(["--base", options.base] if options.base else []), *(f"--checkpoint={one}" for one in options.checkpoint)]

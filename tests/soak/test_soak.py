@@ -35,4 +35,4 @@ def test_answers_end_when_the_app_does(plan):
 
 def test_a_part_that_there_is_not(capsys):
     assert main(["nothing"]) == 2
-    assert "There is no part 'nothing'" in capsys.readouterr().err
+    assert "There is no part called 'nothing'" in capsys.readouterr().err
