@@ -50,9 +50,22 @@ function show({ html, live }) {
     setTimeout(stale, 200); // an example fills the prompt a moment after its answers are there
 }
 
+// A wait without a word of text says how long it has been.
+let since = Date.now();
+
+function count() {
+    const seconds = Math.floor((Date.now() - since) / 1000);
+    for (const words of element.querySelectorAll(".bt-running .bt-silent")) {
+        words.dataset.seconds = seconds >= 2 ? ` ${seconds} s` : "";
+    }
+}
+
+setInterval(count, 1000);
+
 // Said to those who cannot see it: that answers are being written, and that they are there; not each word.
 function tell(answers) {
     const now = element.querySelector(".bt-running") !== null;
+    if (now && !running) since = Date.now();
     if (now && !running) part("said").textContent = "The answers are being written.";
     if (!now && running) part("said").textContent = answers.length ? "All answers have ended." : element.textContent;
     running = now;

@@ -25,10 +25,9 @@ from app.why import tab as why
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
-    "Every variant you choose answers the same prompt. Look for the <mark>marked</mark> words: there two answers differ. Any column can be "
-    "the one that the others are compared with."
+    "Every variant you choose answers the same prompt. Look for the <mark>marked</mark> words: there two answers differ. Compare with any of them."
 )
-TEMPLATE_INFO = "A checkpoint's own is what it was trained with; the base takes that of the first one."
+TEMPLATE_INFO = "The one a checkpoint was trained with; the base takes the first one's."
 SAMPLING = (
     "At temperature 0 each variant takes its likeliest token; top-p and seed then change nothing. Above 0 tokens are drawn, and "
     "**all variants see the same random draws**, so a difference in text is a difference in the models."

@@ -110,7 +110,7 @@ class Difference:
     @property
     def point(self) -> int | None:
         """The word of both before which they part; None where they do not, or share nothing to begin with."""
-        return None if self.same or self.another else self.shared_start
+        return None if self.same or self.another or not self.shared_start else self.shared_start
 
     @property
     def pieces(self) -> list[Piece]:

@@ -83,6 +83,7 @@ def test_one_that_ends_parts_at_its_end():
     assert found.pieces == [Piece("one two three"), Piece(" \n", "", True)]
     assert marked_there("one two three four", "one two three") == ["four"]
     assert difference("a a a", "a a a").point is None
+    assert difference("two three four", "one two three four").point is None, "there is nothing before it"
 
 
 def test_a_reference_says_what_none_of_the_others_and_what_not_all_of_them_say():
