@@ -111,14 +111,16 @@ def column(
         said = f"The others are compared with {views[name].name}."
     shown = marked if text else ()
     formatted = rendered(text) if update.done and text else None
-    return Column(views[name], shown, silent(completion, update.phase), said, completion, read.get(name), formatted)
+    return Column(views[name], shown, silent(completion, update), said, completion, read.get(name), formatted)
 
 
-def silent(completion: Completion, phase: str) -> str:
+def silent(completion: Completion, update: Update) -> str:
     """Words of ours where an answer has no text."""
     if completion.text:
         return ""
-    return WAITING if phase == "waiting" else SILENT.get(completion.finish_reason, NO_TEXT)
+    if update.read is not None and completion.finish_reason is None:
+        return f"Reading the prompt: {update.read:.0%}."
+    return WAITING if update.phase == "waiting" else SILENT.get(completion.finish_reason, NO_TEXT)
 
 
 def begun(update: Update, views: Mapping[str, VariantView], request: CompareRequest) -> Markup:
@@ -146,7 +148,7 @@ def live(update: Update, views: Mapping[str, VariantView]) -> dict[str, object]:
     columns = [
         {
             "text": faithful(completion.text),
-            "silent": silent(completion, update.phase),
+            "silent": silent(completion, update),
             "running": completion.finish_reason is None,
             "figures": list(figures(completion).values()),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bitune.cancellation import Cancelled, PartOf, current
 from bitune.inference.answer import Answer
+from bitune.reading import Reading, followed
 from bitune.schema.results import Phase, Update
 
 SECONDS_BETWEEN_UPDATES = 0.05  # a page cannot show more, and its queue would fill up
@@ -61,6 +62,7 @@ class _Run:
         self.answers = answers
         self.cancelled = PartOf(current())
         self.error: BaseException | None = None
+        self.reading = Reading()
         self._work = work
         self._has_turn = threading.Event()
         self._ended = threading.Event()
@@ -74,7 +76,8 @@ class _Run:
 
     def _do(self) -> None:
         try:
-            self._work(self.cancelled, self._has_turn.set)
+            with followed(self.reading):
+                self._work(self.cancelled, self._has_turn.set)
         except Cancelled:
             for answer in self.answers:
                 answer.cancel()
@@ -118,4 +121,5 @@ def _updates(run: _Run, prompts: Prompts) -> Iterator[Update]:
 
 def _update(run: _Run, prompts: Prompts, phase: Phase) -> Update:
     completions = {completion.variant: completion for completion in (answer.snapshot() for answer in run.answers)}
-    return Update(completions, prompts.texts, prompts.tokens, phase == "done", phase)
+    read = run.reading.share if phase == "reading" else None
+    return Update(completions, prompts.texts, prompts.tokens, phase == "done", phase, read)

@@ -4,7 +4,8 @@ A pass is determined by its adapter's weights, its attention and the tokens it r
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,7 +14,9 @@ from transformers import Cache
 from bitune.adapters.manager import AdapterManager
 from bitune.model.prefill import Wanted, run_passes
 from bitune.modeling.cache import cache_of_rows, row_of
+from bitune.modeling.interface import counted_layers
 from bitune.modeling.pass_store import PassKey, StoredPass
+from bitune.reading import current
 
 _LEAST_PREFIX = 32  # tokens; running fewer of them takes no longer than the extra forward over the rest
 
@@ -35,13 +38,19 @@ class Recall:
     ) -> tuple[Cache, dict[Wanted, int]]:
         """As `run_passes`, in a turn and without gradients."""
         if not _can_be_kept(manager, ids):
-            return run_passes(manager, ids, mask, wanted)
+            with _followed(manager, len(wanted) * ids.shape[1]):
+                return run_passes(manager, ids, mask, wanted)
         store, keys = manager.passes, _keys(manager, ids, mask, wanted)
         passes = {want: found for want, key in keys.items() if (found := store.get(key)) is not None}
         self.known, self.keys = set(passes), keys
         missing = [want for want in wanted if want not in passes]
-        for (prefix, tokens), group in _groups(manager, {want: keys[want] for want in missing}).items():
-            passes |= _run_rest(manager, ids, group, prefix, tokens) if prefix else _run_whole(manager, ids, mask, list(group))
+        groups = _groups(manager, {want: keys[want] for want in missing})
+        left = sum(len(group) * (tokens - prefix if prefix else ids.shape[1]) for (prefix, tokens), group in groups.items())
+        with _followed(manager, left):
+            for (prefix, tokens), group in groups.items():
+                passes |= (
+                    _run_rest(manager, ids, group, prefix, tokens) if prefix else _run_whole(manager, ids, mask, list(group))
+                )
         for want in missing:
             store.put(keys[want], passes[want])
         rows = [passes[want].layers for want in wanted]
@@ -54,6 +63,18 @@ def run_and_keep(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Seq
     if _can_be_kept(manager, ids):
         for want, key in _keys(manager, ids, mask, wanted).items():
             manager.passes.put(key, passes[want])
+
+
+@contextmanager
+def _followed(manager: AdapterManager, tokens: int) -> Iterator[None]:
+    """While so many tokens go through passes, whoever follows the request knows how many are left."""
+    reading = current()
+    if reading is None:
+        yield
+        return
+    with counted_layers(manager.modules, reading.add) as layers:
+        reading.expect(tokens * layers)
+        yield
 
 
 def _can_be_kept(manager: AdapterManager, ids: Tensor) -> bool:

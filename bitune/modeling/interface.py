@@ -108,6 +108,23 @@ def before_each_layer(modules: Iterable[nn.Module], check: Callable[[], None]) -
             hook.remove()
 
 
+@contextmanager
+def counted_layers(modules: Iterable[nn.Module], count: Callable[[int], None]) -> Iterator[int]:
+    """Call `count(rows times tokens)` before every layer's attention until the end of the block; gives the number of these layers."""
+    layers = attention_modules(modules)
+
+    def before(_: nn.Module, arguments: tuple, named: dict) -> None:
+        hidden = named["hidden_states"] if "hidden_states" in named else arguments[0]
+        count(hidden.shape[0] * hidden.shape[1])
+
+    hooks = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
+    try:
+        yield len(layers)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def checkpoints_activations(model: PreTrainedModel) -> bool:
     """Whether gradient checkpointing is on in any part of the model."""
     return any(vars(module).get("gradient_checkpointing") for module in model.modules())

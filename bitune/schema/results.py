@@ -37,7 +37,8 @@ class Update:
     """All answers of one request at one moment. `prompts` is the very text each variant read, template included.
 
     `update["name"]` is `update.completions["name"]`. `done` on the last update only. `phase`: `waiting` for other requests to let go of the
-    base, `reading` the prompt, `writing`, `done`.
+    base, `reading` the prompt, `writing`, `done`. `read`: while it is read, the share of that work that is done, from 0 to below 1; None where
+    that is not known.
     """
 
     completions: Mapping[str, Completion]
@@ -45,6 +46,7 @@ class Update:
     prompt_tokens: Mapping[str, int]
     done: bool
     phase: Phase = "done"
+    read: float | None = None
 
     def __getitem__(self, variant: str) -> Completion:
         return self.completions[variant]

@@ -8,12 +8,15 @@ import torch
 from bitune import METHODS
 from bitune.adapters.kinds import new_peft_config
 from bitune.adapters.layers import adapter_layers
+from bitune.adapters.manager import AdapterManager
 from bitune.model.bitune_model import BituneModel
 from bitune.model.decoding import Decoder, read_variants
 from bitune.model.likelihoods import likelihoods
 from bitune.model.passes import Recall
 from bitune.model.prefill import run_passes
+from bitune.modeling.interface import before_each_layer
 from bitune.modeling.pass_store import PassKey, PassStore, StoredPass
+from bitune.reading import Reading, followed
 from bitune.schema.variants import BASE, MixingRatios, PromptPass
 from tests.closeness import assert_close
 from tests.tiny import FAMILIES, WINDOW, bitune_on, ids, randomized, tiny_model
@@ -329,3 +332,24 @@ def test_first_tokens_count_into_the_limit():
     store.limit = store.nbytes - 1
     asked.scores()
     assert store.nbytes <= store.limit
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gemma3"])
+def test_whoever_follows_a_reading_knows_at_each_layer_how_much_is_left(family):
+    manager = AdapterManager.of(tiny_model(family))
+    ids = torch.randint(0, 256, (2, 40))
+    wanted = [(PromptPass(None, attention), prompt) for attention in ("causal", "bidirectional") for prompt in range(2)]
+    reading, shares = Reading(), []
+    with (
+        torch.no_grad(),
+        manager.eval_turn(),
+        followed(reading),
+        before_each_layer(manager.modules, lambda: shares.append(reading.share)),
+    ):
+        Recall()(manager, ids, torch.ones_like(ids), wanted)
+    assert shares == pytest.approx([layer / len(shares) for layer in range(len(shares))]), "as much more at each of them"
+    assert reading.share is None, "nothing is left"
+    longer = torch.cat([ids, ids], dim=1)
+    with torch.no_grad(), manager.eval_turn(), followed(reading):
+        Recall()(manager, longer, torch.ones_like(longer), wanted)
+    assert reading.share is None, "nor where the beginning of a causal pass was known"

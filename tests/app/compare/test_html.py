@@ -209,3 +209,9 @@ def test_plain_text_has_no_other_form_and_headings_stand_below_those_of_the_page
     shown = shown_answers(update("**one**", "one"))
     assert shown.count('class="bt-rendered"') == 1 and "<strong>one</strong>" in shown and "bt-as-markdown" in shown
     assert "bt-as-markdown" not in shown_answers(update("one", "two"))
+
+
+def test_a_long_reading_says_how_far_it_is():
+    reading = Update({"qa": Completion("qa", "", 0, None, None, None)}, {"qa": "Q"}, {"qa": 1}, False, "reading", 0.414)
+    assert html.live(reading, VIEWS)["columns"][0]["silent"] == "Reading the prompt: 41%."
+    assert html.live(replace(reading, read=None), VIEWS)["columns"][0]["silent"] == html.READING
