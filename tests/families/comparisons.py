@@ -154,14 +154,14 @@ def bitune(subject: Subject) -> None:
         subject.peft.set_adapter(reading)
         caches.append(DynamicCache(config=subject.plain.config))
         masks = hand_made_masks(subject, prefix.shape[1], reading)
-        subject.peft(input_ids=prefix, attention_mask=masks, **_onto(subject, caches[-1], 0, prefix.shape[1]))
+        subject.peft(input_ids=prefix, attention_mask=masks, **onto(subject, caches[-1], 0, prefix.shape[1]))
     mixed, other = caches
     for layer, second, alpha_k, alpha_v in zip(mixed.layers, other.layers, mixing.keys, mixing.values, strict=True):
         layer.keys = (1 - alpha_k) * layer.keys + alpha_k * second.keys
         layer.values = (1 - alpha_v) * layer.values + alpha_v * second.values
     subject.peft.set_adapter("causal")
     inputs = torch.cat([prompt[:, -1:], answer[:, :-1]], 1)
-    expected = subject.peft(input_ids=inputs, **_onto(subject, mixed, prefix.shape[1], inputs.shape[1])).logits
+    expected = subject.peft(input_ids=inputs, **onto(subject, mixed, prefix.shape[1], inputs.shape[1])).logits
     found = logits_of(subject, "bitune", [LAST])
     assert_close(found, expected, "Bitune")
     assert_apart(found, logits_of(subject, "lora", [LAST]), "Bitune and LoRA")
@@ -182,7 +182,7 @@ def hand_made_masks(subject: Subject, tokens: int, reading: str) -> Tensor | dic
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
-def _onto(subject: Subject, cache: DynamicCache, start: int, tokens: int) -> dict[str, object]:
+def onto(subject: Subject, cache: DynamicCache, start: int, tokens: int) -> dict[str, object]:
     """The arguments that run `tokens` tokens on `cache` from position `start` on; some families would count positions from the mask."""
     arguments: dict[str, object] = {"use_cache": True, **cache_input(cache)}
     if "position_ids" in inspect.signature(subject.plain.forward).parameters:
