@@ -25,6 +25,7 @@ from app.settings import TRUE
 from app.ui.runner import Choose, Distances, Runner
 from bitune.cancellation import check, current
 from bitune.errors import BituneError, ConfigError
+from bitune.schema.layers import LayerReading, MixingEffects
 from bitune.schema.parting import Parting
 from bitune.schema.results import AttentionMaps, Completion, SweepPoint, Update
 
@@ -108,6 +109,18 @@ class WorkerRunner(Runner):
 
     def sweep(self, prompt: str, variant: str, **options: object) -> Iterator[list[SweepPoint]]:
         return self._across(Runner.sweep, 2, options["max_new_tokens"], prompt, variant, **options)
+
+    def mixing_effects(self, prompt: str, variant: str, answer: Sequence[int], **options: object) -> Iterator[MixingEffects]:
+        ids = self.engine.request(prompt, [variant], **options).ids[variant]
+        rows = 2 + 4 * self.engine.base_facts.layers + len(ids)  # each may need a step of its own where memory is short
+        return self._across(Runner.mixing_effects, 2, rows, prompt, variant, answer, **options)
+
+    def lens(
+        self, prompt: str, variants: Sequence[str], answer: Sequence[int], position: int, **options: object
+    ) -> list[LayerReading]:
+        arguments = (prompt, variants, answer, position)
+        (readings,) = self._across(partial(_once, Runner.lens), len(variants) + 1, 0, *arguments, **options)
+        return readings
 
     def part(self, prompt: str, variants: Sequence[str], answers: Mapping[str, Sequence[int]], **options: object) -> Parting:
         (found,) = self._across(partial(_once, Runner.part), 2 * len(variants), 0, prompt, variants, answers, **options)

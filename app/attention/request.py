@@ -4,27 +4,16 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
 from app.attention.maps import MEASURES
+from app.ui.checks import MAX_ANSWER, MAX_NAME, AnswerText, Name, Text, Whole
 from app.ui.checks import MAX_CHARACTERS as MAX_PROMPT
-from app.ui.checks import MAX_NAME, Name, Text, Whole
 from app.ui.prompt_templates import TEMPLATES
 from app.ui.what_ifs import read
-from bitune.errors import PromptError
 
 MAX_TOKENS = 1024  # a map of more has over a million weights
-MAX_CHARACTERS = 24 * MAX_TOKENS  # of an answer, generously: counting the tokens of a megabyte takes seconds
-
-
-def answer_text(answer: str) -> str:
-    """An answer that a tokenizer can read; PromptError for any other."""
-    if len(answer) > MAX_CHARACTERS:
-        raise PromptError(f"The answer has {len(answer):,} characters; shorten it.")
-    if any(0xD800 <= ord(sign) <= 0xDFFF for sign in answer):
-        raise PromptError("The answer holds half of a surrogate pair, which is not text; remove it.")
-    return answer
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class AttentionRequest:
     prompt: Any
     variant: Text
     template: Any = "own"
-    answer: Annotated[Text, AfterValidator(answer_text)] = ""
+    answer: AnswerText = ""
     what_ifs: Annotated[Mapping[str, Any], BeforeValidator(read)] = field(default_factory=dict)
 
     @property
@@ -80,7 +69,7 @@ class Link(BaseModel):
     prompt: Annotated[str, Field(max_length=MAX_PROMPT)] | None = None
     variant: Name | None = None
     template: Literal[tuple(TEMPLATES)] | None = None
-    answer: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
+    answer: Annotated[str, Field(max_length=MAX_ANSWER)] | None = None
     layer: Place | None = None
     head: Place | None = None
     measure: Literal[MEASURES] | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from bitune.errors import ConfigError
+from bitune.errors import ConfigError, PromptError
 
 _short = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 40
@@ -32,6 +32,15 @@ def text(value: object, info: ValidationInfo) -> str:
     return value
 
 
+def answer_text(answer: str) -> str:
+    """An answer that a tokenizer can read; PromptError for any other."""
+    if len(answer) > MAX_ANSWER:
+        raise PromptError(f"The answer has {len(answer):,} characters; shorten it.")
+    if any(0xD800 <= ord(sign) <= 0xDFFF for sign in answer):
+        raise PromptError("The answer holds half of a surrogate pair, which is not text; remove it.")
+    return answer
+
+
 def not_here(unknown: Iterable[str]) -> list[str]:
     """A sentence on the variants that a link or a saved run names and this page has not; none where it has all."""
     named = ", ".join(map(shown, unknown))
@@ -41,10 +50,12 @@ def not_here(unknown: Iterable[str]) -> list[str]:
 # Types of fields. What the engine checks itself stays Any: its sentence is the better one.
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value, info: names(value, info.field_name))]
 Text = Annotated[str, BeforeValidator(text)]
+AnswerText = Annotated[Text, AfterValidator(answer_text)]
 Whole = Annotated[Any, AfterValidator(whole)]
 
 # Types of what a link or a file of somebody else may hold.
 MAX_CHARACTERS = 1_000_000  # of a prompt: what the engine refuses without counting its tokens
+MAX_ANSWER = 24 * 1024  # of an answer, generously: counting the tokens of a megabyte takes seconds
 MAX_NAMES, MAX_NAME = 64, 200
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 NameList = Annotated[list[Name], Field(max_length=MAX_NAMES, fail_fast=True)]

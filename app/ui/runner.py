@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitune.schema.layers import LayerReading, MixingEffects
 from bitune.schema.parting import Parting
 from bitune.schema.results import AttentionMaps, Completion, SweepPoint, Update
 
@@ -40,6 +41,20 @@ class Runner:
         from bitune.inference.sweep import stream_sweep
 
         return stream_sweep(self.engine, prompt, variant, **options)
+
+    def mixing_effects(self, prompt: str, variant: str, answer: Sequence[int], **options: object) -> Iterator[MixingEffects]:
+        """What is measured so far, as `stream_mixing_effects` gives it; closing it ends the measuring."""
+        from bitune.inference.layers import stream_mixing_effects  # imports torch, and the page opens before that
+
+        return stream_mixing_effects(self.engine, prompt, variant, answer, **options)
+
+    def lens(
+        self, prompt: str, variants: Sequence[str], answer: Sequence[int], position: int, **options: object
+    ) -> list[LayerReading]:
+        """What these variants would say after each layer, as `layer_lens` gives it."""
+        from bitune.inference.layers import layer_lens  # imports torch, and the page opens before that
+
+        return layer_lens(self.engine, prompt, variants, answer, position, **options)
 
     def part(self, prompt: str, variants: Sequence[str], answers: Mapping[str, Sequence[int]], **options: object) -> Parting:
         """What every variant gives to every token of every answer, as `parting.part` has it."""

@@ -10,14 +10,14 @@ from app.ui.frame import Updates, model_api
 from app.ui.loading import OnEngine
 from app.ui.pieces import html
 from app.ui.templates import heading
-from app.why import tokens_tab
+from app.why import layers, lens, tokens_tab
 from app.why.api import Ask, WhyApi
 from app.why.part import Build, Part
 from app.why.run import Shown, run_of
 
 TITLE = "Why they part"
 WORDS = "Look into these answers, token by token. Nothing is computed before you press a button."
-PARTS: tuple[Build, ...] = (tokens_tab.build,)
+PARTS: tuple[Build, ...] = (tokens_tab.build, layers.build, lens.build)
 """In the order of the page."""
 
 

@@ -21,6 +21,7 @@ from app.mixing.handlers import MixingHandlers
 from app.sharing.handlers import SharingHandlers
 from app.sharing.links import START, encode
 from app.ui.errors import sentence
+from app.why import layers_api
 from bitune.errors import BituneError
 from tests.browser.served import tiny_engine
 from tests.mutations import settings, within
@@ -115,6 +116,21 @@ FIELDS: Mapping[str, Mapping[str, st.SearchStrategy]] = {
         "template": TEMPLATE,
         "what_ifs": st.none() | WHAT_IFS | VALUES,
     },
+    "layers": {
+        "prompt": PROMPT,
+        "variant": any_of("bitune"),
+        "answer": any_of("honey"),
+        "template": TEMPLATE,
+        "what_ifs": st.none() | WHAT_IFS | VALUES,
+    },
+    "lens": {
+        "prompt": PROMPT,
+        "variants": st.lists(VARIANT, max_size=3) | VALUES,
+        "answer": any_of("", "honey"),
+        "position": any_of(0, 1),
+        "template": TEMPLATE,
+        "what_ifs": st.none() | WHAT_IFS | VALUES,
+    },
     "mixing": {"checkpoints": st.none() | st.lists(VARIANT, max_size=3) | VALUES, "prompt": PROMPT, "template": TEMPLATE},
     "evidence": {"setting": VALUES},
     "picture": {
@@ -155,6 +171,8 @@ def endpoints(tmp_path_factory) -> Mapping[str, Callable[..., object]]:
     return {
         "compare": of_model(compare.work, compare.compare),
         "attention": of_model(attention.work, attention.attention),
+        "layers": of_model(layers_api.work_of_layers(compare), layers_api.layers_function(compare)),
+        "lens": of_model(layers_api.work_of_lens_call(compare), layers_api.lens_function(compare)),
         "mixing": of_model(mixing.work, mixing.answer),
         "evidence": evidence.answer,
         "picture": attention.picture,

@@ -57,7 +57,7 @@ def test_it_starts_a_page_as_printed():
 
 
 def test_python_runs_as_printed(app, tmp_path):
-    client, what_if, parting, maps = (
+    client, what_if, parting, maps, layers = (
         ran([sys.executable, "-c", block.text], app.address, tmp_path) for block in examples("Python")
     )
     assert re.search(r"^base \w+ ", client, re.MULTILINE) and re.search(r"^bitune-choices \w+ ", client, re.MULTILINE)
@@ -66,6 +66,8 @@ def test_python_runs_as_printed(app, tmp_path):
     assert len(parting.splitlines()) > 2, "they part, and the base goes on from there"
     weights = dict(re.findall(r"^(\w+) (\[.*\])$", maps, re.MULTILINE))
     assert set(weights) == {"mixed", "first_pass"} and all(json.loads(row) for row in weights.values())
+    assert re.search(r"^without the second reading's values: \[\(", layers, re.MULTILINE)
+    assert re.search(r"^own \['", layers, re.MULTILINE) and re.search(r"^first_pass \['", layers, re.MULTILINE)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -111,8 +113,9 @@ def test_every_endpoint_says_what_it_does_and_of_which_type_its_arguments_are(de
         for name, of in described.items()
     }
     of_why = {"/parting": ["prompt"], "/go_on": ["prompt", "variant", "begun"]}
+    of_layers = {"/layers": ["prompt", "variant", "answer"], "/lens": ["prompt", "variants"]}
     others = {"/attention": ["prompt", "variant"], "/mixing": [], "/evidence": [], "/votes": []}
-    assert needed == {"/compare": ["prompt"], **of_why, **others}
+    assert needed == {"/compare": ["prompt"], **of_why, **of_layers, **others}
 
 
 CALLS = {
@@ -120,6 +123,8 @@ CALLS = {
     "/parting": {"prompt": "The hen laid an egg.", "variants": ["base", "bitune-choices"], "max_new_tokens": 2},
     "/go_on": {"prompt": "The hen laid an egg.", "variant": "base", "begun": [504, 2], "max_new_tokens": 2},
     "/attention": {"prompt": "The hen", "variant": "bitune-choices", "head": 0, "answer": " laid"},
+    "/layers": {"prompt": "The hen", "variant": "bitune-choices", "answer": " laid"},
+    "/lens": {"prompt": "The hen", "variants": ["base", "bitune-choices"], "answer": " laid", "position": 0},
     "/mixing": {"prompt": "The hen"},
     "/evidence": {},
     "/votes": {},

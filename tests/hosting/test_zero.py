@@ -88,8 +88,16 @@ def test_every_request_is_one_call_and_answers_as_in_this_process(engine, gpu, r
     assert_close(there_found.scores["base"]["bitune"].log_probabilities, here_found.scores["base"]["bitune"].log_probabilities)
     *_, gone_on = runner.go_on("hello", "bitune", answers["bitune"][:2], max_new_tokens=4)
     assert gone_on["bitune"].token_ids == answers["bitune"]
-    assert [call.ended for call in gpu.calls] == ["end"] * 6
-    assert len({call.worker for call in gpu.calls}) == 6 and os.getpid() not in {call.worker for call in gpu.calls}
+    answer = there_last["bitune"].token_ids
+    (*_, there_effects), (*_, here_effects) = (list(one.mixing_effects("hello", "bitune", answer)) for one in (runner, here))
+    assert there_effects.measured == here_effects.measured
+    assert_close(there_effects.tokens, here_effects.tokens, size=abs(here_effects.log_probability))
+    there_lens, here_lens = (one.lens("hello", ["base", "bitune"], answer, 1) for one in (runner, here))
+    for one, other in zip(there_lens, here_lens, strict=True):
+        assert (one.variant, one.cache, one.token) == (other.variant, other.cache, other.token)
+        assert_close(one.probabilities, other.probabilities)
+    assert [call.ended for call in gpu.calls] == ["end"] * 8
+    assert len({call.worker for call in gpu.calls}) == 8 and os.getpid() not in {call.worker for call in gpu.calls}
 
 
 def test_a_batch_of_a_set_is_one_call_too(engine, gpu, runner):

@@ -1,0 +1,52 @@
+"""Which layers' mixing and which prompt tokens' second reading an answer depends on, as a part of the section: components and wiring only."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from app.ui.frame import ModelRequest, StopButton, Updates, model_api
+from app.ui.loading import OnEngine
+from app.ui.pieces import html
+from app.ui.plots import chart, drawn
+from app.ui.templates import heading
+from app.why import layers_api
+from app.why.layers_run import EffectsRequest, EffectsScreen, mixing_of
+from app.why.part import Part
+from app.why.run import EndedRun
+
+TITLE, WORDS = (
+    "Which layers' mixing matters",
+    "Each layer in turn takes its first reading alone, or its second alone, keys and values apart, and the very same answer is scored again. "
+    "Look for bars below zero: the answer needs what was taken away there.",
+)
+FILE = "bitune-layers"
+ROVING = (Path(__file__).resolve().parent / "roving.js").read_text(encoding="utf-8")
+
+
+def build(on: OnEngine, run: gr.State) -> Part:
+    """See `part.Build`."""
+    model_api(layers_api.layers_function(on), "layers", on, layers_api.work_of_layers(on))
+    with gr.Column(elem_id="bt-layers") as box:
+        html(heading(TITLE, WORDS))
+        of = gr.Radio([], label="Whose mixing", elem_id="bt-layers-of")
+        with gr.Row(elem_classes="bt-actions"):
+            start = gr.Button("Measure the layers", elem_id="bt-layers-run", scale=0, min_width=190)
+            stop = StopButton(elem_id="bt-layers-stop", scale=0, min_width=100)
+        bars = chart(None, FILE, "bt-layers-chart")
+        result = html("", "bt-layers-result", js_on_load=ROVING)
+
+    def show(screen: EffectsScreen) -> Updates:
+        return {result: screen.html, bars: gr.update(**drawn(screen.chart, FILE))}
+
+    request = ModelRequest(start, stop, [result, bars], show)
+    request.wire(EffectsRequest(on), {"run": run, "of": of})
+
+    def for_run(run: EndedRun) -> Updates:
+        names = mixing_of(run)
+        return {
+            box: gr.update(visible=bool(names)),
+            of: gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1),
+            **request.updates(EffectsScreen("")),
+        }
+
+    return Part([box, of, *request.components], for_run)

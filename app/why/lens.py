@@ -1,0 +1,56 @@
+"""What variants would say after each layer, as a part of the section: components and wiring only."""
+
+import gradio as gr
+
+from app.ui.frame import ModelRequest, StopButton, Updates, listen, model_api
+from app.ui.loading import OnEngine
+from app.ui.pieces import html
+from app.ui.plots import chart, drawn
+from app.ui.templates import heading
+from app.why import layers_api
+from app.why.layers import ROVING
+from app.why.lens_run import LensRequest, LensScreen, tokens_of
+from app.why.part import Part
+from app.why.run import EndedRun
+
+TITLE, WORDS = (
+    "Layer by layer",
+    "What each variant would say at one place of an answer if the model ended after this layer. All variants read the same answer up to there; "
+    "one that reads twice stands here once more with its first reading alone.",
+)
+FILE = "bitune-layer-by-layer"
+
+
+def build(on: OnEngine, run: gr.State) -> Part:
+    """See `part.Build`."""
+    model_api(layers_api.lens_function(on), "lens", on, layers_api.work_of_lens_call(on))
+    html(heading(TITLE, WORDS))
+    with gr.Row(elem_id="bt-lens"):
+        of = gr.Radio([], label="The answer that is followed", elem_id="bt-lens-of", min_width=240)
+        place = gr.Dropdown([], label="Its token", elem_id="bt-lens-token", min_width=180)
+    with gr.Row(elem_classes="bt-actions"):
+        start = gr.Button("Look into the layers", elem_id="bt-lens-run", scale=0, min_width=190)
+        stop = StopButton(elem_id="bt-lens-stop", scale=0, min_width=100)
+    lines = chart(None, FILE, "bt-lens-chart")
+    result = html("", "bt-lens-result", js_on_load=ROVING)
+
+    def show(screen: LensScreen) -> Updates:
+        return {result: screen.html, lines: gr.update(**drawn(screen.chart, FILE))}
+
+    request = ModelRequest(start, stop, [result, lines], show)
+    request.wire(LensRequest(on), {"run": run, "of": of, "place": place})
+
+    def follow(run: EndedRun | None, of: str) -> Updates:
+        return {place: gr.skip() if run is None else gr.update(choices=tokens_of(on, run, of), value=0)}
+
+    listen(of.input, follow, {"run": run, "of": of}, [place])
+
+    def for_run(run: EndedRun) -> Updates:
+        names = list(run.answers)
+        return {
+            of: gr.update(choices=names, value=names[0], visible=len(names) > 1),
+            **follow(run, names[0]),
+            **request.updates(LensScreen("")),
+        }
+
+    return Part([of, place, *request.components], for_run)

@@ -1,0 +1,80 @@
+"""What happens when a person or a program asks what variants would say after each layer. Knows no gradio; errors are raised."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from app.ui.loading import OnEngine
+from app.ui.pace import Work
+from app.ui.templates import empty, problem
+from app.why.lens_view import lens_chart, lens_html
+from app.why.run import EndedRun
+from bitune.errors import ConfigError
+
+WAITING = "Waiting for the model."
+STOPPED = "Stopped."
+
+
+@dataclass(frozen=True)
+class LensScreen:
+    """What stands under the button."""
+
+    html: str
+    running: bool = False
+    chart: go.Figure | None = None
+
+
+class LensRequest:
+    """What every variant of a run would say after each layer, at one place of one answer."""
+
+    def __init__(self, on: OnEngine):
+        self.on, self.loading, self.admission = on, on.loading, on.admission
+
+    def waiting(self, words: str) -> LensScreen:
+        return LensScreen(empty(words), running=True)
+
+    def announce(self, **values: object) -> LensScreen:
+        return LensScreen(empty(WAITING), running=True)
+
+    def work(self, run: EndedRun | None, of: str | None, place: int | None) -> Work:
+        run, of, place = chosen(run, of, place)
+        request = self.on.engine.request(run.request.prompt, variants_of(run), **run.reading)
+        return work_of_lens(request.ids, request.variants, place)
+
+    def run(self, run: EndedRun | None, of: str | None, place: int | None) -> Iterator[LensScreen]:
+        """All at once."""
+        run, of, place = chosen(run, of, place)
+        read = self.on.runner.lens(run.request.prompt, variants_of(run), run.answers[of], place, **run.reading)
+        yield LensScreen(lens_html(read, run.views), chart=lens_chart(read, run.views))
+
+    def finish(self, latest: LensScreen) -> LensScreen:
+        return LensScreen(empty(STOPPED))
+
+    def failed(self, words: str) -> LensScreen:
+        return LensScreen(problem(words))
+
+
+def chosen(run: EndedRun | None, of: str | None, place: int | None) -> tuple[EndedRun, str, int]:
+    """The run, the variant whose answer is followed, and the place in it; ConfigError where there is no run any more."""
+    if run is None:
+        raise ConfigError("There is no answer on the page to follow; run a prompt above.")
+    of = of if of in run.answers else next(iter(run.answers))
+    return run, of, place if place in range(len(run.answers[of])) else 0
+
+
+def variants_of(run: EndedRun) -> list[str]:
+    """All that were asked: what the base reads depends on the others."""
+    return list(run.request.variants)
+
+
+def work_of_lens(ids, variants, place: int) -> Work:
+    """The passes of all variants, and a few tokens on every cache. `ids`, `variants`: of an engine's Request."""
+    passes = {one for variant in variants.values() for one in variant.passes}
+    return Work(max(map(len, ids.values())) + place + 1, len(passes) + 1)
+
+
+def tokens_of(on: OnEngine, run: EndedRun, of: str) -> list[tuple[str, int]]:
+    """The tokens of an answer as choices: text with its number, and its place."""
+    decode = on.engine.base.tokenizer.decode
+    return [(f"{place + 1}: {decode([token])!r}", place) for place, token in enumerate(run.answers[of])]

@@ -1,0 +1,176 @@
+"""Which layers matter, and what they would say, without a page: requests on a real tiny engine, words, shades and charts."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+
+from app.compare.handlers import CompareHandlers
+from app.ui.plots import COLOURS, drawn
+from app.why import layers_api
+from app.why.layers_run import EffectsRequest, mixing_of, screen_of
+from app.why.layers_view import effects_chart, effects_html, signed
+from app.why.lens_run import LensRequest, tokens_of
+from app.why.lens_view import lens_chart, lens_html
+from app.why.run import run_of
+from bitune.data.encoding import text_ids
+from bitune.errors import ConfigError, PromptError
+from bitune.inference.layers import layer_lens, stream_mixing_effects
+from bitune.schema.layers import Guess, LayerEffects, LayerReading, MixingEffects
+from tests.app.ui import visiting
+from tests.browser.served import tiny_engine
+
+NASTY = "</script><img src=x onerror=alert(1)> ${1+1} {{7*7}}"
+EFFECTS = MixingEffects(
+    -3.5,
+    -2.0,
+    None,
+    LayerEffects((-1.0, None), (0.25, None), (0.0, None), (-0.125, None)),
+    (-4.0, 2.0, None),
+    ("<b>", " hi\n", "there", "?"),
+    (" honey",),
+)
+
+
+@pytest.fixture(scope="module")
+def handlers(tmp_path_factory):
+    return CompareHandlers(tiny_engine(tmp_path_factory.mktemp("tiny")), {})
+
+
+@pytest.fixture(scope="module")
+def ended(handlers):
+    """A run of three variants."""
+    options = {"template": "own", "max_new_tokens": 6, "temperature": 0, "top_p": 1, "seed": 0}
+    return run_of(visiting.run(handlers, prompt="Is <b> tall?", variants=["base", "lora", "bitune"], **options)[-1])
+
+
+# --- effects ------------------------------------------------------------------------------------------------------------
+
+
+def test_effects_are_the_engines_on_the_very_tokens_of_the_run(handlers, ended):
+    shown = visiting.run(EffectsRequest(handlers), run=ended, of="bitune")
+    assert [screen.running for screen in shown] == [True] * (len(shown) - 1) + [False]
+    answer = ended.answers["bitune"]
+    *_, expected = stream_mixing_effects(handlers.engine, "Is <b> tall?", "bitune", answer)
+    assert shown[-1].effects == expected
+    undone = next(bar for bar in shown[-1].chart.data if bar.xaxis == "x2" and "first" in bar.name)
+    assert list(undone.y) == list(expected.layers.undone_values)
+    text = unescape(re.sub(r"<[^>]*>", "", re.search(r'<div class="bt-shaded-prompt".*?</div>', shown[-1].html, re.S)[0]))
+    assert text.replace("↵", "").strip("\n") == "".join(expected.prompt), "the prompt reads as it was"
+
+
+def test_only_a_variant_that_mixes_is_measured(handlers, ended):
+    assert mixing_of(ended) == ["bitune"]
+    assert visiting.run(EffectsRequest(handlers), run=ended, of="lora")[-1].effects is not None
+    (_, refused) = visiting.run(EffectsRequest(handlers), run=None, of=None)
+    assert "mixes two readings" in refused.html
+
+
+def test_what_was_stopped_keeps_what_was_measured(handlers):
+    request = EffectsRequest(handlers)
+    kept = request.finish(screen_of(EFFECTS, running=True))
+    assert not kept.running
+    assert "Measured so far: 7 of 13" in kept.html
+    assert "Stopped before anything" in request.finish(request.announce()).html
+
+
+def test_tokens_are_shaded_by_the_largest_change_and_named():
+    text = effects_html(EFFECTS)
+    tokens = re.findall(
+        r'<span class="bt-shaded([^"]*)" style="--share: ([\d.]+)"[^>]*data-note="([^"]*)"[^>]*>([^<]*)</span>', text
+    )
+    assert [(kind.strip(), share, note, unescape(said)) for kind, share, note, said in tokens] == [
+        ("bt-loses", "1.000", "−4.00", "<b>"),
+        ("bt-gains", "0.500", "+2.00", " hi↵\n"),
+        ("", "0.000", "–", "there"),
+        ("", "0.000", "–", "?"),
+    ]
+    assert text.count('tabindex="0"') == 3, "the tokens and both tables are a stop each"
+    assert signed(-0.004) == "−0.00"
+
+
+def test_the_chart_shows_what_is_measured():
+    figure = json.loads(effects_chart(EFFECTS).to_json())
+    assert [bar["y"] for bar in figure["data"]] == [[-1.0, None], [0.0, None], [0.25, None], [-0.125, None]]
+    assert [bar["marker"]["color"] for bar in figure["data"]] == [COLOURS["causal"], COLOURS["bidirectional"]] * 2
+    nothing = MixingEffects(-3.5, None, None, LayerEffects(*[(None, None)] * 4), (None,), ("a", "b"), ("c",))
+    assert drawn(effects_chart(nothing), "file")["visible"] is False
+
+
+def test_the_work_is_all_that_is_read(handlers, ended, monkeypatch):
+    work = EffectsRequest(handlers).work(ended, "bitune")
+    tokens, answer = len(handlers.engine.prompt_ids("Is <b> tall?", "bitune")), len(ended.answers["bitune"])
+    wanted = 2 * tokens + (2 + 4 * 4 + tokens) * answer
+    assert wanted <= work.reading < wanted + tokens + answer
+    monkeypatch.setattr("app.why.layers_run.MAX_READ", 300)
+    with pytest.raises(PromptError, match="A prompt of 400 tokens and an answer of 2 are 1,6"):
+        layers_api.work_of_layers(handlers)(prompt="y" * 400, variant="bitune", answer="no", template="none", what_ifs=None)
+
+
+# --- the lens -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_lens_follows_one_answer_on_every_cache(handlers, ended):
+    last = visiting.run(LensRequest(handlers), run=ended, of="bitune", place=2)[-1]
+    expected = layer_lens(handlers.engine, "Is <b> tall?", ["base", "lora", "bitune"], ended.answers["bitune"], 2)
+    assert not last.running
+    assert [list(line.y) for line in last.chart.data] == [list(one.probabilities) for one in expected]
+    assert [line.line.dash for line in last.chart.data] == ["solid", "solid", "solid", "dot"]
+    assert last.html.count("<td ") == 4 * 4
+    labels = tokens_of(handlers, ended, "bitune")
+    assert [place for _, place in labels] == list(range(len(ended.answers["bitune"])))
+    assert labels[2][0] == f"3: {expected[0].token!r}"
+
+
+def test_a_place_that_is_gone_is_the_first_one(handlers, ended):
+    asked = LensRequest(handlers)
+    first, other = (visiting.run(asked, run=ended, of=of, place=place)[-1] for of, place in (("base", 0), ("ghost", 99)))
+    assert first.html == other.html
+    assert "no answer on the page" in visiting.run(asked, run=None, of=None, place=None)[-1].html
+
+
+def test_model_text_stays_text(ended):
+    guesses = ((Guess(NASTY, 0.5), Guess("\n", 0.001)),)
+    reading = LayerReading("bitune", "first_pass", NASTY, (0.75,), guesses)
+    shown = lens_html([reading], ended.views)
+    assert "<img" not in shown
+    assert unescape(re.search(r'data-note="([^"]*)"', shown)[1]) == f"{NASTY} 50 % · ↵ <1 %; followed: 75 %"
+    assert "<img" not in effects_html(MixingEffects(-1, 0, 0, EFFECTS.layers, (0.5,), (NASTY, NASTY), (NASTY,)))
+    assert lens_chart([reading], ended.views).data[0].name == "bitune, first reading alone"
+
+
+# --- for programs -------------------------------------------------------------------------------------------------------
+
+
+def test_layers_for_programs_is_plain(handlers):
+    call = layers_api.layers_function(handlers)
+    found = call("Is it tall?", "bitune", "yes")
+    (answer,) = text_ids(["yes"], handlers.engine.base.tokenizer)
+    *_, expected = stream_mixing_effects(handlers.engine, "Is it tall?", "bitune", answer)
+    assert json.loads(json.dumps(found)) == found
+    assert set(found) == set(layers_api.LayersAnswer.__annotations__)
+    assert found["undone_keys"] == list(expected.layers.undone_keys)
+    assert found["tokens"] == list(expected.tokens)
+    what_ifs = {"half": {"of": "bitune", "keys": [0.5] * 4, "values": [0.5] * 4}}
+    assert call("Is it tall?", "half", "yes", what_ifs=what_ifs)["log_probability"] != found["log_probability"]
+    with pytest.raises(ConfigError, match="answer must be text"):
+        call("Is it tall?", "bitune", 3)
+
+
+def test_the_lens_for_programs_is_plain(handlers):
+    found = layers_api.lens_function(handlers)("Is it tall?", ["base", "bitune"], "yes", 1)
+    assert json.loads(json.dumps(found)) == found
+    assert set(found) == set(layers_api.LensAnswer.__annotations__)
+    assert [(one["variant"], one["cache"], one["token"]) for one in found["readings"]] == [
+        ("base", "own", "e"),
+        ("bitune", "own", "e"),
+        ("bitune", "first_pass", "e"),
+    ]
+    assert all(set(one) == set(layers_api.LayerReadingValue.__annotations__) for one in found["readings"])
+    assert (
+        layers_api.work_of_lens_call(handlers)(
+            prompt="Is it tall?", variants=["base"], answer="yes", position=1, template="own", what_ifs=None
+        ).passes
+        == 2
+    )

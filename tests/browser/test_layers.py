@@ -1,0 +1,125 @@
+"""Which layers matter, and what they would say, in a real Chromium, offline: below the answers of a run, by mouse and by keys."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from bitune.inference.layers import layer_lens, stream_mixing_effects
+from tests.browser.served import served, tiny_engine
+from tests.browser.visitor import ARTIFACTS, SIZES, ended, run, visit
+
+pytestmark = pytest.mark.browser
+
+PROMPT = "Is <b> tall?\nOr not?"
+TOKENS = "#bt-layers-result .bt-shaded"
+CELLS = "#bt-lens-result td"
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    return tiny_engine(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def url(engine):
+    with served(engine) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser, url):
+    yield from visit(browser, url, "desktop", "light")
+
+
+def answered(page: Page) -> None:
+    """A run that has ended, and both parts below it."""
+    run(page, PROMPT)
+    ended(page)
+    for button in ("#bt-layers-run", "#bt-lens-run"):
+        expect(page.locator(button)).to_be_visible()
+
+
+def measured(page: Page) -> None:
+    page.locator("#bt-layers-run").click()
+    expect(page.locator("#bt-layers-result .bt-measured")).to_have_text("Measured.", timeout=30_000)
+    expect(page.locator("#bt-layers-chart .main-svg").first).to_be_visible(timeout=30_000)
+    page.locator("#bt-lens-run").click()
+    expect(page.locator(CELLS).first).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-lens-chart .main-svg").first).to_be_visible(timeout=30_000)
+
+
+def drawn(page: Page, figure: str) -> list[list[float]]:
+    """The heights of every trace."""
+    return page.locator(f"{figure} .js-plotly-plot").evaluate("plot => plot._fullData.map(trace => [...trace.y])")
+
+
+def tokens_of(engine, name: str) -> tuple[int, ...]:
+    *_, last = engine.stream(PROMPT, ["base", "lora", "bitune"], max_new_tokens=64)
+    return last[name].token_ids
+
+
+def test_a_run_is_measured_and_followed(page, engine):
+    answered(page)
+    measured(page)
+    answer = tokens_of(engine, "bitune")
+    *_, effects = stream_mixing_effects(engine, PROMPT, "bitune", answer)
+    layers = effects.layers
+    wanted = [layers.undone_keys, layers.completed_keys, layers.undone_values, layers.completed_values]
+    assert drawn(page, "#bt-layers-chart") == [pytest.approx(list(changes), abs=1e-3) for changes in wanted]
+    expect(page.locator(TOKENS)).to_have_count(len(effects.prompt))
+    readings = layer_lens(engine, PROMPT, ["base", "lora", "bitune"], tokens_of(engine, "base"), 0)
+    assert drawn(page, "#bt-lens-chart") == [pytest.approx(list(one.probabilities), abs=1e-3) for one in readings]
+    expect(page.locator(CELLS)).to_have_count(4 * 4)
+
+
+def test_numbers_come_by_hovering_and_by_keys(page):
+    answered(page)
+    measured(page)
+
+    def note(place: str) -> str:
+        return page.locator(place).evaluate("element => getComputedStyle(element, '::after').content").strip('"')
+
+    page.locator(TOKENS).nth(3).hover()
+    assert note(f"{TOKENS} >> nth=3") == page.locator(TOKENS).nth(3).get_attribute("data-note")
+    assert note(f"{TOKENS} >> nth=4") == "none"
+    page.locator(TOKENS).first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(TOKENS).nth(1)).to_be_focused()
+    assert note(f"{TOKENS} >> nth=1") == page.locator(TOKENS).nth(1).get_attribute("data-note")
+    page.locator(CELLS).first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(CELLS).nth(4)).to_be_focused()
+    page.locator("#bt-layers-result summary").click()
+    expect(page.locator("#bt-layers-result table").nth(1).locator("tbody tr")).to_have_count(4)
+
+
+def test_another_answer_and_another_place_are_followed(page, engine):
+    answered(page)
+    page.locator("#bt-lens-of label").filter(has_text="bitune").click()
+    page.locator("#bt-lens-token input").click()
+    page.get_by_role("option").nth(2).click()
+    page.locator("#bt-lens-run").click()
+    expect(page.locator(CELLS).first).to_be_visible(timeout=30_000)
+    expect(page.locator("#bt-lens-chart .main-svg").first).to_be_visible(timeout=30_000)
+    readings = layer_lens(engine, PROMPT, ["base", "lora", "bitune"], tokens_of(engine, "bitune"), 2)
+    assert drawn(page, "#bt-lens-chart") == [pytest.approx(list(one.probabilities), abs=1e-3) for one in readings]
+
+
+def test_a_new_run_empties_what_was_measured(page):
+    answered(page)
+    measured(page)
+    run(page, "Another one")
+    ended(page)
+    expect(page.locator(TOKENS)).to_have_count(0)
+    expect(page.locator(CELLS)).to_have_count(0)
+    expect(page.locator("#bt-layers-chart")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_it_fits_the_window(browser, url, size, scheme):
+    for page in visit(browser, url, size, scheme):
+        answered(page)
+        measured(page)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= SIZES[size]["width"], "nothing makes the page scroll sideways"
+        page.locator("#bt-why").screenshot(path=ARTIFACTS / f"layers-{size}-{scheme}.png")
