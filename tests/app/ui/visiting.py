@@ -37,6 +37,11 @@ def run(handlers, **values: object) -> list:
     return asyncio.run(collected(screens(handlers, Visitor(), **values)))
 
 
+def every_screen(handlers, **values: object) -> list:
+    """All screens that a request makes; a page shows the latest one whenever it looks, so that `run` may miss some."""
+    return [handlers.announce(**values), *handlers.run(**values)]
+
+
 def called(function: Callable, *given: object) -> object:
     """What an async function of the frame returns where Gradio calls it for a request over HTTP whose client stays."""
 
