@@ -10,7 +10,12 @@ from bitune.errors import ConfigError, PromptError
 
 _short = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 40
-shown = _short.repr  # a value as it may stand in a sentence
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in a sentence, shorter than the library cuts it: visitors send what they like."""
+    text = _short.repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def whole(value: object) -> object:

@@ -50,7 +50,8 @@ def shown_evidence(engine, folder, content: bytes) -> None:
     if (figure := handlers.whiskers(setting)) is not None:
         figure.to_json()
     query = handlers.first_query(setting)
-    assert handlers.explore(ItemQuery(*vars(query).values())).html.encode()
+    page = handlers.explore(ItemQuery(*vars(query).values()))
+    assert (page.html + page.figures).encode()  # questions alone where their texts are there
     json.dumps(handlers.answer(setting), allow_nan=False)
 
 

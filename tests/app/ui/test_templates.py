@@ -30,10 +30,10 @@ def test_control_characters_become_visible():
 def test_the_head_names_what_is_loaded():
     base = BaseFacts("smol <b>", 134_515_008, 30, "cpu", "float32", 2048, True, 9)
     facts = CheckpointFacts("qa", "folder", "bitune", "LoRA", 4_884_540, None, {})
-    html = render("ui/loaded.html", base=base, checkpoints={"qa": facts}, views=VIEWS)
+    html = render("ui/loaded.html", base=base, checkpoints={"qa": facts}, views=VIEWS, cards={})
     for words in ("smol &lt;b&gt;", "135M parameters", "30 layers", "cpu, float32", "1 checkpoint", "4.88M trained parameters"):
         assert words in html
-    assert "No checkpoint is loaded" in render("ui/loaded.html", base=base, checkpoints={}, views=VIEWS)
+    assert "No checkpoint is loaded" in render("ui/loaded.html", base=base, checkpoints={}, views=VIEWS, cards={})
     assert render("ui/head.html").count("<figure>") == 4
 
 

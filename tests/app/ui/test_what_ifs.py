@@ -64,7 +64,7 @@ def test_names_are_new_and_colours_stay():
     assert (again, name) == (what_ifs, "qa: bidirectional only"), "the same ratios are not added twice"
     del what_ifs["qa: causal only"]
     views = with_what_ifs({"base": VariantView("base", "", (), 0), "qa": VariantView("qa", "", (), 1)}, what_ifs)
-    assert [view.colour for view in views.values()] == [0, 1, 3, 4]
+    assert [(view.colour, view.pattern) for view in views.values()] == [(0, 1), (1, 1), (1, 2), (1, 3)]
     assert [view.what_if for view in views.values()] == [False, False, True, True]
     more, name = add(what_ifs, WhatIf("qa", MixingRatios.constant(4, 0.2)), LEARNED, ["qa: every layer at 0.20"])
     assert (name, more[name]["colour"]) == ("qa: every layer at 0.20 2", 0), "a free colour, a free name"
