@@ -50,12 +50,13 @@ function show(number, at) {
     open = { number, at };
     for (const button of element.querySelectorAll(".bt-strip button")) {
         const isOpen = Number(button.dataset.answer) === number && Number(button.dataset.place) === at;
-        button.toggleAttribute("aria-current", isOpen);
+        if (isOpen) button.setAttribute("aria-current", "true");
+        else button.removeAttribute("aria-current");
         button.tabIndex = isOpen ? 0 : -1;
     }
     const step = place("step");
     step.replaceChildren();
-    made(step, "h3", "", "Token " + (at + 1) + " of " + tokens.length + " in the answer of " + answer);
+    place("step-name").textContent = "Token " + (at + 1) + " of " + tokens.length + " in the answer of " + answer;
     const before = tokens.slice(Math.max(0, at - 12), at).map((token) => token.text).join("");
     const words = made(step, "p", "bt-about", at ? "What each variant would say behind " : "What each variant would say first. ");
     if (at) {

@@ -53,14 +53,15 @@ def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[G
     """Where a variant goes on from a token that was pressed in `view`. The press fills `chosen` and presses the button."""
     chosen = gr.State(None)
     answer = html("", "bt-gone-on")
-    with gr.Row(elem_classes="bt-actions", visible="hidden") as row:
+    # Shown with the answer, by why.css: what Gradio hides is not on the page, and could not be pressed.
+    with gr.Row(elem_classes="bt-actions", elem_id="bt-go-on-row"):
         start = gr.Button("Go on", elem_id="bt-go-on-from", scale=0, min_width=120)
         stop = StopButton(elem_id="bt-stop-going-on", scale=0, min_width=100)
 
     def show(screen: GoneOn) -> Updates:
-        return {answer: screen.html, row: gr.update(visible=True if screen.html else "hidden")}
+        return {answer: screen.html}
 
-    request = ModelRequest(start, stop, [answer, row], show)
+    request = ModelRequest(start, stop, [answer], show)
     request.wire(GoOn(on), {"run": run, "chosen": chosen})
 
     def choose(event: gr.EventData) -> Updates:
