@@ -68,7 +68,8 @@ def test_a_set_is_answered_compared_and_looked_through(page):
     assert rows[3]["right"] == "6" and set(rows[3]["answers"]) == {"base", "lora", "bitune"}
     with page.expect_download() as saved:
         page.locator("#bt-set-csv").click()
-    assert len(list(csv.reader(saved.value.path().read_text(encoding="utf-8").splitlines(keepends=True)))) == 31
+    with saved.value.path().open(encoding="utf-8", newline="") as table:
+        assert len(list(csv.reader(table))) == 31
 
 
 def test_a_prompt_of_a_set_opens_in_another_tab(page):
