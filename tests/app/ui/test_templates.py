@@ -4,8 +4,9 @@ from html import unescape
 
 import pytest
 
+from app.ui.markdown import card
 from app.ui.templates import chip, environment, faithful, problem, render
-from app.ui.variants import VariantView, colour_of, in_order, views_of
+from app.ui.variants import VariantView, colour_of, in_order, trained_on, views_of, with_what_ifs
 from bitune.schema.results import BaseFacts, CheckpointFacts
 from bitune.schema.variants import BASE, METHODS, MixingRatios
 from tests.app.compare.test_html import HOSTILE, VIEWS
@@ -30,10 +31,13 @@ def test_control_characters_become_visible():
 def test_the_head_names_what_is_loaded():
     base = BaseFacts("smol <b>", 134_515_008, 30, "cpu", "float32", 2048, True, 9)
     facts = CheckpointFacts("qa", "folder", "bitune", "LoRA", 4_884_540, None, {})
-    html = render("ui/loaded.html", base=base, checkpoints={"qa": facts}, views=VIEWS, cards={})
+    cards = {"qa": card("---\nlicense: mit\n---\n# Of **qa**\n<script>alert(1)</script> [x](javascript:alert(1))")}
+    html = render("ui/loaded.html", base=base, checkpoints={"qa": facts}, views=VIEWS, cards=cards)
+    assert "<h4>Of <strong>qa</strong></h4>" in html and "license" not in html
+    assert "<script" not in html and "href" not in html
     for words in ("smol &lt;b&gt;", "135M parameters", "30 layers", "cpu, float32", "1 checkpoint", "4.88M trained parameters"):
         assert words in html
-    assert "No checkpoint is loaded" in render("ui/loaded.html", base=base, checkpoints={}, views=VIEWS, cards={})
+    assert "No checkpoint is loaded" in render("ui/loaded.html", base=base, checkpoints={}, views=VIEWS)
     assert render("ui/head.html").count("<figure>") == 4
 
 
@@ -68,3 +72,19 @@ def test_drawings_show_what_each_pass_sees():
     assert passes_icon(["bidirectional"]).count('class="bt-bidirectional"') == 16
     assert passes_icon(["anticausal"]).count('class="bt-unseen"') == 6
     assert passes_icon(["causal", "bidirectional"]).count("<svg") == 2
+
+
+def test_what_a_checkpoint_was_trained_on_is_told_where_it_says_so():
+    assert trained_on({"data": {"sources": ["folder/arc_easy.train.jsonl", "t0.train.jsonl"]}}) == "trained on arc_easy and t0"
+    assert trained_on({"data": {"sources": ["one"]}}) == "trained on one"
+    assert trained_on({"data": {"sources": list("abcdef")}}) == "trained on a, b, c, d and more"
+    for other in ({}, {"data": []}, {"data": {"sources": "text"}}, {"data": {"sources": [1]}}, {"data": {"sources": []}}):
+        assert trained_on(other) == ""
+
+
+def test_a_what_if_has_the_colour_of_its_checkpoint_and_a_pattern_of_its_own():
+    what_ifs = {name: {"of": "qa", "colour": colour} for colour, name in enumerate(("one", "two"))}
+    views = with_what_ifs(VIEWS, what_ifs)
+    assert {views[name].colour for name in ("qa", "one", "two")} == {1}
+    assert [views[name].pattern for name in what_ifs] == [1, 2]
+    assert "bt-v1 bt-what-if bt-p2" in chip(views["two"]) and "bt-p" not in chip(views["qa"])
