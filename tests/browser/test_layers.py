@@ -47,9 +47,12 @@ def measured(page: Page) -> None:
     expect(page.locator("#bt-lens-chart .main-svg").first).to_be_visible(timeout=30_000)
 
 
-def drawn(page: Page, figure: str) -> list[list[float]]:
-    """The heights of every trace."""
-    return page.locator(f"{figure} .js-plotly-plot").evaluate("plot => plot._fullData.map(trace => [...trace.y])")
+def assert_drawn(page: Page, figure: str, wanted: list[list[float]]) -> None:
+    """The heights of every trace, once the figure is this one."""
+    first = "([figure, y]) => Math.abs(document.querySelector(`${figure} .js-plotly-plot`)?._fullData?.[0].y[0] - y) < 1e-3"
+    page.wait_for_function(first, arg=[figure, wanted[0][0]], timeout=30_000)
+    heights = page.locator(f"{figure} .js-plotly-plot").evaluate("plot => plot._fullData.map(trace => [...trace.y])")
+    assert heights == [pytest.approx(list(values), abs=1e-3) for values in wanted]
 
 
 def tokens_of(engine, name: str) -> tuple[int, ...]:
@@ -57,34 +60,50 @@ def tokens_of(engine, name: str) -> tuple[int, ...]:
     return last[name].token_ids
 
 
+def noted(page: Page, place: str) -> str:
+    """What stands beside an element now."""
+    return page.locator(place).evaluate("element => getComputedStyle(element, '::after').content").strip('"')
+
+
 def test_a_run_is_measured_and_followed(page, engine):
     answered(page)
     measured(page)
-    answer = tokens_of(engine, "bitune")
-    *_, effects = stream_mixing_effects(engine, PROMPT, "bitune", answer)
+    *_, effects = stream_mixing_effects(engine, PROMPT, "bitune", tokens_of(engine, "bitune"))
     layers = effects.layers
     wanted = [layers.undone_keys, layers.completed_keys, layers.undone_values, layers.completed_values]
-    assert drawn(page, "#bt-layers-chart") == [pytest.approx(list(changes), abs=1e-3) for changes in wanted]
+    assert_drawn(page, "#bt-layers-chart", wanted)
     expect(page.locator(TOKENS)).to_have_count(len(effects.prompt))
-    readings = layer_lens(engine, PROMPT, ["base", "lora", "bitune"], tokens_of(engine, "base"), 0)
-    assert drawn(page, "#bt-lens-chart") == [pytest.approx(list(one.probabilities), abs=1e-3) for one in readings]
+    followed(page, engine, "base", 0)
     expect(page.locator(CELLS)).to_have_count(4 * 4)
+    by_mouse_and_keys(page)
+    page.locator("#bt-lens-of label").filter(has_text="bitune").click()
+    page.locator("#bt-lens-token input").click()
+    page.get_by_role("option").nth(2).click()
+    page.locator("#bt-lens-run").click()
+    expect(page.locator("#bt-lens-run")).to_be_enabled(timeout=30_000)
+    followed(page, engine, "bitune", 2)
+    run(page, "Another one")
+    ended(page)
+    expect(page.locator(TOKENS)).to_have_count(0)
+    expect(page.locator(CELLS)).to_have_count(0)
+    expect(page.locator("#bt-layers-chart .main-svg")).to_have_count(0)
 
 
-def test_numbers_come_by_hovering_and_by_keys(page):
-    answered(page)
-    measured(page)
+def followed(page: Page, engine, name: str, place: int) -> None:
+    """The chart is that of this place of this answer."""
+    readings = layer_lens(engine, PROMPT, ["base", "lora", "bitune"], tokens_of(engine, name), place)
+    assert_drawn(page, "#bt-lens-chart", [one.probabilities for one in readings])
 
-    def note(place: str) -> str:
-        return page.locator(place).evaluate("element => getComputedStyle(element, '::after').content").strip('"')
 
+def by_mouse_and_keys(page: Page) -> None:
+    """Numbers come by pointing at a token and by going to it."""
     page.locator(TOKENS).nth(3).hover()
-    assert note(f"{TOKENS} >> nth=3") == page.locator(TOKENS).nth(3).get_attribute("data-note")
-    assert note(f"{TOKENS} >> nth=4") == "none"
+    assert noted(page, f"{TOKENS} >> nth=3") == page.locator(TOKENS).nth(3).get_attribute("data-note")
+    assert noted(page, f"{TOKENS} >> nth=4") == "none"
     page.locator(TOKENS).first.focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator(TOKENS).nth(1)).to_be_focused()
-    assert note(f"{TOKENS} >> nth=1") == page.locator(TOKENS).nth(1).get_attribute("data-note")
+    assert noted(page, f"{TOKENS} >> nth=1") == page.locator(TOKENS).nth(1).get_attribute("data-note")
     page.locator(CELLS).first.focus()
     page.keyboard.press("ArrowDown")
     expect(page.locator(CELLS).nth(4)).to_be_focused()
@@ -92,30 +111,7 @@ def test_numbers_come_by_hovering_and_by_keys(page):
     expect(page.locator("#bt-layers-result table").nth(1).locator("tbody tr")).to_have_count(4)
 
 
-def test_another_answer_and_another_place_are_followed(page, engine):
-    answered(page)
-    page.locator("#bt-lens-of label").filter(has_text="bitune").click()
-    page.locator("#bt-lens-token input").click()
-    page.get_by_role("option").nth(2).click()
-    page.locator("#bt-lens-run").click()
-    expect(page.locator(CELLS).first).to_be_visible(timeout=30_000)
-    expect(page.locator("#bt-lens-chart .main-svg").first).to_be_visible(timeout=30_000)
-    readings = layer_lens(engine, PROMPT, ["base", "lora", "bitune"], tokens_of(engine, "bitune"), 2)
-    assert drawn(page, "#bt-lens-chart") == [pytest.approx(list(one.probabilities), abs=1e-3) for one in readings]
-
-
-def test_a_new_run_empties_what_was_measured(page):
-    answered(page)
-    measured(page)
-    run(page, "Another one")
-    ended(page)
-    expect(page.locator(TOKENS)).to_have_count(0)
-    expect(page.locator(CELLS)).to_have_count(0)
-    expect(page.locator("#bt-layers-chart")).to_be_hidden()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "scheme"), [("phone", "light"), ("phone", "dark"), ("desktop", "dark")])
 def test_it_fits_the_window(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         answered(page)
