@@ -69,12 +69,22 @@ def effects_chart(effects: MixingEffects) -> go.Figure | None:
     figure.add_hline(y=0, line={"width": 1, "color": COLOURS["soft"]})
     figure.update_xaxes(range=[-0.5, len(layers.undone_keys) - 0.5])
     figure.update_xaxes(title="Layer", row=2)
-    figure.update_yaxes(title="Change in<br>log-probability")
+    figure.update_yaxes(
+        title="Change in<br>log-probability",
+        range=room_for([*layers.undone_keys, *layers.completed_keys, *layers.undone_values, *layers.completed_values]),
+    )
     figure.update_layout(
         height=420, barmode="group", bargap=0.25, hovermode="x unified", xaxis_unifiedhovertitle_text="Layer %{x}"
     )
     figure.update_layout(xaxis2_unifiedhovertitle_text="Layer %{x}")
     return figure
+
+
+def room_for(changes: Sequence[float | None]) -> list[float]:
+    """The axis of these changes: zero is on it, and the longest bar ends before its end. Plotly finds none for axes that match."""
+    known = [0.0, *(change for change in changes if change is not None)]
+    margin = 0.06 * (max(known) - min(known)) or 1.0
+    return [min(known) - margin, max(known) + margin]
 
 
 def signed(change: float | None) -> str:

@@ -27,7 +27,8 @@ def lens_chart(readings: Sequence[LayerReading], views: Mapping[str, VariantView
             line={"color": COLOURS[str(view.colour)], "width": 2, "dash": "solid" if is_own else "dot"},
             hovertemplate="%{y:.1%}",
         )
-    figure.update_xaxes(title="After layer", unifiedhovertitle_text="After layer %{x}")
+    last = len(readings[0].probabilities) - 1
+    figure.update_xaxes(title="After layer", dtick=max(1, round(last / 10)), unifiedhovertitle_text="After layer %{x}")
     figure.update_yaxes(title="Probability of<br>the followed token", range=[-0.02, 1.02], tickvals=[0, 0.5, 1], tickformat=".0%")
     figure.update_layout(height=340, hovermode="x unified", showlegend=True)
     return figure

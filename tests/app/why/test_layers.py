@@ -93,6 +93,9 @@ def test_tokens_are_shaded_by_the_largest_change_and_named():
 def test_the_chart_shows_what_is_measured():
     figure = json.loads(effects_chart(EFFECTS).to_json())
     assert [bar["y"] for bar in figure["data"]] == [[-1.0, None], [0.0, None], [0.25, None], [-0.125, None]]
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert low < -1.0 and high > 0.25, "every bar ends on the axis"
+    assert figure["layout"]["yaxis2"]["range"] == [low, high]
     assert [bar["marker"]["color"] for bar in figure["data"]] == [COLOURS["causal"], COLOURS["bidirectional"]] * 2
     nothing = MixingEffects(-3.5, None, None, LayerEffects(*[(None, None)] * 4), (None,), ("a", "b"), ("c",))
     assert drawn(effects_chart(nothing), "file")["visible"] is False
