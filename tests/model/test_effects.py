@@ -15,7 +15,7 @@ PROMPT = ids(14)[0][0].tolist()  # longer than a sliding window
 ANSWER = ids(5, seed=5)[0][0].tolist()
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT warns about the name lora, some families about settings of their own
 
-FAMILIES = ("llama", "gemma3_text", "gpt2", "opt")
+FAMILIES = ("llama", "gemma3_text", "gpt2", "phi")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
