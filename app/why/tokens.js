@@ -60,7 +60,7 @@ function show(number, at) {
     const before = tokens.slice(Math.max(0, at - 12), at).map((token) => token.text).join("");
     const words = made(step, "p", "bt-about", at ? "What each variant would say behind " : "What each variant would say first. ");
     if (at) {
-        made(words, "q", "", (at > 12 ? "…" : "") + before);
+        made(words, "q", "", (at > 12 ? "…" : "") + before).dir = "auto";
         words.append(". ");
     }
     words.append("The token that is there is marked. Press one, and that variant goes on from it. · is a space, ↵ a new line.");
