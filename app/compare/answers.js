@@ -115,5 +115,6 @@ element.addEventListener("change", (event) => {
 document.addEventListener("input", (event) => {
     if (event.target.closest("#bt-prompt")) stale();
 });
+new ResizeObserver(reachable).observe(element); // what fits a wide window may not fit a narrow one, or letters of another font
 watch("value", () => show(props.value));
 show(props.value);
