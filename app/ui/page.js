@@ -1,10 +1,5 @@
-// What a button brings appears where it can be seen, and whoever pressed it by keys goes on from there.
-const RUNS = {
-    "bt-run": { results: "#bt-results", stop: "#bt-stop" },
-    "bt-ask": { results: "#bt-results", stop: "#bt-stop" },
-    "bt-again": { results: "#bt-results", stop: "#bt-stop" },
-    "bt-read-attention": { results: "#bt-attention", stop: "#bt-stop-attention" },
-};
+// What a button brings appears where it can be seen.
+const RESULTS = { "bt-run": "#bt-results", "bt-ask": "#bt-results", "bt-again": "#bt-results", "bt-read-attention": "#bt-attention" };
 const SECOND = 1000, MARGIN = 16; // milliseconds, pixels
 let moved = 0; // when the visitor last moved the page by hand
 for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(kind, () => { moved = Date.now(); }, { passive: true });
@@ -27,28 +22,9 @@ function follow(button, place) {
     }, SECOND / 4);
 }
 
-// A button that cannot be pressed loses the focus: Stop has it meanwhile, and in the end the button again.
-function keepFocus(button, stop) {
-    let ran = false;
-    const lost = () => [document.body, button, stop].includes(document.activeElement);
-    const observer = new MutationObserver(() => {
-        if (button.disabled) {
-            ran = true;
-            setTimeout(() => { if (button.disabled && lost()) stop?.focus({ preventScroll: true }); }, 50);
-        } else if (ran) {
-            observer.disconnect();
-            if (lost()) button.focus({ preventScroll: true });
-        }
-    });
-    observer.observe(button, { attributes: true, attributeFilter: ["disabled"] });
-}
-
 document.addEventListener("click", (event) => {
     const button = event.target.closest("button");
-    const run = RUNS[button?.id];
-    if (!run) return;
-    if (document.activeElement === button) keepFocus(button, document.querySelector(run.stop));
-    follow(button, run.results);
+    if (RESULTS[button?.id]) follow(button, RESULTS[button.id]);
 });
 
 // Ctrl or Cmd + Enter in the prompt presses Run.

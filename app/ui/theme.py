@@ -1,4 +1,4 @@
-"""What Gradio itself looks like here. Our own pieces are in style.css, what the browser runs in page.js and head.js; no font comes from the net.
+"""What Gradio itself looks like here. Our own pieces are in style.css, scripts in page.js, keys.js and head.js; no font comes from the net.
 
 A tab that draws in the browser has its own styles and scripts beside its code.
 """
@@ -10,6 +10,7 @@ import gradio as gr
 from app.ui import plots
 
 HERE = Path(__file__).resolve().parent
+SCRIPTS = ("page.js", "keys.js")
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
@@ -49,7 +50,8 @@ def theme() -> gr.themes.Base:
         "panel_border_width": "0px",
         "slider_color": "var(--bt-ink)",
     }
-    base = gr.themes.Base(primary_hue="neutral", secondary_hue="neutral", neutral_hue="neutral", radius_size="md", **fonts)
+    hues = dict.fromkeys(("primary_hue", "secondary_hue", "neutral_hue"), "neutral")
+    base = gr.themes.Base(radius_size="md", text_size=TEXT, **hues, **fonts)
     # The variables change with the scheme by themselves, so both schemes get the same names.
     dark = {f"{name}_dark": value for name, value in look.items() if name not in LIGHT_ONLY}
     return base.set(**look, **dark, **PAPER)
@@ -57,10 +59,15 @@ def theme() -> gr.themes.Base:
 
 # Painted before style.css is there, so they are values: --bt-paper, light and dark.
 PAPER = {"body_background_fill": "#fbfaf7", "body_background_fill_dark": "#141516"}
+# Gradio's text_md, which is in pixels, for who has set larger letters in the browser.
+TEXT = gr.themes.Size(
+    xxs="0.5625rem", xs="0.625rem", sm="0.75rem", md="0.875rem", lg="1rem", xl="1.375rem", xxl="1.625rem", name="bitune"
+)
 LIGHT_ONLY = ("block_padding", "block_title_text_weight", "color_accent")  # Gradio knows no dark twin of these
 
 
 def look() -> dict[str, object]:
     """The arguments of launch() that decide how the page looks and what the browser runs."""
     styles = [HERE / "style.css", *sorted(path for path in HERE.parent.glob("*/*.css") if path.parent != HERE)]
-    return {"theme": theme(), "css": plots.styles(), "css_paths": styles, "js": (HERE / "page.js").read_text(encoding="utf-8")}
+    scripts = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    return {"theme": theme(), "css": plots.styles(), "css_paths": styles, "js": scripts}
