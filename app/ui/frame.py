@@ -153,12 +153,25 @@ class ModelRequest(Generic[S]):
         """Which of the two can be pressed."""
         return {self.start: gr.update(interactive=not running), self.stop.button: self.stop.update(running=running)}
 
-    def wire(self, handlers: ModelHandlers[S], inputs: Inputs, screens: Callable[..., AsyncIterator[S]] = screens) -> Dependency:
-        """Run and Stop. Returns the listener of the run, for what a tab does after it.
-
-        `screens`: what becomes of a request whose way through the line is another than that of one request.
+    def wire(
+        self,
+        handlers: ModelHandlers[S],
+        inputs: Inputs,
+        screens: Callable[..., AsyncIterator[S]] = screens,
+        also: Iterable[Callable[..., Dependency]] = (),
+    ) -> Dependency:
+        """Connect Run and Stop.
 
         The first screen comes from the run itself: where Gradio does not take the event, nothing on the page has changed.
+
+        Args:
+            handlers: What happens.
+            inputs: The components whose values a request gets, by name.
+            screens: What becomes of a request whose way through the line is another than that of one request.
+            also: Events that run it as its button does.
+
+        Returns:
+            The listener of the run, for what a tab does after it.
         """
         proxies = handlers.admission.proxies
 
@@ -175,6 +188,8 @@ class ModelRequest(Generic[S]):
             return dict.fromkeys((self.start, self.stop.button), gr.skip()) if stopped else self.buttons(running=False)
 
         listen(self.stop.button.click, stop, {}, [self.start, self.stop.button])
+        for event in also:
+            event(run, None, self.components, inputs_kwargs=inputs, **MODEL)
         return self.start.click(run, None, self.components, inputs_kwargs=inputs, **MODEL)
 
 
