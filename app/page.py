@@ -9,6 +9,7 @@ from gradio.events import Dependency
 
 from app.attention import tab as attention
 from app.attention.handlers import AttentionHandlers
+from app.attention.recorded import RecordedReading
 from app.compare import tab as compare
 from app.compare.handlers import CompareHandlers
 from app.compare.recorded import Recording
@@ -46,6 +47,7 @@ def build_page(
     results: Path = FOLDER,
     admission: Admission | None = None,
     votes: Kept = NOWHERE,
+    recorded_map: RecordedReading | None = None,
 ) -> gr.Blocks:
     """The page.
 
@@ -56,6 +58,7 @@ def build_page(
         results: The folder of the study's results.
         admission: Who decides which requests may run the model; one with the limits of a free Space if None.
         votes: Where votes are kept.
+        recorded_map: What Attention shows before anything was read, if there is one.
 
     Returns:
         What `server.serve` launches.
@@ -71,7 +74,7 @@ def build_page(
             with gr.Tab("Compare", id="compare"):
                 on_compare = compare.build(CompareHandlers(loading, recordings, admission), voting, what_ifs, latest_run)
             with gr.Tab("Attention", id="attention") as tab:
-                on_attention = attention.build(tab, AttentionHandlers(loading, admission), what_ifs, latest_run)
+                on_attention = attention.build(tab, AttentionHandlers(loading, admission), what_ifs, latest_run, recorded_map)
             with gr.Tab("Mixing", id="mixing"):
                 handlers = MixingHandlers(loading, admission)
                 on_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)

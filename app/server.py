@@ -10,6 +10,7 @@ from types import FrameType
 import gradio as gr
 
 import bitune
+from app.attention import recorded as attention
 from app.checks import cannot_listen
 from app.compare.recorded import load_all
 from app.guard.address import networks
@@ -47,7 +48,7 @@ def run(settings: Settings) -> None:
         with doing("Building the page"):
             admission = Admission(settings.limits, keeper.proxies)
             kept = kept_in(settings.votes, settings.votes_dataset)
-            page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept)
+            page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept, recorded_map=attention.load())
             address = serve(page, settings, keeper)
         print(f"Running on local URL: {address.rstrip('/')}", flush=True)
         stopping = threading.Event()

@@ -7,13 +7,15 @@ offline and reaches nobody. Whoever shows it must use a frame with sandbox="allo
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import files
 
 import numpy as np
 from markupsafe import Markup
 
-from app.attention.maps import described_passes, label, prompt_rows
+from app.attention.maps import described_passes, prompt_rows
 from app.ui.templates import render
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.schema.results import AttentionMaps
@@ -27,11 +29,18 @@ CDN = "https://cdnjs.cloudflare.com"
 ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
-def frame(maps: AttentionMaps, view: str, pass_name: str, layer: int, head: int | None = None) -> dict[str, str]:
-    """One pass of `maps` in one of VIEWS, `layer` in it: {html, words}; words alone where it would be too large to draw.
+@dataclass(frozen=True)
+class Look:
+    """What a frame shows first: `layer`, and in the head view `head` alone, or all heads. `dark`: on a dark page."""
 
-    The head view begins with `head` alone, or with all heads.
-    """
+    layer: int
+    head: int | None = None
+    dark: bool = False
+
+
+def frame(maps: AttentionMaps, labels: Sequence[str], view: str, pass_name: str, look: Look) -> dict[str, str]:
+    """One pass of `maps` in one of VIEWS, with `labels` of its tokens: {html, words}; words alone where it is too large to draw."""
+    layer = look.layer
     if view not in VIEWS:
         raise UnknownNameError("view", str(view), VIEWS)
     if pass_name not in maps.passes:
@@ -44,7 +53,10 @@ def frame(maps: AttentionMaps, view: str, pass_name: str, layer: int, head: int 
     if not layers:
         return {"words": too_large(maps, view)}
     title = next(p["title"] for p in described_passes(maps) if p["name"] == pass_name)
-    return {"html": document(maps, view, pass_name, layers, layer, head), "words": in_words(maps, layers, title)}
+    return {
+        "html": document(view, view_parameters(maps, labels, view, pass_name, layers, look), look.dark),
+        "words": in_words(maps, layers, title),
+    }
 
 
 def layers_that_fit(maps: AttentionMaps, view: str, layer: int) -> list[int]:
@@ -80,16 +92,17 @@ def in_words(maps: AttentionMaps, layers: list[int], title: str) -> str:
     return f"{title}, all {len(layers)} layers."
 
 
-def document(maps: AttentionMaps, view: str, pass_name: str, layers: list[int], layer: int, head: int | None) -> str:
+def document(view: str, parameters: dict[str, object], dark: bool) -> str:
     """The whole document of a frame."""
     drawing = str(packaged("bertviz", f"bertviz/{VIEWS[view]}"))
-    parameters = json.dumps(view_parameters(maps, view, pass_name, layers, layer, head), separators=(",", ":"))
+    plain = json.dumps(parameters, separators=(",", ":"))
     if drawing.count(MARKER) < 1 or "requirejs(['jquery', 'd3']" not in drawing:
         raise ConfigError("The installed BertViz is not one this page knows; install the version in requirements.txt.")
-    drawing = drawing.replace(CDN, "").replace(MARKER, parameters.translate(ESCAPES), 1)
+    drawing = drawing.replace(CDN, "").replace(MARKER, plain.translate(ESCAPES), 1)
     return render(
         "attention/bertviz.html",
         view=view,
+        dark=dark,
         jquery=packaged("XStatic-jQuery", "xstatic/pkg/jquery/data/jquery.min.js"),
         d3=packaged("XStatic-D3", "xstatic/pkg/d3/data/d3.js"),
         drawing=Markup(drawing),
@@ -97,18 +110,19 @@ def document(maps: AttentionMaps, view: str, pass_name: str, layers: list[int], 
 
 
 def view_parameters(
-    maps: AttentionMaps, view: str, pass_name: str, layers: list[int], layer: int, head: int | None
+    maps: AttentionMaps, labels: Sequence[str], view: str, pass_name: str, layers: list[int], look: Look
 ) -> dict[str, object]:
     """What BertViz's own Python would hand to its JavaScript."""
-    tokens = [label(token) for token in maps.tokens[: prompt_rows(maps)]]
+    tokens = list(labels[: prompt_rows(maps)])
     places = [maps.layers.index(kept) for kept in layers]
     weights = np.round(maps.passes[pass_name][places].astype(np.float64), 4)
     attention = [{"name": None, "attn": weights.tolist(), "left_text": tokens, "right_text": tokens}]
     shared = {"attention": attention, "default_filter": "0", "root_div_id": "bertviz", "include_layers": layers}
     if view == "head":
-        return shared | {"layer": layer, "heads": None if head is None else [head]}
+        return shared | {"layer": look.layer, "heads": None if look.head is None else [look.head]}
     heads = weights.shape[1]
-    return shared | {"display_mode": "light", "include_heads": list(range(heads)), "total_heads": heads}
+    mode = "dark" if look.dark else "light"
+    return shared | {"display_mode": mode, "include_heads": list(range(heads)), "total_heads": heads}
 
 
 @cache

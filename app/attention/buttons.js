@@ -3,12 +3,14 @@
 function openFigure() {
     const style = getComputedStyle(element), colours = palette();
     const look = { colours, ink: style.getPropertyValue("--bt-ink").trim(), paper: style.getPropertyValue("--bt-paper").trim() };
-    const title = view.seen.variant.name + ": " + titleOf(view.picture).toLowerCase();
+    const names = pairOf(view.picture) === "readings" ? [view.seen] : [view.seen, view.seen.beside];
+    const title = names.map((of) => of.variant.name).join(" and ") + ": " + titleOf(view.picture).toLowerCase();
     return figureOf(view.seen, view.panels, title, part("without-first").checked, look);
 }
 
 function fileName(ending) {
-    const { layer, head } = view.picture;
+    const { layer, until, head } = view.picture;
+    if (until !== undefined) return "attention-layers-" + layer + "-to-" + until + "-mean." + ending;
     return "attention-layer-" + layer + "-" + (head === null ? "mean" : "head-" + head) + "." + ending;
 }
 
@@ -24,7 +26,9 @@ async function drawBertviz() {
     place.replaceChildren();
     words.textContent = "Drawing …";
     const { layer, head } = view.picture;
-    const question = { key: view.seen.key, layer, head, view: part("bertviz-view").value, pass_name: part("bertviz-reading").value };
+    const chosen = { view: part("bertviz-view").value, pass_name: part("bertviz-reading").value };
+    const dark = element.closest(".dark") !== null;
+    const question = { key: view.seen.key, layer, head, ...chosen, dark };
     const answer = await server.frame(question);
     if (!answer.html) {
         words.textContent = answer.problem || answer.words;

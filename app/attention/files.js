@@ -42,8 +42,18 @@ function short(text) {
     return signs.length > 14 ? signs.slice(0, 13).join("") + "…" : text;
 }
 
+// The scale of a panel below it: without one a map says only where, not how much.
+function scaleOf(group, panel, place, colours) {
+    const id = "scale-" + place, gradient = node(group, "linearGradient", { id });
+    const stops = scaleSteps(panel.ink, colours), two = panel.ink.length === 2;
+    stops.forEach((colour, step) => node(gradient, "stop", { offset: step / (stops.length - 1), "stop-color": colour }));
+    node(group, "text", { y: SIDE + 27, "font-size": 11 }, two ? "−" + percent(panel.most) : percent(0));
+    node(group, "rect", { x: 52, y: SIDE + 18, width: 140, height: 10, fill: "url(#" + id + ")", stroke: css(colours.unseen) });
+    node(group, "text", { x: 200, y: SIDE + 27, "font-size": 11 }, (two ? "+" : "") + percent(panel.most));
+}
+
 function figureOf(seen, panels, title, withoutFirst, look) {
-    const width = LEFT + panels.length * (SIDE + GAP), height = TOP + SIDE + 20;
+    const width = LEFT + panels.length * (SIDE + GAP), height = TOP + SIDE + 66;
     const figure = document.createElementNS(SVG, "svg");
     figure.setAttribute("viewBox", "0 0 " + width + " " + height);
     figure.setAttribute("width", width);
@@ -57,7 +67,10 @@ function figureOf(seen, panels, title, withoutFirst, look) {
         node(group, "text", { y: -82, "font-size": 13, "font-weight": 600 }, panel.title);
         cellsOf(group, panel, seen, withoutFirst, look.colours);
         labelsOf(group, seen, everyNth(seen.rows, SIDE), place === 0);
+        scaleOf(group, panel, place, look.colours);
     });
+    const words = "Rows look at columns. Each scale is that of its map; a colour grows with the square root of the weight.";
+    node(figure, "text", { x: LEFT, y: height - 12, "font-size": 11 }, words + (withoutFirst ? " The first token is left out." : ""));
     return new XMLSerializer().serializeToString(figure);
 }
 

@@ -5,13 +5,14 @@ Errors are raised; app/ui/frame.py turns them into sentences.
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.attention import bertviz, maps
 from app.attention.request import MAX_TOKENS, AttentionRequest, FrameQuestion, HeadQuestion, LayerQuestion, Link
-from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionStore
+from app.attention.store import RESULT_BYTES, STORE_BYTES, AttentionResult, AttentionStore
 from app.ui.admission import Admission
 from app.ui.api_types import AttentionAnswer, Template, WhatIfValue
+from app.ui.characters import Spread, spread_characters
 from app.ui.checks import shown, whole
 from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
@@ -25,6 +26,9 @@ from bitune.schema.results import AttentionMaps
 MAX_NUMBERS = 2_000_000  # in one answer to a program: about 15 MB of JSON
 WAITING = {"words": "Reading."}
 QUESTION = "The page's question"
+OTHER_TEXT = (
+    "{} and {} read different texts around this prompt, so their maps cannot be laid on each other; choose one template for both."
+)
 NO_SUCH_MAP = "The link opens layer {}, head {}; this base has layers 0 to {} and heads 0 to {}."
 
 
@@ -73,15 +77,34 @@ class AttentionHandlers(OnEngine):
         """While the engine is loading, or others come first."""
         return Screen({"words": words}, running=True)
 
-    def work(self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, **asked: object) -> Work:
+    def work(self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, beside: str = "", **asked: object) -> Work:
         """What a run or a call of /attention asks of the model; raises what is wrong with it. `asked`: layer and head count nothing."""
         fields = {name: value for name, value in asked.items() if name in ("prompt", "template", "answer")}
-        return self.work_of_request(self.request(variant, what_ifs, **fields))
+        request = self.request(variant, what_ifs, **fields)
+        work, other = self.work_of_request(request), self.other(request, beside, what_ifs, fields)
+        if other is None:
+            return work
+        return replace(work, passes=work.passes + self.work_of_request(other).passes)
 
     def request(self, variant: object, what_ifs: Mapping[str, Mapping] | None, **fields: object) -> AttentionRequest:
         """What was asked; `variant` is None where Read was pressed before it was known which one to begin with."""
         variant = self.first_choice() if variant is None else variant
         return AttentionRequest(variant=variant, **fields, what_ifs=what_ifs)
+
+    def other(
+        self, request: AttentionRequest, beside: object, what_ifs: Mapping[str, Mapping] | None, fields: Mapping[str, object]
+    ) -> AttentionRequest | None:
+        """The same of the variant beside it; None where none is chosen, ConfigError where that one reads another text."""
+        if beside in ("", None, request.variant):
+            return None
+        other = self.request(beside, what_ifs, **fields)
+        if self.prompt_ids(request) != self.prompt_ids(other):
+            raise ConfigError(OTHER_TEXT.format(shown(request.variant), shown(other.variant)))
+        return other
+
+    def prompt_ids(self, request: AttentionRequest) -> tuple[int, ...]:
+        """The tokens that are read."""
+        return self.engine.prompt_ids(request.prompt, request.source, template=request.template)
 
     def work_of_request(self, request: AttentionRequest) -> Work:
         """Its passes, and one more over prompt and answer."""
@@ -90,29 +113,62 @@ class AttentionHandlers(OnEngine):
         return Work(tokens, work.passes + 1)
 
     def work_of_question(self, kind: type[LayerQuestion], question: dict) -> Work | None:
-        """What the browser's question about a result asks of the model; None where its layer was computed before."""
+        """What the browser's question about a result asks of the model; None where its layers were computed before."""
         asked = checked(kind, question, QUESTION)
-        result, layer = self.store.get(asked.key), self.checked_layer(asked.layer)
-        return None if self.store.has(result, layer) else self.work_of_request(result.request)
+        result = self.store.get(asked.key)
+        return self.work_of_request(result.request) if self.missing(result, self.layers_of(asked)) else None
+
+    def layers_of(self, asked: LayerQuestion) -> range:
+        """The layers that a question is about; ConfigError where the base has no such layer."""
+        last = asked.until if isinstance(asked, HeadQuestion) and asked.until is not None else asked.layer
+        return range(self.checked_layer(asked.layer), self.checked_layer(last) + 1)
+
+    def missing(self, result: AttentionResult, layers: Iterable[int]) -> list[int]:
+        """Those of these layers that are not kept."""
+        return [layer for layer in layers if not self.store.has(result, layer)]
 
     def announce(self, **fields: object) -> Screen:
         """At once after Read: the request may have to wait for others."""
         return Screen(WAITING, running=True)
 
-    def run(self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, **fields: object) -> Iterator[Screen]:
-        """Run the passes once; the overview, with the picture of the head to open first. `what_ifs` as plain values."""
+    def run(
+        self, variant: object, what_ifs: Mapping[str, Mapping] | None = None, beside: str = "", **fields: object
+    ) -> Iterator[Screen]:
+        """Run the passes once; the overview, with the picture of the head to open first. `what_ifs` as plain values.
+
+        Under `beside` is the same of the variant of that name, with the same head.
+        """
         request = self.request(variant, what_ifs, **fields)
+        other = self.other(request, beside, what_ifs, fields)
+        value = self.read(request, what_ifs or {})
+        if other is not None:
+            value["beside"] = self.read(other, what_ifs or {}, value["opened"])
+        yield Screen(value)
+
+    def read(
+        self, request: AttentionRequest, what_ifs: Mapping[str, Mapping], opened: Mapping[str, int] | None = None
+    ) -> dict[str, object]:
+        """What the browser gets of one variant: all but the picture stays as it is whatever is opened; by default the most telling head."""
         tokens = self.checked_tokens(request)
         all_bytes = 2 * 2 * self.layers * self.engine.base_facts.heads * tokens**2  # two passes of float16
         if all_bytes <= RESULT_BYTES:
             computed = self.compute(request, range(self.layers))
+        elif opened:
+            computed = self.compute(request, [opened["layer"]])
         else:
             computed = self.runner.opened(request.prompt, request.variant, maps.first_layer, **options_of(request))
-        result = self.store.add(request, computed)
-        overview = maps.overview(result.maps)
-        opened = overview["opened"]
+        spread = self.spread(request, computed)
+        result = self.store.add(request, computed, maps.labels(computed.tokens, spread))
+        overview = maps.overview(computed, spread)
+        opened = opened or overview["opened"]
         picture = maps.picture(self.store.layer(result, opened["layer"]), opened["layer"], opened["head"])
-        yield Screen({"key": result.key, "variant": self.view(request.variant, what_ifs or {}), **overview, "picture": picture})
+        return {"key": result.key, "variant": self.view(request.variant, what_ifs), **overview, "picture": picture}
+
+    def spread(self, request: AttentionRequest, computed: AttentionMaps) -> list[Spread]:
+        """The characters of prompt and answer that several tokens make."""
+        tokenizer = self.engine.base.tokenizer
+        ids = [*self.prompt_ids(request), *tokenizer(request.answer, add_special_tokens=False).input_ids]
+        return spread_characters(ids, computed.tokens, tokenizer.decode)
 
     def finish(self, latest: Screen) -> Screen:
         """After passes that were stopped; nothing is kept of them."""
@@ -124,7 +180,7 @@ class AttentionHandlers(OnEngine):
 
     def checked_tokens(self, request: AttentionRequest) -> int:
         """Tokens of prompt and answer; PromptError where they are too many for this tab."""
-        tokens = len(self.engine.prompt_ids(request.prompt, request.source, template=request.template))
+        tokens = len(self.prompt_ids(request))
         # Not as a prompt: a model may write signs that no prompt may hold.
         tokens += len(self.engine.base.tokenizer(request.answer, add_special_tokens=False).input_ids)
         if tokens > MAX_TOKENS:
@@ -155,20 +211,30 @@ class AttentionHandlers(OnEngine):
 
     def look(self, link: Link) -> tuple[dict[str, object], list[str]]:
         """What look.js takes of a link, and a sentence for what is not here; what is not known yet look.js looks at when it is."""
-        look, words = link.model_dump(exclude=set(AttentionRequest.__dataclass_fields__), exclude_none=True), []
+        look, words = link.model_dump(exclude={*AttentionRequest.__dataclass_fields__, "beside"}, exclude_none=True), []
         facts = self.engine.base_facts if self.loading.ready else None
-        layer, head = look.get("layer", 0), look.get("head", 0)
+        layer, head = max(look.get("layer", 0), look.get("until", 0)), look.get("head", 0)
         if facts and (layer >= facts.layers or head >= facts.heads):
             words.append(NO_SUCH_MAP.format(layer, head, facts.layers - 1, facts.heads - 1))
-            look = {name: value for name, value in look.items() if name not in ("layer", "head")}
+            look = {name: value for name, value in look.items() if name not in ("layer", "until", "head")}
         return look, words
 
     def picture(self, question: dict) -> dict[str, object]:
         """Another layer or head of a result, as HeadQuestion; head None for the mean."""
         asked = checked(HeadQuestion, question, QUESTION)
-        kept = self.kept(asked)
         maps.check_head(asked.head, self.engine.base_facts.heads)
-        return maps.picture(kept, asked.layer, asked.head)
+        if asked.until is not None:
+            return self.mean_picture(asked)
+        return maps.picture(self.kept(asked), asked.layer, asked.head)
+
+    def mean_picture(self, asked: HeadQuestion) -> dict[str, object]:
+        """The mean over all heads of several layers; ConfigError where those not kept are too large to be computed at once."""
+        result, layers = self.store.get(asked.key), self.layers_of(asked)
+        missing, most = self.missing(result, layers), RESULT_BYTES * len(result.maps.layers) // maps.size(result.maps)
+        if len(missing) > most:
+            raise ConfigError(f"A mean over {len(layers)} layers of so long a prompt is too large; choose up to {max(most, 1)}.")
+        computed = self.compute(result.request, missing) if missing else None
+        return maps.mean_picture((layer, computed if layer in missing else self.store.layer(result, layer)) for layer in layers)
 
     def arrays(self, question: dict) -> dict[str, object]:
         """All heads of one layer of a result, as LayerQuestion: a file."""
@@ -179,9 +245,9 @@ class AttentionHandlers(OnEngine):
     def frame(self, question: dict) -> dict[str, object]:
         """A BertViz document, as FrameQuestion: {html, words}, or words that say why there is none."""
         asked = checked(FrameQuestion, question, QUESTION)
-        kept = self.kept(asked)
+        kept, labels = self.kept(asked), self.store.get(asked.key).labels
         maps.check_head(asked.head, self.engine.base_facts.heads)
-        return bertviz.frame(kept, asked.view, asked.pass_name, asked.layer, asked.head)
+        return bertviz.frame(kept, labels, asked.view, asked.pass_name, bertviz.Look(asked.layer, asked.head, asked.dark))
 
     def attention(
         self,

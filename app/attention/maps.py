@@ -7,10 +7,12 @@ token begins, attend to a cache: to the one that the first pass alone would have
 
 import json
 from base64 import b64encode
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from safetensors.numpy import save
 
+from app.ui.characters import Spread
 from bitune.errors import ConfigError
 from bitune.schema.results import AttentionMaps, HeadSummary
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL
@@ -42,13 +44,17 @@ def prompt_rows(maps: AttentionMaps) -> int:
     return maps.prompt_tokens - 1
 
 
-def overview(maps: AttentionMaps) -> dict[str, object]:
-    """What the page needs at once, whatever head is open: tokens, passes, and the measures of every head."""
+def overview(maps: AttentionMaps, spread: Sequence[Spread] = ()) -> dict[str, object]:
+    """What the page needs at once, whatever head is open: tokens, passes, and the measures of every head.
+
+    `spread`: characters of several tokens. Among `pieces` each of these tokens has the character and which piece of it it is, from 1.
+    """
     first = next(iter(maps.summaries.values()))
     layers, heads = first.entropy.shape
     return {
         "tokens": list(maps.tokens),
-        "labels": [label(token) for token in maps.tokens],
+        "labels": labels(maps.tokens, spread),
+        "pieces": {str(at): [one.text, at - one.start + 1] for one in spread for at in range(one.start, one.end)},
         "rows": prompt_rows(maps) + maps.answer.mixed.shape[2],
         "prompt_rows": prompt_rows(maps),
         "passes": described_passes(maps),
@@ -82,6 +88,15 @@ def label(token: str) -> str:
     return written.strip(" ") or "␣" * len(written)
 
 
+def labels(tokens: Sequence[str], spread: Sequence[Spread] = ()) -> list[str]:
+    """Every token as it stands beside a map; a piece of a character as that character and which piece it is: `\u4f60 2/3`."""
+    names = [label(token) for token in tokens]
+    for one in spread:
+        pieces = one.end - one.start
+        names[one.start : one.end] = [f"{label(one.text)} {piece}/{pieces}" for piece in range(1, pieces + 1)]
+    return names
+
+
 def picture(maps: AttentionMaps, layer: int, head: int | None) -> dict[str, object]:
     """One head of one layer in every pass, for the browser; `head` None is the mean over heads."""
     return {"layer": layer, "head": head, "maps": [packed(square) for square in squares(maps, layer, head)]}
@@ -99,6 +114,17 @@ def squares(maps: AttentionMaps, layer: int, head: int | None) -> list[np.ndarra
         square[size:] = one_head(answer[index], head)
         every_pass.append(square)
     return every_pass
+
+
+def mean_picture(layers: Iterable[tuple[int, AttentionMaps]]) -> dict[str, object]:
+    """The mean over all heads of several layers, as `picture`: each layer with the maps that hold it."""
+    seen, total = [], None
+    for layer, maps in layers:
+        every_pass = squares(maps, layer, None)
+        total = every_pass if total is None else [a + b for a, b in zip(total, every_pass, strict=True)]
+        seen.append(layer)
+    mean = [packed(square / len(seen)) for square in total]
+    return {"layer": seen[0], "until": seen[-1], "head": None, "maps": mean}
 
 
 def one_head(heads: np.ndarray, head: int | None) -> np.ndarray:

@@ -52,6 +52,14 @@ function colourOf(weight, most, ink, colours) {
     return between(colours.sheet, end, Math.abs(weight) / most);
 }
 
+// The colours of a scale from its left end to its right one, at equal steps of the value. `linear`: as the overview shows it, else as maps do.
+function scaleSteps(ink, colours, linear = false) {
+    const shares = [...Array(17).keys()].map((step) => step / 16);
+    const side = (name) => shares.map((share) => css(between(colours.sheet, colours[name], linear ? share ** 2 : share)));
+    const right = side(ink[ink.length - 1]);
+    return ink.length === 2 ? [...side(ink[0]).reverse(), ...right.slice(1)] : right;
+}
+
 // Whether a pass could not look there at all: the mask of its attention, and tokens that come after the prompt.
 function hidden(panel, row, column, promptRows) {
     if (row >= promptRows) return column > row;
@@ -67,25 +75,6 @@ function largest(weights, rows, withoutFirst) {
         most = Math.max(most, Math.abs(weights[place]));
     }
     return most;
-}
-
-// The panels of a picture: one a pass, on one scale, and their difference on its own.
-function panelsOf(seen, picture, withoutFirst) {
-    const weights = picture.maps.map((map) => unpacked(map, seen.rows));
-    const most = Math.max(...weights.map((map) => largest(map, seen.rows, withoutFirst)));
-    const panels = seen.passes.map((pass, place) => ({
-        title: pass.title, about: pass.about, weights: weights[place], most,
-        ink: [place && pass.attention === "causal" ? "bidirectional" : pass.attention], sees: [pass.attention],
-    }));
-    if (panels.length < 2) return panels;
-    const difference = weights[1].map((weight, place) => weight - weights[0][place]);
-    const own = largest(difference, seen.rows, withoutFirst);
-    const sees = panels.flatMap((panel) => panel.sees);
-    panels.push({
-        title: "Difference", about: "blue: more in the first; orange: more in the second",
-        weights: difference, most: own, ink: ["causal", "bidirectional"], sees,
-    });
-    return panels;
 }
 
 // One pixel a weight; the page stretches it without smoothing.

@@ -26,13 +26,14 @@ FORGOTTEN = "This reading is no longer kept here; press Read to compute it again
 class AttentionResult:
     """What was asked and what came of it.
 
-    `maps`: the summaries, with whatever layers were computed first. `layers`: those that were opened later; a Future, as one may still
-    be under way. `layers` and `bytes` belong to the store, which changes them under its lock.
+    `maps`: the summaries, with whatever layers were computed first. `labels`: of its tokens. `layers`: those that were opened later; a
+    Future, as one may still be under way. `layers` and `bytes` belong to the store, which changes them under its lock.
     """
 
     key: str
     request: AttentionRequest
     maps: AttentionMaps
+    labels: Sequence[str]
     bytes: int
     layers: dict[int, Future[AttentionMaps]] = field(default_factory=dict)
 
@@ -53,9 +54,9 @@ class AttentionStore:
         self.results: OrderedDict[str, AttentionResult] = OrderedDict()
         self.lock = Lock()
 
-    def add(self, request: AttentionRequest, maps: AttentionMaps) -> AttentionResult:
+    def add(self, request: AttentionRequest, maps: AttentionMaps, labels: Sequence[str] = ()) -> AttentionResult:
         """Keep what came of a request, under a key that nobody can guess."""
-        result = AttentionResult(secrets.token_urlsafe(16), request, maps, pictures.size(maps))
+        result = AttentionResult(secrets.token_urlsafe(16), request, maps, labels, pictures.size(maps))
         with self.lock:
             self.results[result.key] = result
             self.bytes += result.bytes

@@ -1,15 +1,18 @@
 """The tab Attention: components and wiring only. What the browser does with a result is in view.html and the *.js beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
+from app.attention.arrival import Arrival, arrival
 from app.attention.handlers import AttentionHandlers
+from app.attention.recorded import RecordedReading
 from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion, Link
 from app.ui.checks import not_here
+from app.ui.events import QUIET
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, browser_function, listen, model_api
 from app.ui.latest_run import LatestRun
@@ -23,6 +26,8 @@ SCRIPTS = (
     "look.js",
     "paint.js",
     "files.js",
+    "pairs.js",
+    "cells.js",
     "text.js",
     "buttons.js",
 )  # one scope; the last shows what is there already
@@ -30,6 +35,7 @@ INTRODUCTION = (
     "What each word of the prompt looks at while the model reads it. Look at the upper right half of a map: "
     "the first reading cannot look there, the second one can, and the difference shows what it does with it."
 )
+BESIDE = "A second variant that reads the same, and the difference between the two."
 FROM_LINK = "The fields come from the link. Press Read to see the maps that it opens."
 
 
@@ -42,7 +48,13 @@ class AttentionTab:
     link_part: LinkPart
 
 
-def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_run: gr.State) -> AttentionTab:
+def build(
+    tab: gr.Tab,
+    handlers: AttentionHandlers,
+    what_ifs: gr.State,
+    latest_run: gr.State,
+    recorded: RecordedReading | None = None,
+) -> AttentionTab:
     """Put the tab's components here and wire them.
 
     Args:
@@ -50,6 +62,7 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
         handlers: What happens.
         what_ifs: This visitor's, as in app/ui/what_ifs.py.
         latest_run: Holds the LatestRun of this visitor, or None.
+        recorded: What is shown before anything was read, if there is something.
     """
     gr.HTML(introduction(INTRODUCTION), apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
@@ -58,35 +71,50 @@ def build(tab: gr.Tab, handlers: AttentionHandlers, what_ifs: gr.State, latest_r
             answer = text_box("Answer", "bt-attention-answer", 2, info="Its tokens become rows of the maps; may be left empty.")
         with gr.Column(scale=4, min_width=300):
             variant = gr.Radio(handlers.names, value=handlers.first_choice(), label="Variant", elem_id="bt-attention-variant")
+            beside = gr.Dropdown(
+                variants_beside(handlers.names), value="", label="Beside it", elem_id="bt-attention-beside", info=BESIDE
+            )
             template = template_choice(handlers.has_chat_template, elem_id="bt-attention-template")
             with gr.Row(elem_classes="bt-actions"):
                 start = gr.Button("Read", variant="primary", elem_id="bt-read-attention", scale=0, min_width=120)
                 stop = StopButton(elem_id="bt-stop-attention", scale=0, min_width=100)
-    fields = {"prompt": prompt, "variant": variant, "template": template, "answer": answer}
-    view = browser_view(handlers)
+    fields = {"prompt": prompt, "variant": variant, "beside": beside, "template": template, "answer": answer}
+    view = browser_view(handlers, recorded)
     request = ModelRequest(start, stop, [view], lambda screen: {view: screen.value})
-    request.wire(handlers, {**fields, "what_ifs": what_ifs})
-    wire_latest_run(tab, handlers, fields, what_ifs, latest_run)
+    arrived = gr.State(None)  # the id of the run that was read by itself, once
+    request.wire(handlers, {**fields, "what_ifs": what_ifs}, also=[arrived.change])
+    wire_latest_run(tab, handlers, Places(fields, view, what_ifs, latest_run, arrived))
     model_api(handlers.attention, "attention", handlers, handlers.work)
 
     def fill(question: str, around: str) -> Updates:
         return {prompt: question, template: around, answer: "", latest_run: None}  # so that Compare does not replace it
 
     target = PromptTarget("attention", [prompt, template, answer, latest_run], fill)
-    return AttentionTab(target, when_loaded(handlers, variant, template), link_part(handlers, fields, view))
+    return AttentionTab(target, when_loaded(handlers, fields), link_part(handlers, fields, view))
 
 
-def when_loaded(handlers: AttentionHandlers, variant: gr.Radio, template: gr.Radio) -> WhenLoaded:
+def variants_beside(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The choices for a second variant."""
+    return [("nothing", ""), *((name, name) for name in names)]
+
+
+def choosing(handlers: AttentionHandlers, fields: Inputs, here: Sequence[str], variant: str | None, beside: str) -> Updates:
+    """Both choices of a variant among those that are `here`; what is not there any more gives way to the first choice, or nothing."""
+    return {
+        fields["variant"]: gr.update(choices=here, value=variant if variant in here else handlers.first_choice()),
+        fields["beside"]: gr.update(choices=variants_beside(here), value=beside if beside in here else ""),
+    }
+
+
+def when_loaded(handlers: AttentionHandlers, fields: Inputs) -> WhenLoaded:
     """The variants that there are, and the templates of this base; what is chosen stays as far as it is there."""
+    names = ("variant", "beside", "template")
 
-    def fill(read_by: str | None, around: str) -> Updates:
-        names = handlers.names
-        return {
-            variant: gr.update(choices=names, value=read_by if read_by in names else handlers.first_choice()),
-            template: gr.update(**templates_left(handlers.has_chat_template, around)),
-        }
+    def fill(variant: str | None, beside: str, template: str) -> Updates:
+        chosen = choosing(handlers, fields, handlers.names, variant, beside)
+        return {**chosen, fields["template"]: gr.update(**templates_left(handlers.has_chat_template, template))}
 
-    return WhenLoaded({"read_by": variant, "around": template}, [variant, template], fill)
+    return WhenLoaded({name: fields[name] for name in names}, [fields[name] for name in names], fill)
 
 
 def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> LinkPart:
@@ -94,13 +122,12 @@ def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> Lin
 
     def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
         look, words = handlers.look(link)
-        values = link.model_dump(exclude_none=True, include=set(fields) - {"variant"})
+        values = link.model_dump(exclude_none=True, include=set(fields) - {"variant", "beside"})
         updates = {fields[name]: value for name, value in values.items()}
         if link.variant is not None:
             here = [*handlers.names, *what_ifs]
-            words += not_here([link.variant] if link.variant not in here else [])
-            value = link.variant if link.variant in here else handlers.first_choice()
-            updates[fields["variant"]] = gr.update(choices=here, value=value)
+            words += not_here(name for name in (link.variant, link.beside) if name and name not in here)
+            updates |= choosing(handlers, fields, here, link.variant, link.beside or "")
         return {**updates, view: {"words": FROM_LINK, "look": look}}, words
 
     return LinkPart("attention", Link, fields, [*fields.values(), view], restore)
@@ -111,10 +138,11 @@ def text_box(label: str, name: str, lines: int, **options) -> gr.Textbox:
     return gr.Textbox(label=label, lines=lines, max_lines=16, elem_id=name, **options)
 
 
-def browser_view(handlers: AttentionHandlers) -> gr.HTML:
+def browser_view(handlers: AttentionHandlers, recorded: RecordedReading | None) -> gr.HTML:
     """The part that lives in the browser. Its template is fixed text: what a prompt holds never becomes part of a template."""
     questions = {handlers.picture: HeadQuestion, handlers.arrays: LayerQuestion, handlers.frame: FrameQuestion}
     return gr.HTML(
+        None if recorded is None else recorded.screen,
         html_template=(FOLDER / "view.html").read_text(encoding="utf-8"),
         js_on_load="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
         server_functions=[
@@ -125,29 +153,45 @@ def browser_view(handlers: AttentionHandlers) -> gr.HTML:
     )
 
 
-def wire_latest_run(tab: gr.Tab, handlers: AttentionHandlers, fields: Inputs, what_ifs: gr.State, latest_run: gr.State) -> None:
-    """Coming here brings Compare's latest run along, once; then another variant brings its own answer."""
-    last = gr.State(None)  # the LatestRun that came last
-    variant = fields["variant"]
+@dataclass(frozen=True)
+class Places:
+    """What coming to the tab looks at and changes."""
 
-    def take(latest_run: LatestRun | None, taken: LatestRun | None, what_ifs: dict, chosen: str) -> Updates:
-        choices = [*handlers.names, *what_ifs]
+    fields: Inputs
+    view: gr.HTML
+    what_ifs: gr.State
+    latest_run: gr.State
+    arrived: gr.State
+
+
+def wire_latest_run(tab: gr.Tab, handlers: AttentionHandlers, places: Places) -> None:
+    """Coming here brings Compare's latest run along, and reads it, once; then another variant brings its own answer."""
+    last = gr.State(None)  # the LatestRun that came last
+    fields = places.fields
+
+    def take(latest_run: LatestRun | None, taken: LatestRun | None, what_ifs: dict, chosen: str, beside: str) -> Updates:
+        here = [*handlers.names, *what_ifs]
         if latest_run is None or latest_run == taken:
-            value = chosen if chosen in choices else handlers.first_choice()
-            return {variant: gr.update(choices=choices, value=value)}
+            return choosing(handlers, fields, here, chosen, beside)
         first = handlers.chosen_first(latest_run)
+        found = arrival(handlers, latest_run, first, what_ifs) if first in here else Arrival(False)
         return {
             fields["prompt"]: latest_run.prompt,
             fields["answer"]: latest_run.answers[first],
             fields["template"]: latest_run.template,
-            variant: gr.update(choices=choices, value=first if first in choices else handlers.first_choice()),
+            **choosing(handlers, fields, here, first, beside),
             last: latest_run,
+            places.arrived: latest_run.id if found.reads else gr.skip(),
+            places.view: {"words": found.words} if found.words else gr.skip(),
         }
 
     def change_variant(taken: LatestRun | None, chosen: str, prompt: str, answer: str) -> Updates:
         return {fields["answer"]: handlers.answer_beside(taken, chosen, prompt, answer)}
 
-    inputs = {"latest_run": latest_run, "taken": last, "what_ifs": what_ifs, "chosen": variant}
-    listen(tab.select, take, inputs, [*fields.values(), last])
-    inputs = {"taken": last, "chosen": variant, "prompt": fields["prompt"], "answer": fields["answer"]}
-    listen(variant.input, change_variant, inputs, [fields["answer"]])
+    choices = {"chosen": fields["variant"], "beside": fields["beside"]}
+    inputs = {"latest_run": places.latest_run, "taken": last, "what_ifs": places.what_ifs, **choices}
+    # Queued: only then does Gradio tell the page that `arrived` has changed.
+    queued = {**QUIET, "concurrency_limit": None}
+    listen(tab.select, take, inputs, [*fields.values(), last, places.arrived, places.view], **queued)
+    inputs = {"taken": last, "chosen": fields["variant"], "prompt": fields["prompt"], "answer": fields["answer"]}
+    listen(fields["variant"].input, change_variant, inputs, [fields["answer"]])

@@ -1,88 +1,32 @@
-// Maps with their labels, the text as tokens, and pointing at either.
+// What a row looks at: in words, and as shades on the text.
 
-const ANSWERING = ["without the second reading", "with both readings mixed"];
+const BESIDE_PIN = "Point at another word or cell to have it beside what is pinned.";
 
-function buildMaps() {
-    const { seen } = view, place = part("maps");
+function readOut(at) {
+    const { pinned } = view, pointed = at || (pinned ? null : resting());
+    if (pointed) writeOut(part("readout"), pointed.row, pointed.column);
+    else part("readout").textContent = BESIDE_PIN;
+    part("pinned").hidden = !pinned;
+    if (part("large").open) part("large-words").replaceChildren(...part("readout").cloneNode(true).childNodes);
+    if (pinned) writeOut(part("pinned-words"), pinned.row, pinned.column, "Pinned: ");
+}
+
+function writeOut(place, row, column, before = "") {
+    const { seen } = view, name = (token) => "“" + seen.labels[token] + "”";
     place.replaceChildren();
-    place.style.setProperty("--longest", Math.max(...seen.labels.map((name) => [...name].length)));
-    for (const panel of panelsOf(seen, seen.picture, false)) {
-        const figure = make(place, "figure", "bt-map"), caption = make(figure, "figcaption");
-        make(caption, "b", "", panel.title);
-        caption.append(" " + panel.about);
-        const frame = make(figure, "div", "bt-frame"), canvas = make(frame, "canvas");
-        canvas.setAttribute("role", "img");
-        canvas.setAttribute("aria-label", panel.title + ": rows look at columns, both are the tokens of the text");
-        for (const css of ["bt-row-mark", "bt-column-mark", "bt-answer-mark", "bt-side", "bt-above"]) make(frame, "div", css);
-        frame.querySelector(".bt-answer-mark").style.top = (100 * seen.prompt_rows) / seen.rows + "%";
-        make(figure, "div", "bt-see-legend");
-        canvas.addEventListener("pointermove", (event) => point(placeOf(event, canvas)));
-        canvas.addEventListener("pointerleave", () => point(null));
-        canvas.addEventListener("click", (event) => pin(placeOf(event, canvas).row));
-    }
-    part("map-words").textContent = wordsOn(seen);
-    labelMaps();
-}
-
-function wordsOn(seen) {
-    const looks = "A row looks at its columns. Below the line are the tokens that write the answer";
-    if (seen.passes.length < 2) return looks + ". This variant reads the prompt once, so there is one map and nothing to compare.";
-    return looks + ": in the first map as if there were no second reading, in the second map as they do, with both readings mixed.";
-}
-
-// As many names as fit; the others show when pointed at.
-function labelMaps() {
-    if (!view.seen) return;
-    const { rows, labels } = view.seen;
-    for (const box of part("maps").querySelectorAll(".bt-side, .bt-above")) {
-        const step = everyNth(rows, box.parentElement.clientWidth || 260);
-        box.replaceChildren();
-        for (let token = 0; token < rows; token += step) {
-            const name = make(box, "span", "", labels[token]);
-            name.style.setProperty("--at", (100 * (token + 0.5)) / rows + "%");
-            name.dir = "auto";
-        }
-        make(box, "b", "").hidden = true;
-    }
-}
-
-function placeOf(event, canvas) {
-    const box = canvas.getBoundingClientRect(), last = view.seen.rows - 1;
-    const at = (offset, size) => Math.min(last, Math.max(0, Math.floor((offset / size) * view.seen.rows)));
-    return { row: at(event.clientY - box.top, box.height), column: at(event.clientX - box.left, box.width) };
-}
-
-function pin(row) {
-    view.pinned = row;
-    point({ row });
-}
-
-// Show a row (and a column) everywhere: on the maps, in the texts, in words. Null goes back to what was clicked last.
-function point(at) {
-    view.pointed = at;
-    const { row, column } = at || { row: view.pinned };
-    mark(row, column);
-    shadeTexts(row);
-    readOut(row, column);
-}
-
-function readOut(row, column) {
-    const { seen } = view, place = part("readout"), name = (token) => "“" + seen.labels[token] + "”";
-    place.replaceChildren();
-    make(place, "b", "", name(row) + (column === undefined ? " looks most at" : " looks at " + name(column)));
-    seen.passes.forEach((pass, number) => {
-        const panel = view.panels[number], line = make(place, "span", "bt-ink-" + (number ? "bidirectional" : pass.attention));
+    make(place, "b", "", before + name(row) + (column === undefined ? " looks most at" : " looks at " + name(column)));
+    for (const panel of sides()) {
+        const line = make(place, "span", "bt-ink-" + panel.ink[0]);
         const blind = column !== undefined && hidden(panel, row, column, seen.prompt_rows);
         const weight = column === undefined ? looksAt(panel, row) : percent(panel.weights[row * seen.rows + column]);
         make(line, "i", "");
-        make(line, "span", "", passName(row, number) + ": " + (blind ? "cannot look there" : weight));
-    });
+        make(line, "span", "", panel.calls(row) + ": " + (blind ? "cannot look there" : weight));
+    }
 }
 
-function passName(row, place) {
-    if (view.seen.passes.length === 1) return row >= view.seen.prompt_rows ? "answering" : "reading";
-    if (row >= view.seen.prompt_rows) return ANSWERING[place];
-    return place ? "second reading" : "first reading";
+// The panels but for the difference.
+function sides() {
+    return view.panels.filter((panel) => panel.calls);
 }
 
 function looksAt(panel, row) {
@@ -92,39 +36,29 @@ function looksAt(panel, row) {
     return most.map(([weight, token]) => "“" + names[token] + "” " + percent(weight)).join(", ") || "nothing";
 }
 
-function mark(row, column) {
-    const { rows, labels: names } = view.seen, share = (token) => (100 * token) / rows + "%";
-    for (const frame of part("maps").querySelectorAll(".bt-frame")) {
-        const rowMark = frame.querySelector(".bt-row-mark"), columnMark = frame.querySelector(".bt-column-mark");
-        rowMark.style.top = share(row);
-        columnMark.style.left = share(column ?? 0);
-        rowMark.style.height = columnMark.style.width = share(1);
-        columnMark.hidden = column === undefined;
-        for (const [css, token] of [["bt-side", row], ["bt-above", column]]) {
-            const name = frame.querySelector("." + css + " b");
-            name.hidden = token === undefined;
-            name.textContent = token === undefined ? "" : names[token];
-            name.style.setProperty("--at", share((token ?? 0) + 0.5));
-        }
-    }
-}
-
 function buildTexts() {
     const { seen } = view, place = part("texts");
     place.replaceChildren();
-    seen.passes.forEach((pass, number) => {
-        const box = make(place, "div", "bt-reading bt-ink-" + (number ? "bidirectional" : pass.attention));
-        make(box, "b", "", pass.title);
+    for (const { title, ink } of sidesOf(seen, view.picture)) {
+        const box = make(place, "div", "bt-reading bt-ink-" + ink);
+        make(box, "b", "", title);
         const text = make(box, "div", "bt-text bt-tokens");
         text.dir = "auto";
         seen.tokens.forEach((token, index) => textToken(text, token, index));
-    });
+    }
+}
+
+// A character of several tokens stands in its first one; each of them has its number, which is no text, so that it is not copied.
+function pieceIn(made, [character, piece]) {
+    made.textContent = piece === 1 ? character : "";
+    made.dataset.piece = piece;
 }
 
 // White space stays as it is, but a line break also shows its sign, so that it can be pointed at.
 function textToken(text, token, index) {
     const made = make(text, "span", index < view.seen.rows ? "" : "bt-unread", token.replace(/\n/g, "↵\n"));
-    if (index >= view.seen.prompt_tokens) made.classList.add("bt-answered");
+    if (index > view.seen.prompt_rows) made.classList.add("bt-answered");
+    if (view.seen.pieces[index]) pieceIn(made, view.seen.pieces[index]);
     made.dataset.token = index;
     if (index >= view.seen.rows) made.title = "The last token was written, but not read.";
 }
@@ -132,7 +66,7 @@ function textToken(text, token, index) {
 // How strongly a token is looked at, from 0 to 1, on one scale for all passes.
 function shadeTexts(row) {
     const { rows } = view.seen, skip = part("without-first").checked ? 1 : 0;
-    const all = view.panels.slice(0, view.seen.passes.length).map((panel) => panel.weights.subarray(row * rows, (row + 1) * rows));
+    const all = sides().map((panel) => panel.weights.subarray(row * rows, (row + 1) * rows));
     const most = Math.max(...all.flatMap((weights) => [...weights.subarray(skip)])) || 1;
     part("texts").querySelectorAll(".bt-tokens").forEach((text, place) => {
         for (const made of text.children) {
@@ -146,25 +80,21 @@ function shadeTexts(row) {
 }
 
 function tokenOf(event) {
-    const token = Number(event.target.dataset.token ?? NaN);
+    const token = Number(event.target.closest("[data-token]")?.dataset.token ?? NaN);
     return token < view.seen?.rows ? token : null;
 }
 
-new ResizeObserver(() => {
-    labelMaps();
-    if (view.picture) point(view.pointed);
-}).observe(part("maps"));
 part("texts").addEventListener("pointerover", (event) => {
     if (tokenOf(event) !== null) point({ row: tokenOf(event) });
 });
 part("texts").addEventListener("pointerleave", () => view.seen && point(null));
 part("texts").addEventListener("click", (event) => {
-    if (tokenOf(event) !== null) pin(tokenOf(event));
+    if (tokenOf(event) !== null) pin({ row: tokenOf(event) });
 });
 part("texts").addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], token = tokenOf(event);
     if (!step || token === null || token + step < 0 || token + step >= view.seen.rows) return;
     event.preventDefault();
-    pin(token + step);
-    event.target.parentElement.children[token + step].focus();
+    point({ row: token + step });
+    event.target.closest(".bt-tokens").children[token + step].focus();
 });

@@ -2,7 +2,7 @@
 
 const part = (name) => element.querySelector('[data-part="' + name + '"]');
 const NOTHING = "Nothing has been read yet. Press Read: the passes run once, and every layer and head can then be opened.";
-const view = { seen: null, picture: null, panels: [], pictures: new Map(), asked: 0, pinned: 0, pointed: null, wished: null };
+const view = { seen: null, picture: null, panels: [], pictures: new Map(), asked: 0, pinned: null, pointed: null, wished: null, figures: [] };
 
 function make(parent, tag, css, text) {
     const made = document.createElement(tag);
@@ -30,16 +30,23 @@ function show(value) {
     tell(answer.problem);
     part("words").textContent = answer.words || "";
     part("words").hidden = !answer.words;
-    part("view").hidden = !answer.key;
+    part("view").hidden = !answer.picture;
+    part("recorded").hidden = !answer.recorded;
+    part("recorded-words").textContent = answer.recorded || "";
+    for (const live of element.querySelectorAll("[data-live]")) live.hidden = !answer.key;
     if (answer.look) Object.assign(view, { wished: answer.look, picture: null });
-    if (!answer.key) return;
+    if (!answer.picture) return;
     const wished = view.wished || {};
-    Object.assign(view, { seen: answer, pictures: new Map(), asked: view.asked + 1, pointed: null });
-    view.pinned = answer.prompt_rows;
-    keep(answer.picture);
+    Object.assign(view, { seen: answer, pictures: new Map(), asked: view.asked + 1, pointed: null, pinned: null });
+    view.picture = keep(together(answer.picture, answer.beside?.picture));
     const passes = answer.passes.map((pass, place) => [place, pass.title.toLowerCase()]);
-    options(part("which"), passes.length > 1 ? [...passes.reverse(), ["difference", "difference of the readings"]] : passes);
-    options(part("bertviz-reading"), answer.passes.map((pass) => [pass.name, pass.title.toLowerCase()]));
+    const other = answer.beside ? [["beside", "difference to " + answer.beside.variant.name]] : [];
+    const difference = passes.length > 1 ? [["difference", "difference of the readings"]] : [];
+    options(part("which"), [...passes.reverse(), ...difference, ...other]);
+    offerPairs(answer);
+    offerLayers(answer.layers);
+    const whose = answer.beside ? " of " + answer.variant.name : "";
+    options(part("bertviz-reading"), answer.passes.map((pass) => [pass.name, pass.title.toLowerCase() + whose]));
     part("bertviz").replaceChildren();
     part("variant").textContent = answer.variant.name;
     element.querySelector(".bt-open").className = "bt-open bt-v" + answer.variant.colour;
@@ -48,7 +55,7 @@ function show(value) {
     buildGrid();
     buildMaps();
     buildTexts();
-    draw(answer.picture);
+    draw(view.picture);
     view.wished = null;
     openWished(wished);
 }
@@ -62,10 +69,18 @@ function mean(values) {
 // [layer][head], the mean over heads last; a difference is second minus first.
 function measured() {
     const all = view.seen.measures[part("measure").value], which = part("which").value;
-    const rows = which === "difference"
-        ? all[1].map((row, layer) => row.map((value, head) => value - all[0][layer][head]))
-        : all[Number(which)];
+    const less = (rows, others) => rows.map((row, layer) => row.map((value, head) => value - others[layer][head]));
+    const rows = which === "difference" ? less(all[1], all[0]) : which === "beside" ? less(...besideMeasures()) : all[Number(which)];
     return rows.map((row) => [...row, mean(row)]);
+}
+
+// Of the other variant and of this one, in the readings that the maps show.
+function besideMeasures() {
+    const chosen = part("pair").value, { seen } = view;
+    return [seen.beside, seen].map((of) => {
+        const all = of.measures[part("measure").value];
+        return all[chosen === "readings" ? all.length - 1 : Math.min(Number(chosen), all.length - 1)];
+    });
 }
 
 function buildGrid() {
@@ -96,8 +111,8 @@ function cellOf(layer, head) {
 function colourGrid() {
     const values = measured(), colours = palette(), which = part("which").value, measure = part("measure");
     const most = Math.max(...values.flat().map(Math.abs)), pass = view.seen.passes[Number(which)];
-    const second = which !== "difference" && Number(which) === 1;
-    const ink = which === "difference" ? ["causal", "bidirectional"] : [second ? "bidirectional" : pass.attention];
+    const apart = which === "difference" || which === "beside", second = which === "1";
+    const ink = apart ? ["causal", "bidirectional"] : [second ? "bidirectional" : pass.attention];
     for (const cell of part("grid").querySelectorAll("button")) {
         const { layer, head } = cell.dataset, value = values[layer][head];
         // Here the share itself: neighbours are compared, and none hides the others.
@@ -108,68 +123,99 @@ function colourGrid() {
         cell.setAttribute("aria-label", cell.title);
     }
     part("measure-words").textContent = MEASURES[measure.value];
-    legend(part("grid-legend"), most, ink, colours, (value) => value.toFixed(2));
+    legend(part("grid-legend"), most, ink, colours, (value) => value.toFixed(2), true);
 }
 
-function legend(place, most, ink, colours, write) {
-    const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => css(between(colours.sheet, colours[ink[ink.length - 1]], share * share)));
-    const left = ink.length === 2 ? [1, 0.75, 0.5, 0.25].map((share) => css(between(colours.sheet, colours[ink[0]], share * share))) : [];
+function legend(place, most, ink, colours, write, linear = false) {
     place.replaceChildren();
     make(place, "span", "", ink.length === 2 ? "−" + write(most) : write(0));
-    make(place, "i").style.background = "linear-gradient(90deg," + [...left, ...steps].join(",") + ")";
+    make(place, "i").style.background = "linear-gradient(90deg," + scaleSteps(ink, colours, linear).join(",") + ")";
     make(place, "span", "", (ink.length === 2 ? "+" : "") + write(most));
 }
 
 function walk(event) {
-    const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-    if (!steps || !event.target.dataset.layer) return;
-    const next = cellOf(Number(event.target.dataset.layer) + steps[0], Number(event.target.dataset.head) + steps[1]);
-    event.preventDefault();
+    const { layer, head } = event.target.dataset, { layers, heads } = view.seen;
+    if (!layer) return;
+    const at = { row: Number(layer), column: Number(head) }, next = stepped(event, at, layers, heads + 1);
     if (!next) return;
-    next.focus();
-    open(next);
+    event.preventDefault();
+    const cell = cellOf(next.row, next.column);
+    cell.focus();
+    if (cell !== event.target) open(cell);
 }
 
 // Opening a head ----------------------------------------------------------------------------------------------------
 
-function keep(picture) {
-    view.pictures.set(picture.layer + "/" + picture.head, picture);
+function placeName({ layer, until, head }) {
+    return [layer, until, head].join("/");
 }
 
-async function open(cell) {
-    const layer = Number(cell.dataset.layer), place = Number(cell.dataset.head);
-    const head = place === view.seen.heads ? null : place, asked = ++view.asked;
-    const kept = view.pictures.get(layer + "/" + head);
-    const picture = kept || await server.picture({ key: view.seen.key, layer, head });
+function keep(picture) {
+    view.pictures.set(placeName(picture), picture);
+    return picture;
+}
+
+// The same place of both variants as one picture, or the problem of either.
+function together(picture, other) {
+    if (!other || picture.problem) return picture;
+    return other.problem ? other : { ...picture, beside: other.maps };
+}
+
+async function ask(place) {
+    const { key, beside } = view.seen, question = (of) => server.picture({ key: of, ...place });
+    if (!key) return { problem: "Only this one map was recorded. Press Read to read the prompt with what is loaded here." };
+    return together(...(await Promise.all([question(key), beside && question(beside.key)])));
+}
+
+function open(cell) {
+    const place = Number(cell.dataset.head);
+    return openMap({ layer: Number(cell.dataset.layer), head: place === view.seen.heads ? null : place });
+}
+
+async function openMap(place) {
+    const asked = ++view.asked, picture = view.pictures.get(placeName(place)) || (await ask(place));
     if (asked !== view.asked) return; // another head was opened meanwhile
     tell(picture.problem);
     if (picture.problem) return;
-    keep(picture);
-    draw(picture);
+    draw(keep(picture));
 }
 
-function titleOf(picture) {
-    return "Layer " + picture.layer + ", " + (picture.head === null ? "mean over heads" : "head " + picture.head);
+function offerLayers(layers) {
+    const all = [...Array(layers).keys()].map((layer) => [layer, layer]), until = part("mean-until");
+    options(part("mean-from"), all);
+    options(until, all);
+    if (part("mean-from").value === "0" && until.value === "0") until.value = layers - 1;
+}
+
+function openMean() {
+    const [layer, until] = ["mean-from", "mean-until"].map((name) => Number(part(name).value)).sort((a, b) => a - b);
+    openMap({ layer, until, head: null });
+}
+
+function titleOf({ layer, until, head }) {
+    if (until !== undefined) return "Layers " + layer + " to " + until + ", mean over heads";
+    return "Layer " + layer + ", " + (head === null ? "mean over heads" : "head " + head);
 }
 
 function draw(picture) {
     view.picture = picture;
     for (const cell of part("grid").querySelectorAll("[aria-current]")) cell.removeAttribute("aria-current");
     for (const cell of part("grid").querySelectorAll('button[tabindex="0"]')) cell.tabIndex = -1;
-    const cell = cellOf(picture.layer, picture.head);
-    cell.setAttribute("aria-current", "true");
-    cell.tabIndex = 0;
+    const last = picture.until ?? picture.layer;
+    for (let layer = picture.layer; layer <= last; layer++) cellOf(layer, picture.head).setAttribute("aria-current", "true");
+    cellOf(picture.layer, picture.head).tabIndex = 0;
     part("title").textContent = titleOf(picture);
+    part("arrays").hidden = !view.seen.key || picture.until !== undefined;
     paintMaps();
 }
 
 function paintMaps() {
     const { seen, picture } = view, withoutFirst = part("without-first").checked, colours = palette();
     view.panels = panelsOf(seen, picture, withoutFirst);
-    element.querySelectorAll(".bt-map canvas").forEach((canvas, place) => paint(canvas, view.panels[place], seen, withoutFirst, colours));
-    element.querySelectorAll(".bt-map .bt-see-legend").forEach((place, number) => {
-        const { most, ink } = view.panels[number];
-        legend(place, most, ink, colours, percent);
+    view.figures.forEach((figure, place) => {
+        const panel = view.panels[place];
+        paint(figure.querySelector("canvas"), panel, seen, withoutFirst, colours);
+        legend(figure.querySelector(".bt-see-legend"), panel.most, panel.ink, colours, percent);
     });
     point(view.pointed);
 }
@@ -177,6 +223,7 @@ function paintMaps() {
 part("measure").addEventListener("change", colourGrid);
 part("which").addEventListener("change", colourGrid);
 part("without-first").addEventListener("change", paintMaps);
+part("mean-open").addEventListener("click", openMean);
 part("grid").addEventListener("keydown", walk);
 part("grid").addEventListener("click", (event) => {
     if (event.target.dataset.layer) open(event.target);

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from app.ui.api_types import PartingAnswer
+from app.ui.characters import spread_characters
 from app.ui.templates import empty, faithful, render
 from app.ui.variants import VariantView
 from bitune.schema.parting import Parting, TokenScores
@@ -20,8 +21,6 @@ COUNTED = (
     "Natural logarithms of probabilities at temperature 1, before top-p. The end token counts where an answer ended by itself; an answer that "
     "was cut has none, and none is added."
 )
-UNFINISHED = "\ufffd"  # what a tokenizer puts for bytes that are not yet a character
-MOST_BYTES = 4  # of a character, and so most tokens that one can be spread over
 ENDED = {
     None: "Still writing.",
     "eos": "It ended by itself.",
@@ -123,13 +122,9 @@ def cells(found: Parting, whose: str) -> list[tuple[TokenScores, bool]]:
 
 def pieces(ids: Sequence[int], texts: Mapping[int, str], decode: Callable[[Sequence[int]], str]) -> list[str]:
     """The text of each token of an answer; the first of several that make one character carries it, the others are empty."""
-    shown, at = [texts[token] for token in ids], 0
-    while at < len(ids):
-        ends = range(at + 2, min(at + MOST_BYTES, len(ids)) + 1) if UNFINISHED in shown[at] else ()
-        end = next((end for end in ends if UNFINISHED not in decode(ids[at:end])), at + 1)
-        if end > at + 1:
-            shown[at:end] = [decode(ids[at:end]), *[""] * (end - at - 1)]
-        at = end
+    shown = [texts[token] for token in ids]
+    for one in spread_characters(ids, shown, decode):
+        shown[one.start : one.end] = [one.text, *[""] * (one.end - one.start - 1)]
     return shown
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.attention.recorded import record as record_map
 from tests.browser.served import TEMPLATE, served, tiny_engine
 from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
 
@@ -99,7 +100,7 @@ def test_the_picture_is_blue_orange_and_both(page, engine):
     maps = engine.attention("hi", "bitune", range(4))
     cell(page, 1, 2).click()
     expect(page.locator("#bt-attention [data-part=title]")).to_have_text("Layer 1, head 2")
-    page.locator("#bt-attention [data-part=without-first]").check()
+    expect(page.locator("#bt-attention [data-part=without-first]")).to_be_checked()
     first, second = (values[1, 2].astype(float) for values in maps.passes.values())
     strongest = divmod(int(second[:, 1:].argmax()), rows - 2)
     row, column = strongest[0], strongest[1] + 1
@@ -128,6 +129,65 @@ def test_the_keyboard_walks_through_heads_and_words(page):
     page.locator("#bt-attention .bt-tokens span").nth(3).click()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#bt-attention .bt-tokens >> nth=0 >> .bt-looking")).to_have_attribute("data-token", "4")
+
+
+def test_the_keyboard_walks_by_rows_and_to_the_ends(page):
+    read(page, "hi")
+    cell(page, 1, 1).click()
+    title = page.locator("#bt-attention [data-part=title]")
+    keys = {
+        "End": "Layer 1, mean over heads",
+        "Home": "Layer 1, head 0",
+        "PageDown": "Layer 3, head 0",
+        "PageUp": "Layer 0, head 0",
+    }
+    for key, words in keys.items():
+        page.keyboard.press(key)
+        expect(title).to_have_text(words)
+
+
+def test_cells_of_a_map_are_reached_by_keys_and_read_out(page):
+    read(page, "hi", "ab")
+    page.locator(CANVASES).first.focus()
+    words = page.locator("#bt-attention [data-part=readout]")
+    expect(words).to_have_attribute("aria-live", "polite")
+    names = [{"\n": "↵", " ": "␣"}.get(token, token) for token in [*TEMPLATE.format(prompt="hi"), *"ab"][:-1]]
+    last = len(names) - 1
+    steps = {
+        "Control+Home": (0, 0),
+        "End": (0, last),
+        "ArrowDown": (1, last),
+        "PageDown": (11, last),
+        "ArrowLeft": (11, last - 1),
+    }
+    steps |= {"Home": (11, 0), "PageUp": (1, 0), "ArrowRight": (1, 1), "ArrowUp": (0, 1), "Control+End": (last, last)}
+    for key, (row, column) in steps.items():
+        page.keyboard.press(key)
+        expect(words.locator("b")).to_have_text(f"“{names[row]}” looks at “{names[column]}”")
+
+
+def test_a_pinned_cell_stays_until_it_is_let_go(page):
+    read(page, "hi")
+    rows = page.locator(CANVASES).first.evaluate("canvas => canvas.width")
+    hover(page, 1, 4, 9, rows)
+    expected = readout(page)
+    size = page.locator(CANVASES).nth(1).bounding_box()["width"] / rows
+    page.locator(CANVASES).nth(1).click(position={"x": 9.5 * size, "y": 4.5 * size})
+    hover(page, 0, 7, 2, rows)
+    pinned = page.locator("#bt-attention [data-part=pinned]")
+    kept = pinned.locator("p").inner_text().replace("Pinned: ", "")
+    assert kept.split() == expected.split() != readout(page).split()
+    cell(page, 3, 3).click()
+    expect(page.locator("#bt-attention [data-part=title]")).to_have_text("Layer 3, head 3")
+    expect(pinned).to_contain_text(expected.splitlines()[0])
+    page.locator(CANVASES).first.focus()
+    page.keyboard.press("Escape")
+    expect(pinned).to_be_hidden()
+    page.keyboard.press("Enter")
+    expect(pinned).not_to_have_attribute("hidden", "")
+    hover(page, 0, 7, 2, rows)
+    pinned.get_by_role("button").click()
+    expect(pinned).to_be_hidden()
 
 
 def test_pointing_at_a_word_shades_what_it_looks_at_in_both_readings(page):
@@ -178,6 +238,11 @@ def test_downloads(page):
     assert drawing.startswith("<svg")
     assert drawing.count("</svg>") == 1
     assert "Second reading" in drawing
+    scales = page.locator("#bt-attention .bt-map .bt-see-legend").all()
+    for scale in scales:
+        for number in scale.locator("span").all_text_contents():
+            assert number in drawing, "the scale stands in the figure"
+    assert drawing.count("<linearGradient") == len(scales) == 3
     header = files["safetensors"]
     assert "pass.bidirectional" in json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
 
@@ -212,7 +277,10 @@ def test_hostile_tokens_are_text_in_every_view(page):
     for place in range(2):
         text = page.locator("#bt-attention .bt-tokens").nth(place).evaluate("text => text.textContent")
         assert text.replace("↵\n", "\n").startswith(TEMPLATE.format(prompt=HOSTILE).partition("\n")[0])
-        assert "�" in text, "an emoji is several tokens here"
+        assert "\u4f60\u597d" in text and "�" not in text, "characters are several tokens here"
+    second = page.locator("#bt-attention .bt-tokens >> nth=0 >> [data-piece='2']").first
+    second.hover()
+    assert re.match(r"“. 2/[2-4]” looks most at", readout(page))
     page.locator("#bt-attention .bt-tokens span").nth(14).hover()
     assert page.locator("#bt-attention img, #bt-attention script").count() == 0
     assert page.title() == "Bitune"
@@ -228,23 +296,120 @@ def test_a_bad_prompt_is_a_sentence(page, prompt, words):
     expect(page.locator(CANVASES)).to_have_count(3)
 
 
-def test_compares_latest_run_comes_along_and_stays_what_was_read(browser, url):
+def to_attention(page: Page) -> None:
+    page.get_by_role("tab", name="Attention").click()
+
+
+def test_compares_latest_run_is_read_on_arrival_once(browser, url):
     for page in visit(browser, url, "desktop", "light"):
         run(page, "hello there")
         ended(page)
-        page.get_by_role("tab", name="Attention").click()
+        to_attention(page)
         expect(page.locator("#bt-attention-prompt textarea")).to_have_value("hello there")
+        expect(page.locator(CANVASES)).to_have_count(3, timeout=30_000)
         box = page.locator("#bt-attention-answer textarea")
-        expect(box).not_to_have_value("")
         answer = box.input_value()
+        assert answer
+        text = page.locator("#bt-attention .bt-tokens").first.evaluate("text => text.textContent")
+        assert text.replace("↵\n", "\n").startswith(TEMPLATE.format(prompt="hello there")), "this prompt, with this answer"
+        assert page.locator("#bt-attention .bt-answered").count() >= len(answer)
         page.locator("#bt-attention-variant input[value=lora]").check()
         expect(box).not_to_have_value(answer)
         page.locator("#bt-read-attention").click()
         expect(page.locator(CANVASES)).to_have_count(1)
         page.get_by_role("tab", name="Compare").click()
-        page.get_by_role("tab", name="Attention").click()
+        to_attention(page)
         expect(page.locator(CANVASES)).to_have_count(1)
         expect(page.locator("#bt-attention-variant input[value=lora]")).to_be_checked()
+        page.get_by_role("tab", name="Compare").click()
+        run(page, "x" * 300)
+        ended(page)
+        to_attention(page)
+        expect(page.locator("#bt-attention .bt-empty")).to_contain_text("nothing was read by itself")
+        expect(page.locator("#bt-read-attention")).to_be_enabled()
+
+
+def test_two_variants_stand_beside_each_other_with_their_difference(page, engine):
+    page.get_by_role("listbox", name="Beside it").or_(page.locator("#bt-attention-beside input")).first.click()
+    page.get_by_role("option", name="bitune", exact=True).click()
+    read(page, "hi", "ab", variant="lora")
+    titles = page.locator("#bt-attention figcaption b")
+    expect(titles).to_have_text(["lora", "bitune", "Difference"])
+    cell(page, 2, 1).click()
+    expect(page.locator("#bt-attention [data-part=title]")).to_have_text("Layer 2, head 1")
+    one, other = (engine.attention("hi", name, [2], answer="ab") for name in ("lora", "bitune"))
+    before = float(next(iter(one.passes.values()))[0, 1, 4, 2])
+    after = float(other.passes["bidirectional"][0, 1, 4, 2])
+    rows = page.locator(CANVASES).first.evaluate("canvas => canvas.width")
+    hover(page, 0, 4, 2, rows)
+    numbers = [float(number) for number in re.findall(r"([\d.]+) %", readout(page))]
+    assert numbers == pytest.approx([before * 100, after * 100], abs=0.6)
+    assert "lora, reading" in readout(page) and "bitune, second reading" in readout(page)
+    red, _, blue, _ = pixel(page, 2, 4, 2)
+    assert (red > blue) == (after > before), "orange where the second variant looks more"
+    page.locator("#bt-attention [data-part=which]").select_option("beside")
+    ahead = other.summaries["bidirectional"].distance - next(iter(one.summaries.values())).distance
+    page.locator("#bt-attention [data-part=measure]").select_option("distance")
+    expect(cell(page, 3, 2)).to_have_attribute("aria-label", f"layer 3, head 2: {ahead[3, 2]:.2f}")
+    page.locator("#bt-attention [data-part=pair]").select_option("0")
+    hover(page, 0, 4, 2, rows)
+    assert "bitune, first reading" in readout(page)
+    with page.expect_download() as download:
+        page.locator("#bt-attention [data-part=svg]").click()
+    assert "lora and bitune: layer 2, head 1" in download.value.path().read_text(encoding="utf-8")
+    page.locator("#bt-attention [data-part=pair]").select_option("readings")
+    expect(titles).to_have_text(["The one reading"])
+
+
+def test_a_mean_over_chosen_layers(page, engine):
+    read(page, "hi")
+    page.locator("#bt-attention [data-part=mean-from]").select_option("1")
+    page.locator("#bt-attention [data-part=mean-until]").select_option("2")
+    page.locator("#bt-attention [data-part=mean-open]").click()
+    expect(page.locator("#bt-attention [data-part=title]")).to_have_text("Layers 1 to 2, mean over heads")
+    expect(page.locator("#bt-attention [aria-current]")).to_have_count(2)
+    maps = engine.attention("hi", "bitune", [1, 2])
+    weight = maps.passes["bidirectional"][:, :, 4, 9].astype(float).mean()
+    hover(page, 0, 4, 9, page.locator(CANVASES).first.evaluate("canvas => canvas.width"))
+    assert float(re.search(r"([\d.]+) %", readout(page))[1]) == pytest.approx(weight * 100, abs=0.6)
+
+
+def test_a_map_fills_the_window_and_goes_back(page):
+    read(page, "hi")
+    page.locator("#bt-attention figcaption").nth(1).get_by_role("button").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("canvas")).to_have_count(1)
+    assert dialog.locator("canvas").bounding_box()["width"] > SIZES["desktop"]["width"] * 0.85
+    dialog.locator("canvas").focus()
+    page.keyboard.press("Control+Home")
+    expect(dialog.locator("[data-part=large-words]")).to_contain_text("looks at “Q”")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#bt-attention [data-part=maps] canvas")).to_have_count(3)
+
+
+def test_a_recorded_map_is_there_at_once(browser, engine):
+    with served(engine, recorded_map=record_map(engine)) as address:
+        for page in visit(browser, address, "desktop", "light"):
+            to_attention(page)
+            expect(page.locator("#bt-attention [data-part=recorded]")).to_contain_text("computed earlier")
+            expect(page.locator(CANVASES)).to_have_count(3)
+            expect(page.locator("#bt-attention [data-part=bertviz-draw], #bt-attention [data-part=arrays]").first).to_be_hidden()
+            cell(page, 0, 0).click()
+            expect(page.locator("#bt-attention").get_by_role("alert")).to_contain_text("Only this one map was recorded")
+            read(page, "hi")
+            expect(page.locator("#bt-attention [data-part=recorded]")).to_be_hidden()
+            cell(page, 0, 0).click()
+            expect(page.locator("#bt-attention [data-part=title]")).to_have_text("Layer 0, head 0")
+
+
+def test_bertviz_is_dark_on_a_dark_page(browser, url):
+    for page in visit(browser, url, "desktop", "dark"):
+        open_attention(page)
+        read(page, "hi")
+        page.locator("#bt-attention [data-part=bertviz-draw]").click()
+        body = page.frame_locator("#bt-attention iframe").locator("body")
+        expect(body).to_have_css("background-color", "rgb(0, 0, 0)")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from app.attention import bertviz as frames
+from app.attention.maps import labels
 from bitune.errors import ConfigError, UnknownNameError
 from bitune.schema.results import AnswerMaps, AttentionMaps, HeadSummary
 from tests.closeness import assert_close
@@ -36,6 +37,13 @@ def large(layers: int, heads: int, size: int) -> AttentionMaps:
     )
 
 
+def framed(
+    maps: AttentionMaps, view: str, pass_name: str, layer: int, head: int | None = None, dark: bool = False
+) -> dict[str, str]:
+    """The frame, with the labels that the maps beside it have."""
+    return frames.frame(maps, labels(maps.tokens), view, pass_name, frames.Look(layer, head, dark))
+
+
 def parameters(document: str) -> dict:
     """What the drawing gets."""
     found = re.findall(r"const params = (\{.*\});", document)
@@ -53,7 +61,7 @@ def test_the_drawing_gets_what_bertviz_itself_would_give_it(view):
     options = {"layer": 1, "heads": [2]} if view == "head" else {"display_mode": "light"}
     attention = [torch.from_numpy(layer[None].astype(np.float64)) for layer in maps.passes["bidirectional"]]
     theirs = parameters(own(attention, ["a", "b", "c"], html_action="return", **options).data)
-    ours = parameters(frames.frame(maps, view, "bidirectional", 1, 2)["html"])
+    ours = parameters(framed(maps, view, "bidirectional", 1, 2)["html"])
     assert ours.pop("root_div_id") and theirs.pop("root_div_id")
     (ours_attention,), (theirs_attention,) = ours.pop("attention"), theirs.pop("attention")
     assert_close(ours_attention.pop("attn"), theirs_attention.pop("attn"), allowed=2e-4)  # ours with four digits
@@ -62,8 +70,15 @@ def test_the_drawing_gets_what_bertviz_itself_would_give_it(view):
 
 
 @pytest.mark.parametrize("view", frames.VIEWS)
+def test_it_is_dark_where_the_page_is(view):
+    light, dark = (framed(made(), view, "causal", 0, dark=dark)["html"] for dark in (False, True))
+    assert "color-scheme: dark" in dark and "color-scheme: dark" not in light
+    assert parameters(dark).get("display_mode") == ("dark" if view == "model" else None)
+
+
+@pytest.mark.parametrize("view", frames.VIEWS)
 def test_tokens_cannot_leave_the_script(view):
-    html = frames.frame(made(), view, "causal", 0)["html"]
+    html = framed(made(), view, "causal", 0)["html"]
     assert "<img" not in html
     assert html.count("</script>") == 4, "one for each of ours"
     assert HOSTILE[0] in parameters(html)["attention"][0]["left_text"]
@@ -71,7 +86,7 @@ def test_tokens_cannot_leave_the_script(view):
 
 @pytest.mark.parametrize("view", frames.VIEWS)
 def test_nothing_comes_from_the_net(view):
-    html = frames.frame(made(), view, "causal", 0)["html"]
+    html = framed(made(), view, "causal", 0)["html"]
     assert "default-src 'none'" in html
     assert "cdnjs" not in html
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", html)
@@ -95,23 +110,23 @@ def test_the_model_view_takes_as_many_layers_as_can_be_drawn():
 
 
 def test_beyond_the_limits_are_words():
-    answer = frames.frame(large(30, 9, 200), "head", "causal", 3)
+    answer = framed(large(30, 9, 200), "head", "causal", 3)
     assert list(answer) == ["words"]
     assert "360,000" in answer["words"]
-    assert "layer 3 only" in frames.frame(large(30, 9, 80), "head", "causal", 3)["words"]
-    assert "one token only" in frames.frame(made(tokens=("a",)), "head", "causal", 0)["words"]
+    assert "layer 3 only" in framed(large(30, 9, 80), "head", "causal", 3)["words"]
+    assert "one token only" in framed(made(tokens=("a",)), "head", "causal", 0)["words"]
 
 
 def test_what_is_not_there_is_refused():
     with pytest.raises(UnknownNameError, match="view"):
-        frames.frame(made(), "neuron", "causal", 0)
+        framed(made(), "neuron", "causal", 0)
     with pytest.raises(UnknownNameError, match="reading"):
-        frames.frame(made(), "head", "anticausal", 0)
+        framed(made(), "head", "anticausal", 0)
     with pytest.raises(ConfigError, match="Layer 9"):
-        frames.frame(made(), "head", "causal", 9)
+        framed(made(), "head", "causal", 9)
 
 
 def test_another_bertviz_is_refused(monkeypatch):
     monkeypatch.setattr(frames, "packaged", lambda distribution, path: "something else")
     with pytest.raises(ConfigError, match="requirements.txt"):
-        frames.frame(made(), "head", "causal", 0)
+        framed(made(), "head", "causal", 0)

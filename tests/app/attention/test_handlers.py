@@ -97,6 +97,65 @@ def test_a_long_prompt_keeps_only_the_layers_that_were_opened(handlers, monkeypa
     assert list(result.layers) == [1]
 
 
+def test_a_mean_over_layers_is_the_mean_of_their_means(handlers, engine, monkeypatch):
+    whole = engine.attention("hello", "bitune", range(LAYERS), answer="good day")
+    expected = np.mean([maps.squares(whole, layer, None)[1] for layer in (1, 2, 3)], axis=0)
+    short = read(handlers, *BITUNE)
+    monkeypatch.setattr(attention_handlers, "RESULT_BYTES", 0)
+    long = read(handlers, *BITUNE)  # keeps the layer that it opened, and no other
+    size = maps.size(handlers.store.get(long["key"]).maps)
+    monkeypatch.setattr(attention_handlers, "RESULT_BYTES", 3 * size)
+    for value in (short, long):
+        picture = asked(handlers.picture, {"key": value["key"], "layer": 1, "until": 3, "head": None})
+        assert (picture["layer"], picture["until"], picture["head"]) == (1, 3, None)
+        assert_close(unpacked(picture["maps"][1], value["rows"]), expected, allowed=3 * LEVEL / 2)
+    monkeypatch.setattr(attention_handlers, "RESULT_BYTES", size)
+    question = {"key": long["key"], "layer": 0, "until": 3, "head": None}
+    assert "choose up to 1" in asked(handlers.picture, question)["problem"]
+
+
+@pytest.mark.parametrize("wrong", [{"until": 0}, {"until": LAYERS}, {"until": 3, "head": 0}, {"until": "x"}])
+def test_a_mean_is_over_layers_that_there_are(handlers, wrong):
+    key = read(handlers, *BITUNE)["key"]
+    assert asked(handlers.picture, {"key": key, "layer": 1, "head": None, **wrong})["problem"]
+
+
+def test_two_variants_read_the_same_beside_each_other(handlers, engine):
+    fields = {"prompt": "hello", "variant": "lora", "template": "own", "answer": "good day", "what_ifs": None}
+    *_, last = visiting.run(handlers, **fields, beside="bitune")
+    value, other = last.value, last.value["beside"]
+    alone = read(handlers, *BITUNE)
+    assert value["tokens"] == other["tokens"] and value["key"] != other["key"]
+    assert (value["variant"]["name"], other["variant"]["name"]) == ("lora", "bitune")
+    assert other["passes"] == alone["passes"] and other["measures"] == alone["measures"]
+    opened = value["opened"]
+    assert other["picture"] == asked(handlers.picture, {"key": alone["key"], **opened})
+    assert handlers.work(**fields, beside="bitune").passes == handlers.work(**fields).passes + 3
+
+
+def test_two_variants_with_one_name_or_other_texts(handlers, engine, monkeypatch):
+    fields = {"prompt": "hello", "variant": "lora", "template": "own", "answer": "", "what_ifs": None}
+    *_, last = visiting.run(handlers, **fields, beside="lora")
+    assert "beside" not in last.value
+    *_, last = visiting.run(handlers, **fields, beside="ghost")
+    assert "no variant called 'ghost'" in last.value["problem"]
+    ids = engine.prompt_ids
+    monkeypatch.setattr(engine, "prompt_ids", lambda prompt, name, **how: ids(prompt + (name == "lora") * "!", name, **how))
+    *_, last = visiting.run(handlers, **fields, beside="bitune")
+    assert "choose one template for both" in last.value["problem"]
+
+
+def test_pieces_of_a_character_carry_it(handlers):
+    value = read(handlers, "\u4f60!", "base", "none", "\u597d")
+    assert value["labels"][:4] == ["\u4f60 1/3", "\u4f60 2/3", "\u4f60 3/3", "!"]
+    assert value["labels"][-3:] == ["\u597d 1/3", "\u597d 2/3", "\u597d 3/3"]
+    assert value["pieces"]["1"] == ["\u4f60", 2] and "3" not in value["pieces"]
+    frame = asked(
+        handlers.frame, {"key": value["key"], "layer": 0, "head": None, "view": "head", "pass_name": value["passes"][0]["name"]}
+    )
+    assert "\\u4f60 2/3" in frame["html"]
+
+
 def test_the_oldest_reading_is_forgotten_in_words(engine):
     handlers = AttentionHandlers(engine, max_bytes=1)
     first, second = read(handlers, *BITUNE), read(handlers, *BITUNE)
