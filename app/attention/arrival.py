@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.attention.handlers import AttentionHandlers
-from app.attention.request import MAX_CHARACTERS
+from app.ui.checks import MAX_ANSWER
 from app.ui.latest_run import LatestRun
 from bitune.errors import BituneError
 
@@ -31,7 +31,7 @@ def arrival(handlers: AttentionHandlers, run: LatestRun, variant: str, what_ifs:
     if run.id is None:
         return Arrival(False)
     answer = run.answers[variant]
-    if len(run.prompt) + len(answer) > MAX_CHARACTERS:
+    if len(run.prompt) + len(answer) > MAX_ANSWER:
         return Arrival(False, LONG)
     request = {"prompt": run.prompt, "template": run.template, "answer": answer}
     try:
