@@ -42,6 +42,7 @@ async def answered(handlers: SetHandlers, caller: Caller, **values: object) -> A
                 begun = step
     yield (screen := begun.screen)
     for batch in begun.batches:
+        await caller.check()  # a batch that is answered at once does not look itself
         work, answer = partial(handlers.work, screen.progress, batch), partial(handlers.answer, screen.progress, batch)
         async with aclosing(admitted(handlers, caller, work, answer)) as steps:
             async for step in steps:

@@ -32,5 +32,5 @@ def test_a_long_one_waits_for_the_button(handlers):
 
 
 def test_what_cannot_be_read_says_why(handlers):
-    found = arrived(handlers, "hello", "x" * 600)
-    assert not found.reads and "512" in found.words
+    found = arrived(handlers, "hello", "\ud800")
+    assert not found.reads and "surrogate" in found.words

@@ -48,7 +48,7 @@ def run(handlers: CompareHandlers, variants: list[str], blind: bool = True, **op
 
 def test_no_screen_of_a_blind_run_tells_a_variant(handlers):
     shown = visiting.every_screen(handlers, prompt="hello", variants=NAMES, what_ifs=WHAT_IFS, blind=True, max_new_tokens=12)
-    assert len(shown) > 3 and not shown[-1].running
+    assert len(shown) >= 3 and not shown[-1].running
     for screen in shown:
         found = [words for words in TELLING if words in sent(screen)]
         assert not found, f"{found} in {sent(screen)}"
