@@ -136,9 +136,10 @@ def _run_pip(command: list[str], folder: Path) -> tuple[int, list[str]]:
 def _size(folder: Path) -> int:
     """Bytes of the largest file below a folder whose files come and go."""
     sizes = [0]
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            sizes.append(path.stat().st_size)
+    for place, _, names in os.walk(folder):  # passes over a folder that has just gone, at which Path.rglob raises
+        for name in names:
+            with contextlib.suppress(OSError):
+                sizes.append(Path(place, name).stat().st_size)
     return max(sizes)
 
 

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import time
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from bitune.model.decoding import Decoder
 from tests.browser.visitor import FLAGS
 
 # Playwright waits 5 s; a page takes longer to come up where tests of other files run at the same time.
@@ -20,3 +22,15 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def slow_tokens(monkeypatch):
+    """A tiny model that takes its time for each token, so that there is something to stop."""
+    forward = Decoder.next_logits
+
+    def step(self):
+        time.sleep(0.02)
+        return forward(self)
+
+    monkeypatch.setattr(Decoder, "next_logits", step)

@@ -55,7 +55,7 @@ def test_ctrl_enter_runs_only_the_chosen_variants(page):
     expect(page.locator("#bt-results h3")).to_have_text(["base", "bitune"])
 
 
-def test_stop_keeps_what_was_written(page):
+def test_stop_keeps_what_was_written(page, slow_tokens):
     page.get_by_text("Length and sampling").click()
     page.get_by_label("number input for New tokens").fill("400")
     run(page, "a long story")

@@ -105,7 +105,7 @@ def test_a_question_can_be_edited_and_asked_again(page):
     expect(page.locator("#bt-prompt textarea")).to_have_value("hello again")
 
 
-def test_a_follow_up_can_be_stopped_and_run_begins_anew(page):
+def test_a_follow_up_can_be_stopped_and_run_begins_anew(page, slow_tokens):
     page.get_by_role("button", name="Length and sampling").click()
     begin(page)
     page.get_by_label("number input for New tokens").fill("400")

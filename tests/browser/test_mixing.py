@@ -94,7 +94,7 @@ def test_the_bars_are_the_checkpoints_alphas(page, engine):
 
 def data_of(page: Page, figure: str) -> list[dict]:
     """What plotly draws in a figure."""
-    return page.locator(f"{figure} .js-plotly-plot").evaluate(
+    return page.locator(f"{figure} .js-plotly-plot").first.evaluate(
         "plot => plot._fullData.map(d => ({name: d.name, x: [...(d.x ?? [])], y: [...(d.y ?? [])], z: d.z, colour: d.line && d.line.color}))"
     )
 
@@ -259,7 +259,7 @@ def test_sliders_move_by_key_and_hand_and_stay_when_tabs_change(page, engine):
     box = sliders.nth(2).bounding_box()
     page.mouse.click(box["x"] + 0.9 * box["width"], box["y"] + box["height"] / 2)
     moved = ratios(page, SLIDERS)
-    assert moved[2:4] == pytest.approx([0.9, 0.9], abs=0.03)
+    assert moved[2:4] == pytest.approx([0.9, 0.9], abs=0.06), "within the width of the thumb"
     assert moved[4:] == pytest.approx(in_rows(engine.mixing("bitune"))[4:], abs=0.005)
     go(page, "Compare")
     go(page, "Mixing")

@@ -122,7 +122,7 @@ def test_names_can_be_shown_without_a_vote_and_the_vote_is_then_not_blind(page, 
     expect(page.locator("#bt-kept summary")).to_have_text("Your runs (1)"), "kept once, when its names were there"
 
 
-def test_a_stopped_blind_run_shows_its_names_and_is_not_judged(page):
+def test_a_stopped_blind_run_shows_its_names_and_is_not_judged(page, slow_tokens):
     page.get_by_label("Hide the names until I have judged").check()
     page.get_by_text("Length and sampling").click()
     page.get_by_label("number input for New tokens").fill("400")

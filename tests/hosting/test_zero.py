@@ -153,7 +153,9 @@ def test_handlers_run_the_model_through_the_runner_alone():
     found = {
         path.relative_to(ROOT / "app").as_posix() for path in (ROOT / "app").rglob("*.py") if runs.search(path.read_text("utf-8"))
     }
-    assert found == {"ui/runner.py", "zero.py", "compare/recorded.py"}, "on ZeroGPU the page's own process has no GPU"
+    assert found == {"ui/runner.py", "zero.py", "compare/recorded.py", "attention/recorded.py"}, (
+        "on ZeroGPU the page's own process has no GPU"
+    )
 
 
 def test_a_request_that_is_cancelled_ends_its_worker(gpu, runner):
