@@ -28,11 +28,13 @@ function waiting(button) {
 
 function sayWaits(button) {
     let told = waiting(button), at = Date.now(); // what stood there before the button was pressed
-    return setInterval(() => {
+    const looks = setInterval(() => {
+        if (!button.isConnected) return clearInterval(looks); // Gradio takes a button that is hidden out of the page
         const words = waiting(button), [kind, before] = [words, told].map((one) => one.replace(/\d+/g, ""));
         if (!button.disabled || words === told || (kind === before && Date.now() < at + SELDOM)) return;
         [aloud.textContent, told, at] = [words, words, Date.now()];
     }, OFTEN);
+    return looks;
 }
 
 // A button that cannot be pressed loses the focus: Stop has it meanwhile, and in the end the button again.

@@ -38,8 +38,8 @@ def visit(browser: Browser, url: str, size: str, scheme: str, query: str = "", p
         expect(page.locator(part)).to_be_visible()
     yield page
     context.close()
-    assert foreign == []
-    assert broken == []
+    assert foreign == [], foreign
+    assert broken == [], broken
 
 
 def run(page: Page, prompt: str) -> None:
