@@ -102,10 +102,9 @@ class StopButton:
         button: The component.
     """
 
-    def __init__(self, label: str = "Stop", **look: object):
+    def __init__(self, **look: object):
         """Put the button here. `look`: more arguments of gr.Button."""
-        self.label = label
-        self.button = gr.Button(label, interactive=False, **look)
+        self.button = gr.Button("Stop", interactive=False, **look)
         self.button.click(None, None, self.button, js=STOPPING, **AT_ONCE)
         self._running: set[Caller] = set()
 
@@ -127,7 +126,7 @@ class StopButton:
 
     def update(self, *, running: bool) -> dict:
         """How it looks while something runs, or nothing."""
-        return gr.update(value=self.label, interactive=running)
+        return gr.update(value="Stop", interactive=running)
 
 
 class ModelRequest(Generic[S]):

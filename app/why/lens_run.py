@@ -64,7 +64,7 @@ def chosen(run: EndedRun | None, of: str | None, place: int | None) -> tuple[End
 
 
 def variants_of(run: EndedRun) -> list[str]:
-    """All that were asked: what the base reads depends on the others."""
+    """All that were asked: the lens shows each of them."""
     return list(run.request.variants)
 
 
