@@ -20,11 +20,9 @@ def main() -> int:
     run.add_argument("--only", metavar="RUN", help="one run by its name, as it stands in study/results, whatever its setting")
     run.add_argument("--results", type=Path, default=RESULTS, help="folder for the results; another one to have a run again")
     run.set_defaults(call=_run)
-    everything = commands.add_parser(
-        "all", help="measure the shipped checkpoints on all test questions; what is done of a task stays"
-    )
+    everything = commands.add_parser("all", help="measure the shipped checkpoints on all test questions; what is done stays")
     everything.add_argument("--data", type=Path, required=True, help="folder with arc_easy.test.jsonl and the others")
-    everything.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for the tasks that are done")
+    everything.add_argument("--state", type=Path, default=Path("runs/study"), help="folder for what is done")
     everything.add_argument(
         "--setting", choices=sorted(ALL_QUESTIONS), action="append", help="one of them alone; may be given again"
     )

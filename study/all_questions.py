@@ -1,4 +1,4 @@
-"""Measures the shipped checkpoints and their base on all test questions. What is done of a task is kept, so that one cut short goes on."""
+"""Measures the shipped checkpoints and their base on all test questions. What is done is kept, so that one cut short goes on."""
 
 import json
 import time
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from bitune.base.loading import Base
 from bitune.checkpoints.folder import read
-from bitune.data.examples import content_of, load_examples
+from bitune.data.examples import Example, content_of, load_examples
 from bitune.data.tokens import to_measure
 from bitune.errors import ConfigError
 from bitune.evaluation.report import write_json
@@ -26,6 +26,7 @@ from study.table import read_results
 
 _TRAINING = ("settings", "trainable_parameters", "examples", "train_loss", "training_seconds")  # facts that stay a run's own
 _BATCH = 16
+PART = 128  # questions: what a start that is cut short can lose, some minutes on two CPU cores
 
 
 def measure_all(
@@ -37,18 +38,18 @@ def measure_all(
     shipped: Path = SHIPPED,
     results: Path = RESULTS,
 ) -> list[Path]:
-    """Measure what has no result yet; several processes share the tasks.
+    """Measure what has no result yet; several processes share the questions.
 
     Args:
         base: what the checkpoints were trained on.
         data: folder of NAME.train.jsonl and NAME.test.jsonl.
-        state: folder for the tasks that are done, a file each.
+        state: folder for what is done, a file for each `PART` questions.
         settings: each measures the shipped checkpoints of another setting, see `Setting.of`.
         shipped: folder of checkpoints that know their run.
         results: folder of the runs' results; those of `settings` are written there.
 
     Returns:
-        The results that were written; none of a setting of which another process is at a task.
+        The results that were written; none of a setting of which another process is at a part.
     """
     state.mkdir(parents=True, exist_ok=True)
     by_name = {Run(**result["run"]).name: result for result in read_results(results)}
@@ -75,27 +76,51 @@ def measure_all(
 
 
 def _measure(engine: Engine, data: Path, state: Path, setting: Setting, task: str, names: list[str]) -> dict[str, dict] | None:
-    """{"base" or a run: as in `run.measure`} of one task; None where another process is at it."""
-    file = state / f"{setting.name}.{task}.json"
+    """{"base" or a run: as in `run.measure`} of one task; None where another process is at a part of it."""
+    examples = _examples(engine, data, setting, task)
+    parts = []
+    for start in range(0, len(examples), PART):
+        file = state / f"{setting.name}.{task}.{start:05d}.json"
+        parts.append(_measure_part(engine, file, setting, examples[start : start + PART], names))
+    if None in parts:
+        return None
+    return {name: joined([part[name] for part in parts]) for name in ("base", *names)}
+
+
+def _measure_part(
+    engine: Engine, file: Path, setting: Setting, examples: list[Example], names: list[str]
+) -> dict[str, dict] | None:
+    """As `_measure`, of some questions; they are in `file` from then on."""
     try:
         with FileLock(file.with_suffix(".lock"), timeout=0):
             if not file.is_file():
-                print(f"{time.strftime('%H:%M:%S')} {setting.name} {task}", flush=True)
-                write_json(file, _evaluated(engine, data, setting, task, names))
+                print(f"{time.strftime('%H:%M:%S')} {file.stem}", flush=True)
+                write_json(file, _evaluated(engine, setting, examples, names))
             kept = json.loads(file.read_text(encoding="utf-8"))
     except Timeout:
-        print(f"{setting.name} {task}: another process is at it", flush=True)
+        print(f"{file.stem}: another process is at it", flush=True)
         return None
     if set(kept) != {"base", *names}:
-        raise ConfigError(f"{file} is of other checkpoints than are shipped now; remove it to have {task} measured again.")
+        raise ConfigError(f"{file} is of other checkpoints than are shipped now; remove it to have its questions measured again.")
     return kept
 
 
-def _evaluated(engine: Engine, data: Path, setting: Setting, task: str, names: list[str]) -> dict[str, dict]:
+def _examples(engine: Engine, data: Path, setting: Setting, task: str) -> list[Example]:
     trained_on = {content_of(one.prompt) for name in setting.train for one in load_examples(data / f"{name}.train.jsonl")}
     limits = (setting.max_prompt_tokens, setting.max_answer_tokens, setting.limits[task])
-    examples = to_measure(load_examples(data / f"{task}.test.jsonl"), engine.base.tokenizer, *limits, trained_on)
+    return to_measure(load_examples(data / f"{task}.test.jsonl"), engine.base.tokenizer, *limits, trained_on)
+
+
+def _evaluated(engine: Engine, setting: Setting, examples: list[Example], names: list[str]) -> dict[str, dict]:
     variants = {name: engine.variants[name] for name in ("base", *names)}
     new = setting.max_answer_tokens
     report = evaluate(engine.manager, variants, examples, engine.base.tokenizer, batch_size=_BATCH, max_new_tokens=new)
     return {name: as_measured(report, name) for name in variants}
+
+
+def joined(parts: list[dict]) -> dict:
+    """One measurement of all items of several, in order: their lists one after the other."""
+    return {
+        key: [item for part in parts for item in part[key]] if isinstance(value, list) else joined([part[key] for part in parts])
+        for key, value in parts[0].items()
+    }

@@ -1,10 +1,11 @@
-"""The shipped checkpoints on all test questions: task by task, kept on the way, and in the cards."""
+"""The shipped checkpoints on all test questions: part by part, kept on the way, and in the cards."""
 
 import shutil
 from dataclasses import replace
 
 import pytest
 
+from bitune.data.examples import content_of
 from bitune.errors import ConfigError
 from study import all_questions
 from study.all_questions import measure_all
@@ -33,7 +34,8 @@ def all_of(setting) -> dict[str, dict]:
     return {setting.name: setting}
 
 
-def test_on_the_same_items_the_numbers_are_those_of_the_runs(study, shipped, tmp_path):
+def test_on_the_same_items_the_numbers_are_those_of_the_runs(study, shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(all_questions, "PART", 3)
     same = replace(ALL, limits=SMALL.limits)
     written = measure_all(study.base, study.data, tmp_path / "state", settings=all_of(same), **shipped)
     assert len(written) == 3
@@ -44,12 +46,13 @@ def test_on_the_same_items_the_numbers_are_those_of_the_runs(study, shipped, tmp
     assert [row["name"] for row in evidence(same, rows)["rows"]] == ["Base", "Bitune", "LoRA r4"]
 
 
-def test_a_task_that_is_done_is_kept(study, shipped, tmp_path, monkeypatch):
+def test_what_is_done_is_kept_in_parts(study, shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(all_questions, "PART", 4)
     ran, evaluate = [], all_questions.evaluate
 
     def until_killed(manager, variants, examples, *arguments, **named):
-        ran.append(examples[0].task)
-        if len(ran) == 2:
+        ran.append([content_of(one.prompt) for one in examples])
+        if len(ran) == 3:
             raise KeyboardInterrupt
         return evaluate(manager, variants, examples, *arguments, **named)
 
@@ -58,7 +61,7 @@ def test_a_task_that_is_done_is_kept(study, shipped, tmp_path, monkeypatch):
         measure_all(study.base, study.data, tmp_path / "state", settings=all_of(ALL), **shipped)
     before = len(list(shipped["results"].iterdir()))
     assert len(measure_all(study.base, study.data, tmp_path / "state", settings=all_of(ALL), **shipped)) == 3
-    assert len(ran) == 3 and ran[1] == ran[2] != ran[0]
+    assert list(map(len, ran)) == [4, 4, 1, 1, 4] and ran[2] == ran[3]  # of 9 and 4 questions; the third was tried twice
     assert len(list(shipped["results"].iterdir())) == before + 3
     (shipped["shipped"] / "lora").rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="other checkpoints than are shipped now"):
