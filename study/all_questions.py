@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,15 +10,19 @@ import peft
 import torch
 import transformers
 from filelock import FileLock, Timeout
+from transformers import PreTrainedTokenizerBase
 
 from bitune.base.loading import Base
 from bitune.checkpoints.folder import read
+from bitune.data.encoding import prompt_ids
 from bitune.data.examples import Example, content_of, load_examples
-from bitune.data.tokens import to_measure
+from bitune.data.tokens import continuation_ids, to_measure
 from bitune.errors import ConfigError
-from bitune.evaluation.report import write_json
+from bitune.evaluation.report import item_id, write_json
 from bitune.evaluation.run import evaluate
 from bitune.inference.engine import Engine
+from bitune.model.likelihoods import tokens_to_read
+from bitune.model.limits import batches_by_length
 from study.plan import ALL_QUESTIONS, RESULTS, Run, Setting
 from study.run import as_measured, result_of
 from study.ship import SHIPPED
@@ -78,13 +82,14 @@ def measure_all(
 def _measure(engine: Engine, data: Path, state: Path, setting: Setting, task: str, names: list[str]) -> dict[str, dict] | None:
     """{"base" or a run: as in `run.measure`} of one task; None where another process is at a part of it."""
     examples = _examples(engine, data, setting, task)
+    order = batches_by_length(engine.manager.layout, *lengths(examples, engine.base.tokenizer), PART)
     parts = []
-    for start in range(0, len(examples), PART):
-        file = state / f"{setting.name}.{task}.{start:05d}.json"
-        parts.append(_measure_part(engine, file, setting, examples[start : start + PART], names))
+    for number, batch in enumerate(order):
+        file = state / f"{setting.name}.{task}.{number:02d}.json"
+        parts.append(_measure_part(engine, file, setting, [examples[at] for at in batch], names))
     if None in parts:
         return None
-    return {name: joined([part[name] for part in parts]) for name in ("base", *names)}
+    return {name: joined([part[name] for part in parts], order) for name in ("base", *names)}
 
 
 def _measure_part(
@@ -102,6 +107,8 @@ def _measure_part(
         return None
     if set(kept) != {"base", *names}:
         raise ConfigError(f"{file} is of other checkpoints than are shipped now; remove it to have its questions measured again.")
+    if kept["base"]["ids"] != [item_id(example.prompt) for example in examples]:
+        raise ConfigError(f"{file} is of other questions than are measured now; remove it to have these measured.")
     return kept
 
 
@@ -118,9 +125,20 @@ def _evaluated(engine: Engine, setting: Setting, examples: list[Example], names:
     return {name: as_measured(report, name) for name in variants}
 
 
-def joined(parts: list[dict]) -> dict:
-    """One measurement of all items of several, in order: their lists one after the other."""
-    return {
-        key: [item for part in parts for item in part[key]] if isinstance(value, list) else joined([part[key] for part in parts])
-        for key, value in parts[0].items()
-    }
+def lengths(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Tokens of each prompt, and what is read of its choices: parts of examples alike in both need the least padding."""
+    read = [continuation_ids(one.prompt, one.choices or (one.answer,), tokenizer) for one in examples]
+    return list(map(len, prompt_ids([one.prompt for one in examples], tokenizer))), list(map(tokens_to_read, read))
+
+
+def joined(parts: Sequence[dict], order: Sequence[Sequence[int]]) -> dict:
+    """One measurement of several parts, whose items are those at `order` of the task, and come back as they stand there."""
+    places = [at for batch in order for at in batch]
+
+    def in_place(values: list):
+        if isinstance(values[0], list):
+            items = [item for value in values for item in value]
+            return [item for _, item in sorted(zip(places, items, strict=True), key=lambda pair: pair[0])]
+        return {key: in_place([value[key] for value in values]) for key in values[0]}
+
+    return in_place(list(parts))
