@@ -6,8 +6,8 @@ At rest no adapter is active: the base answers as if it had never been wrapped. 
 import copy
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from peft import PeftConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -33,6 +33,7 @@ from bitune.adapters.rows import AdapterRows
 from bitune.adapters.saved import PREFIX, own_tensors
 from bitune.base.fingerprint import fingerprint
 from bitune.errors import CheckpointError, ConfigError, UnsupportedModelError
+from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import unpack
 from bitune.modeling.pass_store import PassStore
 from bitune.modeling.support import check_supported
@@ -163,13 +164,19 @@ class AdapterManager(AdapterRows):
         """How many numbers the adapters `names` hold."""
         return sum(value.numel() for name in names for value in self.weights(name).values())
 
-    def hold(self, adapters: Iterable[str | None]) -> AbstractContextManager[None]:
+    @contextmanager
+    def hold(self, adapters: Iterable[str | None]) -> Iterator[None]:
         """Keep adapters on the base until the end of the block, between the turns of a request too: `remove` waits for it.
 
-        UnknownNameError for one that is not loaded, ConfigError for one that is being removed.
+        UnknownNameError for one that is not loaded, ConfigError for one that is being removed. What memory the request has freed goes back
+        to the system at its end.
         """
         names = {name for name in adapters if name is not None}
-        return self._holds.hold(names, lambda: self._check_known(names))
+        with self._holds.hold(names, lambda: self._check_known(names)):
+            try:
+                yield
+            finally:
+                release_freed()
 
     def under_autocast(self) -> AbstractContextManager[None]:
         """Spare PEFT's casts of inputs to float32, which autocast undoes at once. For plain LoRA only: DoRA computes with what was cast."""

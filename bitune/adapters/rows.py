@@ -24,6 +24,7 @@ from bitune.adapters.layers import (
 from bitune.adapters.stacked import Stacks, is_stackable
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
+from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import pack, unpack
 
 Result = TypeVar("Result")
@@ -159,6 +160,7 @@ class AdapterRows(SharedModel):
             self._stacks.build()
         if self._packs and not self._is_packed and not self._trainable:
             pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
+            release_freed()
             self._is_packed = True
 
     @contextmanager
