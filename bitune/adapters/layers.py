@@ -32,8 +32,8 @@ def base_modules(model: PreTrainedModel) -> list[nn.Module]:
     return [module for module in model.modules() if module not in of_adapters]
 
 
-Place = tuple[dict[str, nn.Parameter | None], str]
-"""Where a module holds a parameter: its dict of them, and the name in it."""
+Place = tuple[dict[str, object], str]
+"""Where a module holds something, mostly a parameter: its dict of them, and the name in it."""
 
 
 def parameter_places(modules: Iterable[nn.Module]) -> list[Place]:
@@ -54,21 +54,29 @@ def adapter_places(layers: Iterable[BaseTunerLayer], adapter: str) -> list[Place
 
 
 class Snapshot:
-    """Parameters as they are now, to see whether somebody writes into them, moves them, or puts others in their place."""
+    """Parameters as they are now, to see whether somebody writes into them, moves them, or puts others in their place.
 
-    def __init__(self, places: Iterable[Place]):
+    Args:
+        places: Of the parameters.
+        things: Places of anything else, where only another thing in its place is seen.
+    """
+
+    def __init__(self, places: Iterable[Place], things: Iterable[Place] = ()):
         places = list(places)
         # The tensors are held, because no other one gets the address of one that is there.
         self._held = [owner[name].detach() for owner, name in places]
         self._seen = [(owner, name, owner[name], owner[name].data_ptr(), owner[name]._version) for owner, name in places]
         # torch's fused optimizers, which the Trainer takes, write without counting it: what learns is compared number by number.
         self._learning = [(owner[name], owner[name].detach().clone()) for owner, name in places if owner[name].requires_grad]
+        self._things = [(owner, name, owner[name]) for owner, name in things]
 
     def is_current(self) -> bool:
         """Whether they still are."""
         for owner, name, parameter, address, version in self._seen:
             if owner.get(name) is not parameter or parameter._version != version or parameter.data_ptr() != address:
                 return False
+        if any(owner.get(name) is not thing for owner, name, thing in self._things):
+            return False
         return all(torch.equal(parameter, values) for parameter, values in self._learning)
 
 

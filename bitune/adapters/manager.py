@@ -32,7 +32,7 @@ from bitune.adapters.patterns import check_patterns
 from bitune.adapters.rows import AdapterRows
 from bitune.adapters.saved import PREFIX, own_tensors
 from bitune.base.fingerprint import fingerprint
-from bitune.errors import CheckpointError, ConfigError, UnsupportedModelError
+from bitune.errors import CheckpointError, ConfigError, UnsupportedModelError, is_out_of_memory
 from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import unpack
 from bitune.modeling.pass_store import PassStore
@@ -178,6 +178,17 @@ class AdapterManager(AdapterRows):
             finally:
                 release_freed()
 
+    @contextmanager
+    def eval_turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
+        """As `SharedModel.eval_turn`; where memory runs out, what is remembered makes room for whoever comes next."""
+        with super().eval_turn(cancelled):
+            try:
+                yield
+            except BaseException as error:
+                if is_out_of_memory(error):
+                    self.passes.clear()
+                raise
+
     def under_autocast(self) -> AbstractContextManager[None]:
         """Spare PEFT's casts of inputs to float32, which autocast undoes at once. For plain LoRA only: DoRA computes with what was cast."""
         return disable_input_dtype_casting(self.model, active=all(is_plain_lora(layer, self.names) for layer in self._layers))
@@ -216,6 +227,7 @@ class AdapterManager(AdapterRows):
         """Remove an adapter, also one that was injected in part only. Needs a turn."""
         self._trainable.discard(name)
         self._configs.pop(name, None)
+        self._states.forget(name)
         if not self._configs:
             self._active = None
             unwrap(self.model)

@@ -6,22 +6,19 @@ from typing import TypeVar
 
 import torch
 from peft import PeftConfig
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
 from bitune.adapters.kinds import is_mixture_of_experts
 from bitune.adapters.layers import (
-    Snapshot,
-    adapter_places,
     base_modules,
     is_plain_lora,
-    parameter_places,
     rows_of_adapters,
     switch,
 )
 from bitune.adapters.stacked import Stacks, is_stackable
+from bitune.adapters.states import WeightStates
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
 from bitune.modeling.memory import release_freed
@@ -43,16 +40,16 @@ class AdapterRows(SharedModel):
         self._packs = self._to_int8 = self._is_packed = False
         self._active: str | None = None
         self._is_settled = False  # inside of `active_rows`, which has just looked
-        self._seen: dict[str | None, tuple[int, list, Snapshot]] = {}  # of the base and each adapter: a number for how it is
+        self._states = WeightStates(model, [])
         self._set_layers([])
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._is_packed = False  # a copy of a packed layer is a plain one
-        self._stacks, self._seen = Stacks(self._layers, self._siblings), {}
+        self._stacks, self._states = Stacks(self._layers, self._siblings), WeightStates(self.model, self._layers)
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in super().__getstate__().items() if key not in ("_stacks", "_seen")}
+        return {key: value for key, value in super().__getstate__().items() if key not in ("_stacks", "_states")}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,20 +130,8 @@ class AdapterRows(SharedModel):
         with self.turn():
             if not self._is_settled:
                 self._settle()
-            base = self._state_of(None)
-            return {name: (base, 0 if name is None else self._state_of(name)) for name in adapters}
-
-    def _state_of(self, adapter: str | None) -> int:
-        """A number that no other state of this adapter, or of the base for None, has had."""
-        loras = [layer for layer in self._layers if isinstance(layer, LoraLayer)]
-        scaling = [layer.scaling.get(adapter) for layer in loras]
-        number, known, snapshot = self._seen.get(adapter, (0, None, None))
-        if snapshot is None or known != scaling or not snapshot.is_current():
-            is_base = adapter is None
-            places = parameter_places(base_modules(self.model)) if is_base else adapter_places(self._layers, adapter)
-            number += 1
-            self._seen[adapter] = (number, scaling, Snapshot(places))
-        return number
+            base = self._states.number(None)
+            return {name: (base, 0 if name is None else self._states.number(name)) for name in adapters}
 
     def _runs_stacked(self) -> bool:
         """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""
@@ -156,12 +141,19 @@ class AdapterRows(SharedModel):
 
     def _settle(self) -> None:
         """Move weights to where they stay until an adapter is added or removed."""
-        if self._runs_stacked():
-            self._stacks.build()
-        if self._packs and not self._is_packed and not self._trainable:
-            pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
+        base = self._states.number(None)
+        stacks = self._runs_stacked() and not self._stacks.are_current(base)
+        packs = self._packs and not self._is_packed and not self._trainable
+        if not stacks and not packs:
+            return
+        with self._states.moving():
+            if stacks:
+                self._stacks.build(base)
+            if packs:
+                pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
+                self._is_packed = True
+        if packs:
             release_freed()
-            self._is_packed = True
 
     @contextmanager
     def _settled(self) -> Iterator[None]:
@@ -173,11 +165,13 @@ class AdapterRows(SharedModel):
 
     def _unpack(self) -> None:
         if self._is_packed:
-            unpack(self.model)
+            with self._states.moving():
+                unpack(self.model)
             self._is_packed = False
 
     def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
         self._layers, self._stacks = list(layers), Stacks(layers, self._siblings)
+        self._states.layers = self._layers
         self.modules = list(self.model.modules())
         self._mixable: dict[tuple[str, bool], bool] = {}
 

@@ -50,6 +50,7 @@ class Stacks:
         self._group_of = {layer: index for index, group in enumerate(siblings) for layer in group}
         self._stacks: list[LoraStack] = []
         self._read: _Read | None = None
+        self._base = 0
         self._forwards: OrderedDict[tuple[str | None, ...], list[Forward]] = OrderedDict()
 
     @contextmanager
@@ -65,11 +66,18 @@ class Stacks:
         finally:
             _set_forwards(self._layers, before)
 
+    def are_current(self, base: int) -> bool:
+        """Whether all is stacked, and nobody has written into it or moved it since.
+
+        Args:
+            base: The number of the base's state, whose weights a DoRA is measured by.
+        """
+        return self._read is not None and self._base == base and self._read.is_current()
+
     @lasting()
-    def build(self) -> None:
-        """Stack what is not stacked yet, or is no longer what was read: somebody wrote into it or moved it."""
-        if self._read is not None and self._read.is_current():
-            return
+    def build(self, base: int) -> None:
+        """Stack what is there; `base` as for `are_current`."""
+        self._base = base
         self._forwards.clear()
         groups = defaultdict(dict)
         for layer in self._layers:

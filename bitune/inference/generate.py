@@ -55,6 +55,7 @@ def generate(
             started()
             read = read_prompts(manager, variants, prompts, lambda: check(cancelled), ends)
             decoders = [Decoder(read, rows) for rows in manager.batches([variant.answer_adapter for variant in variants])]
+            del read  # decoders whose rows stand in another order have a cache of their own
         for decoder in decoders:
             for row, known in zip(decoder.rows, decoder.known, strict=True):
                 answers[row].from_memory = known

@@ -154,6 +154,11 @@ def _put(layers: Sequence[nn.Linear], weights: Sequence[Tensor], to_int8: bool) 
         layer.__class__ = PackedLinear
 
 
+def packed_places(modules: Sequence[nn.Module]) -> list[tuple[dict[str, object], str]]:
+    """Where packed weights are held: another one stands there once somebody has set the layer's weight and it was packed again."""
+    return [(vars(module), "_packed") for module in modules if "_packed" in vars(module)]
+
+
 def unpack(model: nn.Module) -> None:
     """Make plain linear layers of what `pack` changed."""
     for module in model.modules():

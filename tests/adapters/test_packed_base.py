@@ -248,3 +248,80 @@ def test_a_request_under_inference_mode_leaves_a_base_that_can_learn(tmp_path):
     model = randomized(BituneModel.from_pretrained(folder, base=engine.base))
     model.train()(PROMPT, ANSWER).loss.backward()
     assert not any(parameter.is_inference() for parameter in engine.base.model.parameters())
+
+
+def remembered(engine: Engine) -> dict[str, bool]:
+    *_, last = engine.stream("Which way?", list(engine.variants), **REQUEST)
+    return {name: completion.from_memory for name, completion in last.completions.items()}
+
+
+@pytest.mark.parametrize("change", ["set", "load"])
+def test_what_a_packed_base_remembers_goes_with_a_weight_that_is_packed(packed, change):
+    assert remembered(packed) == {"base": True}
+    layer = packed.base.model.model.layers[1].mlp.up_proj
+    assert type(layer) is PackedLinear
+    other = torch.randn_like(layer.weight)
+    if change == "set":
+        layer.weight = nn.Parameter(other, requires_grad=False)
+    else:
+        packed.base.model.load_state_dict({"model.layers.1.mlp.up_proj.weight": other}, strict=False)
+    first = ask(packed)
+    packed.manager.passes.clear()
+    assert ask(packed) == first
+    assert remembered(packed) == {"base": True}, "what was read since is known"
+
+
+def test_a_dora_is_measured_by_the_base_as_it_is(packed, tmp_path):
+    packed.add_checkpoint(saved(tmp_path / "dora", kind="dora"), name="dora")
+    layer = packed.base.model.model.layers[1].mlp.up_proj.base_layer
+    before = ask(packed)
+    weight = layer.weight * 30 + 1
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    found = ask(packed)
+    fresh = engine_on(tiny_model())
+    fresh.base.model.model.layers[1].mlp.up_proj.weight.data = weight.clone()
+    fresh.add_checkpoint(tmp_path / "dora", name="dora")
+    assert ask(fresh) == found != before
+
+
+def test_a_checkpoint_that_comes_or_goes_lets_the_others_remember(packed, tmp_path):
+    for number, kind in enumerate(("lora", "lora", "dora")):
+        packed.add_checkpoint(saved(tmp_path / str(number), number, kind), name=str(number))
+        others = {name: name != str(number) for name in packed.variants}
+        assert remembered(packed) == others
+    packed.remove_checkpoint("1")
+    assert remembered(packed) == {"base": True, "0": True, "2": True}
+
+
+def test_nothing_of_a_removed_checkpoint_stays(packed, tmp_path):
+    packed.add_checkpoint(saved(tmp_path / "stays", 1), name="stays")
+    ask(packed)
+
+    def held() -> int:
+        gc.collect()
+        storages = {}
+        for thing in gc.get_objects():
+            if type(thing) in (torch.Tensor, nn.Parameter) and thing.layout == torch.strided:
+                storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+        return sum(storages.values())
+
+    sizes = []
+    for seed in (2, 3, 4):
+        packed.add_checkpoint(saved(tmp_path / str(seed), seed), name="comes")
+        ask(packed)
+        packed.remove_checkpoint("comes")
+        ask(packed)
+        packed.manager.passes.clear()
+        sizes.append(held())
+    assert sizes == sizes[:1] * 3
+
+
+def test_where_memory_runs_out_what_is_remembered_makes_room(packed):
+    assert len(packed.manager.passes) > 0
+    with pytest.raises(RuntimeError, match="can't allocate memory"), packed.manager.eval_turn():
+        torch.empty(2**50, dtype=torch.uint8)
+    assert len(packed.manager.passes) == 0
+    ask(packed)
+    with pytest.raises(RuntimeError, match="another"), packed.manager.eval_turn():
+        raise RuntimeError("another")
+    assert len(packed.manager.passes) > 0
