@@ -1,6 +1,6 @@
 """Whose request this is: the address of the connection or, where that is a proxy of ours, the one that the proxy wrote."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from bitune.errors import ConfigError
@@ -33,6 +33,15 @@ def networks(names: Sequence[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def by_name(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers of a request by lower-case name. What stands in several lines is one list (RFC 9110, section 5.3): a proxy may add a
+    line of its own behind one that a visitor wrote."""
+    found: dict[str, list[str]] = {}
+    for name, value in raw:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return {name: ", ".join(values) for name, values in found.items()}
+
+
 def address_of(headers: Mapping[str, str], client_host: str, trusted: Sequence[Network]) -> str:
     """Who asks, as a text that is the same for all requests of a visitor and that a visitor cannot choose.
 
@@ -40,7 +49,7 @@ def address_of(headers: Mapping[str, str], client_host: str, trusted: Sequence[N
     read from its end, as long as proxies of ours wrote it.
 
     Args:
-        headers: Of the request, by lower-case name.
+        headers: Of the request, from `by_name`.
         client_host: The other end of the connection; "" where there is none, as on a Unix socket.
         trusted: Networks of proxies, from `networks`.
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from app.guard.address import FORWARDED, Network, home_of, sender_of
+from app.guard.address import FORWARDED, Network, by_name, home_of, sender_of
 from app.guard.answers import Send, Shortening
 from app.guard.bodies import LeftError, Message, Receive, RefusedError, read
 from app.guard.routes import WORK, Routes
@@ -96,7 +96,7 @@ class Guard:
 
     async def passed(self, scope: Scope, receive: "Incoming", send: Shortening) -> None:
         """A request that may reach the app."""
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = by_name(scope["headers"])
         self.keeper.refuse(scope)
         client = scope.get("client")
         sender = sender_of(headers, client[0] if client else "", self.keeper.proxies)

@@ -7,8 +7,8 @@ one that runs beside it, and `running` bounds the memory that their caches take.
 is longer: its place is the time at which it came plus the time that it is expected to take. Shortest first alone would let a long request
 wait for ever; this lets nobody pass who comes more than its own length later. First come alone would let two seconds wait for two minutes.
 
-**One place is kept** for short requests where two or more may run: were all of them taken by long ones, turns among those would help
-nobody who waits outside.
+**One place is kept** for short requests where two or more may run, so at most one less than all that run are long: were all places taken
+by long ones, turns among those would help nobody who waits outside.
 
 **Estimates** come from what the requests before took (pace.py) and from playing through what is going to happen: who runs shares the
 device equally, whoever ends lets the next one in.
@@ -16,7 +16,7 @@ device equally, whoever ends lets the next one in.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 
 from app.guard.address import Network
@@ -46,7 +46,7 @@ class Ticket:
     def __init__(self, admission: "Admission", visitor: str):
         self._admission, self.visitor = admission, visitor
         self.work: Work | None = None
-        self.asked_at = self.key = admission.clock()
+        self.asked_at = self.wanted_at = self.key = admission.clock()
         self.seconds = 0.0
         self.admitted: Future[None] = Future()
 
@@ -110,7 +110,7 @@ class Admission:
         self._check_size(work)
         with self._lock:
             self._count()
-            ticket.work = work
+            ticket.work, ticket.wanted_at = work, self.clock()  # the time before went into loading the model, say
             ticket.key = ticket.asked_at + (self.pace.seconds(work) or 0.0)
             start = self._forecast().get(ticket)
             if start is not None and start > self.limits.seconds_waiting:
@@ -126,7 +126,7 @@ class Admission:
         """See `Ticket.words`."""
         with self._lock:
             self._count()
-            if self.clock() - ticket.asked_at > self.limits.seconds_waiting:
+            if self.clock() - ticket.wanted_at > self.limits.seconds_waiting:
                 raise Refused(
                     f"This has waited for {spoken(self.limits.seconds_waiting)}, as long as anything waits here; {self._come_back()}."
                 )
@@ -170,20 +170,20 @@ class Admission:
     def _admit(self) -> None:
         """Let in whoever may run. Needs the lock."""
         line, self._foreseen = self._line(), {}
-        seconds = self._seconds(line)
-        while (ticket := self._next(len(self._running), line, seconds)) is not None:
+        seconds = self._seconds([*self._running, *line])
+        while (ticket := self._next(self._running, line, seconds)) is not None:
             line.remove(ticket)
             self._entered.remove(ticket)
             self._running.append(ticket)
             ticket.admitted.set_result(None)
 
-    def _next(self, running: int, line: Sequence[Ticket], seconds: Mapping[Ticket, float | None]) -> Ticket | None:
-        """Who would be let in beside so many that run: the first in the line, a long one not into the last place of several."""
-        free = self.limits.running - running
-        if free <= 0:
+    def _next(self, running: Collection[Ticket], line: Sequence[Ticket], seconds: Mapping[Ticket, float | None]) -> Ticket | None:
+        """Who would be let in beside those that run: the first in the line, a long one only where enough places are left for short ones."""
+        if len(running) >= self.limits.running:
             return None
-        for_long = free > 1 or self.limits.running == 1
-        return next((ticket for ticket in line if for_long or (seconds[ticket] or 0.0) <= LONG_SECONDS), None)
+        long = {ticket for ticket in (*running, *line) if (seconds[ticket] or 0.0) > LONG_SECONDS}
+        for_long = len(long.intersection(running)) < max(1, self.limits.running - 1)
+        return next((ticket for ticket in line if for_long or ticket not in long), None)
 
     def _seconds(self, tickets: Sequence[Ticket]) -> dict[Ticket, float | None]:
         """How long each will have the model in all; None where that is not known."""
@@ -205,7 +205,7 @@ class Admission:
         left = {ticket: max(seconds[ticket] - ticket.seconds, 0.0) for ticket in self._running}
         now, starts, over = 0.0, {}, {}
         while left or line:
-            while (ticket := self._next(len(left), line, seconds)) is not None:
+            while (ticket := self._next(left, line, seconds)) is not None:
                 line.remove(ticket)
                 left[ticket], starts[ticket] = seconds[ticket], now
             first = min(left, key=left.get)

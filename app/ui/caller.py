@@ -12,7 +12,7 @@ from gradio.context import LocalContext
 from gradio.route_utils import Request
 from starlette.requests import Request as HttpRequest
 
-from app.guard.address import Network, address_of
+from app.guard.address import Network, address_of, by_name
 
 
 class Gone(Exception):
@@ -47,7 +47,7 @@ class Caller:
         """
         request = LocalContext.request.get()
         http, session = (request.request, request.session_hash) if isinstance(request, Request) else (request, None)
-        visitor = address_of(http.headers, http.client.host if http.client else "", proxies)
+        visitor = address_of(by_name(http.headers.raw), http.client.host if http.client else "", proxies)
         return cls(visitor, LocalContext.event_id.get(), http, LocalContext.blocks.get(), session)
 
     async def is_gone(self) -> bool:

@@ -117,7 +117,11 @@ async def in_thread(run: Callable[[], Generator[T]], ticket: Ticket, caller: Cal
         box.end(error)
 
     here = contextvars.copy_context()  # ZeroGPU asks Gradio whose request this is
-    threading.Thread(target=here.run, args=(work,), name="bitune page request", daemon=True).start()
+    try:
+        threading.Thread(target=here.run, args=(work,), name="bitune page request", daemon=True).start()
+    except BaseException:  # the system lets no more threads begin
+        ticket.leave()
+        raise
     try:
         while True:
             for value in await box.take(LOOK_SECONDS):

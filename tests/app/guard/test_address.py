@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.guard.address import address_of, networks
+from app.guard.address import address_of, by_name, networks
 from app.limits import Limits, flag, variable
 from app.settings import Settings
 from bitune.errors import ConfigError
@@ -35,6 +35,12 @@ SPACE = networks(["private"])
 def test_the_last_address_that_no_proxy_of_ours_has(forwarded, client, visitor):
     headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
     assert address_of(headers, client, SPACE) == visitor
+
+
+def test_a_line_that_a_proxy_adds_stands_behind_the_one_that_a_visitor_wrote():
+    headers = by_name([(b"X-Forwarded-For", b"6.6.6.6"), (b"host", b"a"), (b"x-forwarded-for", b"198.51.100.1")])
+    assert headers == {"x-forwarded-for": "6.6.6.6, 198.51.100.1", "host": "a"}
+    assert address_of(headers, "10.1.2.3", SPACE) == "198.51.100.1"
 
 
 def test_no_proxy_is_believed_unless_it_is_named():

@@ -91,6 +91,34 @@ def test_one_of_several_places_is_kept_for_short_requests():
     assert longs[2].admitted.done()
 
 
+def test_a_long_request_runs_soon_while_short_ones_keep_coming():
+    """Whose place in the line has come takes the next place that is free, though only one is free at a time."""
+    admission, clock = open_to(3)
+    running = [ask(admission, 5) for _ in range(3)]
+    long, others = ask(admission, 20), [ask(admission, 5)]
+    while not long.admitted.done():
+        assert clock.now < 60, "it waits for more than its own length behind those that came later"
+        clock.now += 5
+        running.pop(0).leave(ended=True)
+        running += [ticket for ticket in others if ticket.admitted.done()]
+        others = [ticket for ticket in others if not ticket.admitted.done()] + [ask(admission, 5)]
+    assert clock.now >= 20 - 5
+
+
+def test_the_time_in_the_line_begins_with_the_line():
+    """What waited before for a model that was loading has not waited for others."""
+    admission, clock = open_to(1, seconds_waiting=100)
+    running, early = ask(admission, 50), admission.enter("v")
+    clock.now = 95
+    early.want(tokens(1))
+    clock.now = 190
+    assert "number 1 of 1" in early.words()
+    clock.now = 196
+    with pytest.raises(Refused, match="This has waited for"):
+        early.words()
+    running.leave()
+
+
 def test_with_one_place_long_requests_take_it_too():
     admission, _ = open_to(1)
     assert ask(admission, 5 * LONG_SECONDS).admitted.done()

@@ -163,6 +163,25 @@ def test_errors_of_the_run_and_of_its_work_come_out_and_free_the_place():
         assert on.admission.counts == (0, 0)
 
 
+async def at_once(work):
+    """As `asyncio.to_thread`, without one."""
+    return work()
+
+
+def test_a_thread_that_cannot_begin_frees_the_place(monkeypatch):
+    on, model = place(), Model()
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        patched.setattr(asyncio, "to_thread", at_once)  # the work is counted in a thread too
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            asyncio.run(collected(request(on, model)))
+    assert on.admission.counts == (0, 0)
+
+
 def test_what_runs_no_model_waits_for_nobody():
     on, model = place(), Model()
 
