@@ -63,11 +63,11 @@ def check_port(settings: Settings) -> None:
         with socket.socket(*address[:3]) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address[4])
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that no network has
         raise cannot_listen(settings, error) from error
 
 
-def cannot_listen(settings: Settings, error: OSError) -> ConfigError:
+def cannot_listen(settings: Settings, error: OSError | UnicodeError) -> ConfigError:
     """The sentence about an address at which nobody can listen."""
     cause = str(error).rstrip(".")
     return ConfigError(f"The page cannot listen on {settings.host}, port {settings.port}: {cause}; choose another with --port.")

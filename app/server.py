@@ -1,5 +1,6 @@
 """From settings to a served page: launch it, load the base and its checkpoints meanwhile, and serve until interrupted."""
 
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from app.attention import recorded as attention
 from app.checks import cannot_listen
 from app.compare.recorded import load_all
 from app.guard.address import networks
+from app.guard.heads import bound_heads
 from app.guard.layer import Doorkeeper, Guard
 from app.guard.log import bounded_log
 from app.guard.unread import forgetting_unread
@@ -136,6 +138,8 @@ def serve(page: gr.Blocks, settings: Settings, keeper: Doorkeeper | None = None)
     """
     keeper = keeper or keeper_of(settings)
     page.queue(max_size=EVENTS, api_open=False)
+    # uvicorn would believe what X-Forwarded-For says of whoever connects from this computer; whom to believe is the guard's to know.
+    os.environ["FORWARDED_ALLOW_IPS"] = ""
     try:
         _, address, _ = page.launch(
             server_name=settings.host,
@@ -160,4 +164,5 @@ def serve(page: gr.Blocks, settings: Settings, keeper: Doorkeeper | None = None)
         )
     except OSError as error:
         raise cannot_listen(settings, error) from error
+    bound_heads(page.server.config, settings.limits.connections, keeper.proxies)
     return address

@@ -9,7 +9,8 @@ from app.guard.address import networks
 from app.limits import Limits, add_flags
 from app.ui.paths import ASSETS
 from bitune.errors import ConfigError
-from bitune.flags import Flags
+from bitune.flags import Flags, one_of
+from bitune.schema.names import DTYPE_NAMES
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 
@@ -48,21 +49,26 @@ class Settings:
     def from_command_line(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> "Settings":
         """Flags first, then the environment, then the defaults."""
         flags = parser(environment).parse_args(arguments)
-        checkpoints = flags.checkpoint or [name for name in environment.get("BITUNE_CHECKPOINTS", "").split(",") if name]
+        checkpoints = flags.checkpoint or parts(environment.get("BITUNE_CHECKPOINTS", ""))
         return cls(
             base=flags.base,
             checkpoints=tuple(checkpoints) or shipped_checkpoints(),
             chosen=bool(checkpoints),
-            host=flags.host,
+            host=f"[{flags.host}]" if ":" in flags.host and "[" not in flags.host else flags.host,  # IPv6, as in an address
             port=flags.port,
             mcp=flags.mcp,
-            data=tuple(flags.data or [name for name in environment.get("BITUNE_DATA", "").split(",") if name]),
+            data=tuple(flags.data or parts(environment.get("BITUNE_DATA", ""))),
             dtype=flags.dtype,
-            proxies=tuple(name.strip() for name in flags.proxies.split(",") if name.strip()),
+            proxies=tuple(parts(flags.proxies)),
             limits=Limits.from_flags(flags),
             votes=flags.votes,
             votes_dataset=flags.votes_dataset,
         )
+
+
+def parts(text: str) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -76,6 +82,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     flags.add_argument(
         "--dtype",
         default=environment.get("BITUNE_DTYPE", "auto"),
+        type=one_of(DTYPE_NAMES),
         help="auto, float32, bfloat16, float16; int8 on a CPU (environment: BITUNE_DTYPE)",
     )
     flags.add_argument(

@@ -14,9 +14,10 @@ from typing import get_args
 
 from bitune import distributed
 from bitune.base.local import EMBEDDED
-from bitune.flags import Flags, number, status_of
+from bitune.flags import Flags, number, one_of, status_of
 from bitune.preflight import PREFLIGHT
 from bitune.progress import doing
+from bitune.schema.names import DTYPE_NAMES
 from bitune.schema.peft_kinds import PEFT_KINDS, RANK
 from bitune.schema.variants import METHODS
 from bitune.training.settings import LR_SCHEDULER_TYPES, TrainingSettings
@@ -90,7 +91,9 @@ class _Renamed(argparse.Action):
 def _add_base(command: argparse.ArgumentParser) -> None:
     command.add_argument("--base", default=EMBEDDED.name, help="folder, Hub id, .gguf file or the embedded name")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    command.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; int8 on a CPU")
+    command.add_argument(
+        "--dtype", default="auto", type=one_of(DTYPE_NAMES), help="auto, float32, bfloat16, float16; int8 on a CPU"
+    )
 
 
 def _add_generate(commands) -> None:

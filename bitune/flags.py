@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -67,6 +67,20 @@ def number(kind: type, minimum: float) -> Callable[[str], float]:
         return value
 
     read.__name__ = kind.__name__  # argparse shows it where `kind` cannot read the text
+    return read
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """An argparse type: one of these names, also where it comes from the environment, which argparse's `choices` do not look at."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            near = nearest(text, names)
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is none of {', '.join(names)}" + (f"; did you mean {near}?" if near else "")
+            )
+        return text
+
     return read
 
 

@@ -24,10 +24,10 @@ def whole(value: object) -> object:
 
 
 def names(value: object, what: str = "variants") -> tuple[str, ...]:
-    """`value` as a tuple of names; ConfigError, which calls it `what`, where it is no list of text."""
+    """`value` as a tuple of names, each once; ConfigError, which calls it `what`, where it is no list of text."""
     if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
         raise ConfigError(f"{what} must be a list of names; got {shown(value)}.")
-    return tuple(value)
+    return tuple(dict.fromkeys(value))
 
 
 def text(value: object, info: ValidationInfo) -> str:

@@ -14,6 +14,7 @@ from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
 MAX_WHAT_IFS = 4  # each is one more row of the batch
+MAX_NAME = 200  # characters: a name stands in every column, mark and chart of an answer
 
 
 class Curve(BaseModel):
@@ -51,6 +52,10 @@ def read(value: object) -> dict[str, WhatIf]:
         )
     if len(value) > MAX_WHAT_IFS:
         raise ConfigError(f"There are {len(value)} what-ifs; this page answers at most {MAX_WHAT_IFS} at once.")
+    if long := [name for name in value if len(name) > MAX_NAME]:
+        raise ConfigError(
+            f"The name of a what-if has {len(long[0]):,} characters; this page takes at most {MAX_NAME}, so give it a shorter one."
+        )
     fields = {name: checked(WhatIfFields, question, f"The what-if {shown(name)}") for name, question in value.items()}
     return {name: WhatIf(question.of, as_ratios(question)) for name, question in fields.items()}
 

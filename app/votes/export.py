@@ -7,6 +7,7 @@ from dataclasses import asdict
 from io import StringIO
 
 from app.votes.ballot import Vote
+from bitune.sets.files import harmless
 
 SAMPLING = ("max_new_tokens", "temperature", "top_p", "seed")
 COLUMNS = (
@@ -26,7 +27,6 @@ COLUMNS = (
     ),
     *("fingerprints", "reasons", "prompt", "answers"),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
 
 
 def json_lines(votes: Iterable[Vote]) -> Iterator[str]:
@@ -38,7 +38,7 @@ def json_lines(votes: Iterable[Vote]) -> Iterator[str]:
 def csv_lines(votes: Iterable[Vote]) -> Iterator[str]:
     """A head, and a row a vote (RFC 4180); a list is JSON in its cell.
 
-    Before text that a spreadsheet would run as a formula stands a `'`: names, prompts and answers are of anybody.
+    Names, prompts and answers are of anybody, so their cells are `harmless`.
     """
     line = StringIO()
     writer = csv.DictWriter(line, COLUMNS)
@@ -76,8 +76,3 @@ def row(vote: Vote) -> dict[str, object]:
         "prompt": vote.prompt,
         "answers": None if vote.answers is None else json.dumps(vote.answers),
     }
-
-
-def harmless(value: object) -> object:
-    """Text as a spreadsheet shows it and does not run it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -167,7 +167,8 @@ def check_schema(connection: sqlite3.Connection, new: bool = False) -> int:
     if version > SCHEMA:
         newer = f"the file has schema {version} of a newer version, and this one knows {SCHEMA}"
         raise VotesError("Votes cannot be kept", Failure(newer, "update the program, or name another file"))
-    if version == 0 and (tables or not new):
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(votes)")}
+    if (version == 0 and (tables or not new)) or version < 0 or (version and columns != {"id", *COLUMNS}):
         raise VotesError("Votes cannot be kept", Failure("the file is a database of something else", "name another file"))
     return version
 

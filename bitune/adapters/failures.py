@@ -26,6 +26,7 @@ _NO_SENSE = "has a setting that PEFT cannot carry out ({reason}); correct its co
 _KNOWN = (
     _Known(ValueError, "not found in the base model", _NO_PLACE),
     _Known(ValueError, "modules were (?:excluded|targeted)", _NO_PLACE),
+    _Known(ValueError, "without also targeting", _NO_PLACE),
     _Known(
         ValueError,
         r"Target module (\w+)\b.* is not supported",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 BASE_NAME = "base"
+DTYPE_NAMES = ("auto", "float32", "bfloat16", "float16", "int8", "fp32", "bf16", "fp16")
 
 
 def default_name(source: object, taken: Mapping[str, object]) -> str:

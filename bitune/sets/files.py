@@ -17,7 +17,7 @@ from bitune.outputs import check_file, write_whole
 from bitune.sets.rows import Row, in_order
 
 _BYTES = 1024**3  # it holds every answer
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is run by spreadsheets
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20\t\r\n")  # what so begins is run by one spreadsheet or another
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _line(value: Mapping[str, object]) -> str:
 def csv_text(rows: Sequence[Row]) -> str:
     """A head, and a line a row (RFC 4180), in the order of the set.
 
-    Before text that a spreadsheet would run as a formula stands a `'`: prompts and answers are of anybody.
+    Prompts and answers are of anybody, so their cells are `harmless`.
     """
     names = list(rows[0].answers) if rows else []
     parts = ("text", "tokens", "finish_reason", "is_right")
@@ -124,8 +124,14 @@ def csv_text(rows: Sequence[Row]) -> str:
     for row in in_order(rows):
         answers = [getattr(row.answers[name], part) for name in names for part in parts]
         cells = [row.index + 1, row.sample + 1, row.prompt, row.right, row.is_same, *answers]
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in cells])
+        writer.writerow(map(harmless, cells))
     return text.getvalue()
+
+
+def harmless(cell: object) -> object:
+    """A cell that a spreadsheet shows and does not run: before text that begins as a formula does, blanks apart, stands a `'`."""
+    runs = isinstance(cell, str) and (cell.startswith(_FORMULA) or cell.lstrip("\ufeff \v\f\u00a0\u3000").startswith(_FORMULA))
+    return f"'{cell}" if runs else cell
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:

@@ -12,9 +12,11 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from app.settings import Settings
 from app.ui.loading import Loading, NotLoadedError
 from bitune import Engine
-from bitune.schema.names import expected_names
+from bitune.base.devices import DTYPES
+from bitune.schema.names import DTYPE_NAMES, expected_names
 from tests.browser.loading import held
 from tests.light import run
 from tests.tiny import bitune_on, saved_base, tiny_base
@@ -53,11 +55,30 @@ def test_a_wrong_source_is_a_sentence_at_once(command, flags, words, tmp_path):
         (["--data", "{folder}"], "has no file *.test.jsonl"),
         (["--port", "70000"], "a port lies between 1 and 65535"),
         (["--host", "no such host"], "cannot listen on no such host"),
+        (["--host", "h" * 300], "cannot listen on hhh"),
     ],
 )
 def test_so_is_what_only_the_page_needs(flags, words, tmp_path):
     ended = run("app.py", *(flag.format(folder=tmp_path) for flag in flags))
     assert ended.returncode == 1 and words in ended.stderr
+
+
+@pytest.mark.parametrize("program", [["app.py"], ["-m", "bitune", "generate", "hello"]])
+def test_a_dtype_that_there_is_not_is_refused_with_the_nearest_one(program):
+    ended = subprocess.run([sys.executable, *program, "--dtype", "int9"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert ended.returncode == 2 and "did you mean int8?" in ended.stderr and "torch" not in ended.stderr
+
+
+def test_names_of_dtypes_are_those_that_a_base_takes():
+    assert {"auto", *DTYPES} == set(DTYPE_NAMES)
+
+
+def test_lists_and_hosts_as_people_write_them(tmp_path):
+    settings = Settings.from_command_line(
+        [], {"BITUNE_CHECKPOINTS": " a, b,", "BITUNE_DATA": "c , d", "GRADIO_SERVER_NAME": "::1"}
+    )
+    assert (settings.checkpoints, settings.data, settings.host) == (("a", "b"), ("c", "d"), "[::1]")
+    assert Settings.from_command_line(["--host", "[::1]"], {}).host == "[::1]"
 
 
 def test_so_is_a_port_in_use_and_a_folder_that_cannot_be_written():

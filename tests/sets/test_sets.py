@@ -15,7 +15,7 @@ from bitune.inference.batch import answer_batch
 from bitune.model.decoding import Decoder
 from bitune.schema.variants import WhatIf
 from bitune.sets.compared import compare
-from bitune.sets.files import check_set_file, csv_text, json_lines, open_set_file
+from bitune.sets.files import check_set_file, csv_text, harmless, json_lines, open_set_file
 from bitune.sets.lines import comparison_lines
 from bitune.sets.rows import Row, SetAnswer, SetSettings
 from bitune.sets.run import answer_set, planned
@@ -240,3 +240,6 @@ def test_csv_for_a_spreadsheet_runs_nothing():
     assert head[:7] == ["prompt number", "sample", "prompt", "right", "same", "base: text", "base: tokens"]
     assert first[:6] == ["1", "1", "prompt 0", "b", "False", "a"]
     assert second[3] == second[5] == "'=x"
+    runs = ["=1", "+1", "-1", "@f", "\t=1", "\r=1", "\n=1", "  =1", "\ufeff=1", "\uff1d1"]
+    assert [harmless(cell) for cell in runs] == [f"'{cell}" for cell in runs]
+    assert [harmless(cell) for cell in ("a=1", "", " a", 1, None)] == ["a=1", "", " a", 1, None]

@@ -79,3 +79,9 @@ def test_there_is_an_end_to_them():
     with pytest.raises(ConfigError, match="4 ratios"):
         add({}, WhatIf("qa", MixingRatios.constant(3, 0.5)), LEARNED, [])
     assert free_name("a", ["a", "a 2", "a 3"]) == "a 4"
+
+
+def test_a_name_that_is_long_is_refused_in_few_words():
+    with pytest.raises(ConfigError) as refused:
+        read({"n" * 100_000: {"of": "bitune", "keys": [0.5], "values": [0.5]}})
+    assert "100,000 characters" in str(refused.value) and len(str(refused.value)) < 200

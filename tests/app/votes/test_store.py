@@ -132,6 +132,11 @@ def test_what_cannot_be_written_is_a_sentence(tmp_path, store):
     with closing(sqlite3.connect(tmp_path / "other")) as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")
     assert "something else" in refusal(tmp_path / "other")
+    for version, table in ((1, "votes (question TEXT)"), (1, "songs (title TEXT)"), (-1, "votes (run TEXT)")):
+        with closing(sqlite3.connect(tmp_path / f"{version}{table}")) as connection:
+            connection.execute(f"CREATE TABLE {table}")
+            connection.execute(f"PRAGMA user_version = {version}")
+        assert "something else" in refusal(tmp_path / f"{version}{table}")
 
 
 def test_a_newer_file_is_refused_and_stays_as_it_is(store):
