@@ -85,7 +85,7 @@ class GoingOn:
         try:
             request = self.request(shown, **fields)
             options = {**request.options, "what_ifs": coloured(request, what_ifs)}
-            yield from self.compare.run(request.prompt, request.variants, **options)
+            yield from self.compare.run(request.prompt, request.variants, reference=shown.reference, **options)
         except BituneError as error:  # before a token was written, or instead of any more
             yield replace(shown, note=sentence(error))
 

@@ -5,96 +5,33 @@ Only plain values pass through here, so that on a ZeroGPU Space the model may li
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
-from uuid import uuid4
 
 from pydantic import TypeAdapter
 
 from app.compare import html
 from app.compare.recorded import Recording, recording_of
 from app.compare.request import CompareRequest
+from app.compare.screen import Screen, arranged, columns, ended, is_blind
 from app.ui.admission import Admission
 from app.ui.api_types import CompareAnswer, Earlier, Template, TurnValue, WhatIfValue
 from app.ui.examples import EXAMPLES
-from app.ui.latest_run import LatestRun
 from app.ui.loading import OnEngine
 from app.ui.pace import Work
 from app.ui.templates import empty, problem
 from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
 from app.ui.work import work_of
-from app.votes.ballot import Ballot
 from app.votes.blind import hidden_views, shuffled
 from bitune.schema.conversation import RECOMPUTE
 from bitune.schema.generation import GenerationSettings
-from bitune.schema.results import Update
 
 NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
 REQUEST = TypeAdapter(CompareRequest)
 NOTHING_YET = (
     "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
 )
-
-
-@dataclass(frozen=True)
-class Screen:
-    """What Compare shows: two pieces of HTML, whether a run is under way; and what was asked and answered so far.
-
-    `answers`: while a run is under way the columns alone; what is in them is `live`.
-    `views`: of the variants in `update`; a what-if among them may be gone from the page when they are needed.
-    `run_id`: of the run whose end this is, unlike any other's; None before. `recording`: what is shown instead of a run of this page;
-    `words`: on what of it is not here, where somebody has opened it.
-    `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty. `unveiled`: they
-    were hidden until this screen.
-    `note`: why what was asked next was not run.
-    """
-
-    answers: str
-    prompts: str = ""
-    running: bool = False
-    update: Update | None = None
-    request: CompareRequest | None = None
-    views: Mapping[str, VariantView] = field(default_factory=dict)
-    run_id: str | None = None
-    recording: Recording | None = None
-    words: Sequence[str] | None = None
-    blind: bool = False
-    unveiled: bool = False
-    note: str = ""
-
-    @property
-    def live(self) -> dict[str, object]:
-        """What fills the columns of `answers` by now; nothing where they are whole."""
-        if not self.running or self.update is None:
-            return {}
-        return html.live(self.update, hidden_views(self.update.completions) if self.blind else self.views)
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The answers so far by name of the variant, in the order of their columns."""
-        return {} if self.update is None else {name: completion.text for name, completion in self.update.completions.items()}
-
-    @property
-    def latest_run(self) -> LatestRun | None:
-        """What other tabs may take from here; None where nothing has run, or where it would tell which answer is whose.
-
-        None also where a conversation goes on: they would see one question of it.
-        """
-        if self.update is None or self.request is None or self.blind or self.request.history:
-            return None
-        return LatestRun(self.request.prompt, self.request.template, self.texts, self.run_id)
-
-    @property
-    def ballot(self) -> Ballot | None:
-        """What can be judged: a run that came to its end by itself, of several variants, which all were asked the same."""
-        if self.running or self.run_id is None or len(self.texts) < 2 or self.request.history:
-            return None
-        if any(completion.finish_reason == "cancelled" for completion in self.update.completions.values()):
-            return None
-        request = self.request
-        sampling = {name: request.options[name] for name in ("max_new_tokens", "temperature", "top_p", "seed")}
-        return Ballot(self.run_id, request.prompt, request.template, sampling, self.texts, self.blind, request.what_ifs)
 
 
 class CompareHandlers(OnEngine):
@@ -137,7 +74,7 @@ class CompareHandlers(OnEngine):
             return shown
         views = hidden_views(names) if shown.blind else kept.views
         answers = html.answers(kept.update, views, kept.request, names[place], shown.recording, shown.words)
-        return replace(shown, answers=answers)
+        return replace(shown, answers=answers, reference=names[place])
 
     def recording_of(self, screen: Screen) -> Recording | None:
         """What is on the screen, as it is saved; None where there is no answer, it is still being written, or its names are hidden."""
@@ -150,7 +87,12 @@ class CompareHandlers(OnEngine):
         return Screen(empty(words), running=True)
 
     def work(
-        self, variants: Sequence[str] | None, what_ifs: Mapping | None = NO_WHAT_IFS, blind: bool = False, **asked: object
+        self,
+        variants: Sequence[str] | None,
+        what_ifs: Mapping | None = NO_WHAT_IFS,
+        blind: bool = False,
+        reference: str | None = None,
+        **asked: object,
     ) -> Work:
         """What a run or a call of /compare asks of the model; raises what is wrong with it."""
         request = CompareRequest(
@@ -178,12 +120,14 @@ class CompareHandlers(OnEngine):
         variants: Sequence[str],
         what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS,
         blind: bool = False,
+        reference: str | None = None,
         **options: object,
     ) -> Iterator[Screen]:
-        """All chosen variants answer together; where `blind`, in shuffled columns without names."""
+        """All chosen variants answer together; where `blind`, in shuffled columns without names, and compared with the first of these."""
         views = with_what_ifs(self.views, what_ifs)
         request = CompareRequest(prompt=prompt, variants=in_order(variants, views), what_ifs=what_ifs, **options)
         blind = is_blind(blind, request.variants)
+        reference = None if blind else reference
         order = shuffled(request.variants) if blind else request.variants
         known = columns([name for name in order if name in views], views, blind)
         yield Screen(html.waiting(known, html.READING), running=True)
@@ -193,8 +137,9 @@ class CompareHandlers(OnEngine):
                 update = arranged(update, order)
                 begun = begun or html.begun(update, hidden_views(order) if blind else views, request)
                 if not update.done:
-                    yield Screen(begun, running=True, update=update, request=request, views=views, blind=blind)
-        yield ended(request, update, views, blind)
+                    so_far = {"update": update, "request": request, "views": views, "blind": blind, "reference": reference}
+                    yield Screen(begun, running=True, **so_far)
+        yield ended(request, update, views, blind, reference)
 
     def finish(self, latest: Screen) -> Screen:
         """After a run that was cancelled: the answers as far as they came."""
@@ -204,13 +149,15 @@ class CompareHandlers(OnEngine):
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
             for name, completion in latest.update.completions.items()
         }
-        return ended(latest.request, replace(latest.update, completions=completions, done=True), latest.views, latest.blind)
+        update = replace(latest.update, completions=completions, done=True)
+        return ended(latest.request, update, latest.views, latest.blind, latest.reference)
 
     def unveiled(self, latest: Screen) -> Screen:
         """The same run with names, in the same order of columns."""
         if not latest.blind or latest.running:
             return replace(latest, unveiled=False)
-        return replace(ended(latest.request, latest.update, latest.views), run_id=latest.run_id, unveiled=True)
+        shown = ended(latest.request, latest.update, latest.views, reference=latest.reference)
+        return replace(shown, run_id=latest.run_id, unveiled=True)
 
     def failed(self, words: str) -> Screen:
         """Instead of answers."""
@@ -271,28 +218,6 @@ class CompareHandlers(OnEngine):
             "request": REQUEST.dump_python(request, mode="json"),
             "base": self.engine.base_facts.name,
         }
-
-
-def is_blind(wanted: object, order: Sequence[str]) -> bool:
-    """Whether names are hidden: one answer alone has nothing to be told from."""
-    return wanted is True and len(order) > 1
-
-
-def columns(order: Sequence[str], views: Mapping[str, VariantView], blind: bool) -> list[VariantView]:
-    """How the variants of a run are shown, from left to right."""
-    return list(hidden_views(order).values()) if blind else [views[name] for name in order]
-
-
-def arranged(update: Update, order: Sequence[str]) -> Update:
-    """The answers in the order of their columns. The request keeps the engine's order, on which it depends what the base reads."""
-    return replace(update, completions={name: update.completions[name] for name in order})
-
-
-def ended(request: CompareRequest, update: Update, views: Mapping[str, VariantView], blind: bool = False) -> Screen:
-    """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run."""
-    answers = html.answers(update, hidden_views(update.completions) if blind else views, request)
-    prompts = "" if blind else html.prompts(update, views)
-    return Screen(answers, prompts, update=update, request=request, views=views, run_id=uuid4().hex, blind=blind)
 
 
 def as_json(completion) -> dict[str, object]:

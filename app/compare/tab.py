@@ -76,9 +76,9 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
             run, stop = buttons()
     latest = gr.State(handlers.first_screen())
-    request, panel, talk, shown = results(handlers, latest, run, stop, latest_run, voting)
+    request, panel, talk, shown, reasons = results(handlers, latest, run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
-    wire_reference(handlers, shown, latest)
+    wire_reference(handlers, shown, latest, fields["reference"], reasons)
     unveiled = votes.build(panel, voting, request, latest, handlers.unveiled)
     went_on = conversation_tab.wire(talk, handlers, fields, what_ifs, request, latest)
     wire_examples(handlers, example_buttons, prompt, request)
@@ -122,6 +122,7 @@ def choices(handlers: CompareHandlers) -> Inputs:
         "variants": gr.CheckboxGroup(names, value=names, label="Variants", elem_id="bt-variants"),
         "template": template_choice(handlers.has_chat_template, info=info, elem_id="bt-template"),
     }
+    fields["reference"] = gr.State(None)  # the name of the variant that the others are compared with
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
             fields["max_new_tokens"] = gr.Slider(1, most, value=min(64, most), step=1, label="New tokens", min_width=180)
@@ -163,8 +164,9 @@ def buttons() -> tuple[gr.Button, StopButton]:
 
 def results(
     handlers: CompareHandlers, latest: gr.State, run: gr.Button, stop: StopButton, latest_run: gr.State, voting: Voting
-) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel, gr.HTML]:
-    """Where a Screen is shown, where it is judged, where a conversation goes on from it, and the answers; `latest` keeps it for a visitor."""
+) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel, gr.HTML, why.Section]:
+    """Where a Screen is shown, where it is judged, where a conversation goes on from it, the answers, and why they part; `latest` keeps it
+    for a visitor."""
     first = latest.value
     before = conversation_tab.above()
     answers = gr.HTML(
@@ -195,7 +197,7 @@ def results(
         }
 
     outputs = [answers, prompts, disclosure, latest, latest_run, *reasons.components, *panel.components, *talk.components]
-    return ModelRequest(run, stop, outputs, show), panel, talk, answers
+    return ModelRequest(run, stop, outputs, show), panel, talk, answers, reasons
 
 
 def columns(screen: Screen) -> dict[str, object]:
@@ -203,14 +205,21 @@ def columns(screen: Screen) -> dict[str, object]:
     return {"html": screen.answers, "live": screen.live}
 
 
-def wire_reference(handlers: CompareHandlers, answers: gr.HTML, latest: gr.State) -> None:
-    """A column whose button is pressed becomes the one that the others are compared with; nothing runs for that."""
+def wire_reference(
+    handlers: CompareHandlers, answers: gr.HTML, latest: gr.State, reference: gr.State, reasons: why.Section
+) -> None:
+    """A column whose button is pressed becomes the one that the others are compared with; nothing runs for that.
+
+    The next run keeps to it, unless names are hidden: then the choice would tell whose the column is.
+    """
 
     def hold_against(shown: Screen, event: gr.EventData) -> Updates:
         screen = handlers.compared_with(shown, event.place)
-        return {answers: columns(screen), latest: screen}
+        kept = gr.skip() if screen.blind else screen.reference
+        return {answers: columns(screen), latest: screen, reference: kept, reasons.run: reasons.run_of(screen)}
 
-    listen(answers.select, hold_against, {"shown": latest}, [answers, latest])
+    chosen = listen(answers.select, hold_against, {"shown": latest}, [answers, latest, reference, reasons.run])
+    reasons.follow(chosen)
 
 
 def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], prompt: gr.Textbox, request: ModelRequest[Screen]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from app.ui.frame import Updates
 from app.ui.loading import OnEngine
@@ -18,10 +19,12 @@ class Part:
     Attributes:
         components: What `show` updates.
         show: Called with each new run when it has ended: empties what was computed for the one before. It runs no model.
+        follow: Called once with the listener after which another answer of the run is the reference; None where nothing is compared.
     """
 
     components: Sequence[Component]
     show: Callable[[EndedRun], Updates]
+    follow: Callable[[Dependency], None] | None = None
 
 
 Build = Callable[[OnEngine, gr.State], Part]

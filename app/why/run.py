@@ -19,7 +19,8 @@ class Asked(Protocol):
 
 
 class Shown(Protocol):
-    """What a tab shows of a run. `recording`: instead of a run of this page; `blind`: names may not leave the server yet."""
+    """What a tab shows of a run. `recording`: instead of a run of this page; `blind`: names may not leave the server yet; `reference`: the
+    variant that the others are compared with, None for the first one."""
 
     running: bool
     blind: bool
@@ -27,6 +28,7 @@ class Shown(Protocol):
     request: Asked | None
     views: Mapping[str, VariantView]
     recording: object | None
+    reference: str | None
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class EndedRun:
         request: What was asked.
         answers: Token ids by name of the variant, in the order of the columns; the end token is among them where an answer ended by itself.
         views: How the variants are called and coloured, what-ifs included.
+        reference: The variant among them that the others are compared with.
     """
 
     request: Asked
     answers: Mapping[str, tuple[int, ...]]
     views: Mapping[str, VariantView]
+    reference: str
 
     @property
     def reading(self) -> dict[str, object]:
@@ -54,4 +58,7 @@ def run_of(shown: Shown) -> EndedRun | None:
     if shown.running or shown.blind or shown.recording is not None or shown.update is None or shown.request is None:
         return None
     answers = {name: completion.token_ids for name, completion in shown.update.completions.items() if completion.token_ids}
-    return EndedRun(shown.request, answers, {name: shown.views[name] for name in shown.update.completions}) if answers else None
+    if not answers:
+        return None
+    reference = shown.reference if shown.reference in answers else next(iter(answers))
+    return EndedRun(shown.request, answers, {name: shown.views[name] for name in shown.update.completions}, reference)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from app.ui.frame import Updates, model_api
 from app.ui.loading import OnEngine
@@ -13,7 +14,7 @@ from app.ui.templates import heading
 from app.why import layers, lens, tokens_tab
 from app.why.api import Ask, WhyApi
 from app.why.part import Build, Part
-from app.why.run import Shown, run_of
+from app.why.run import EndedRun, Shown, run_of
 
 TITLE = "Why they part"
 WORDS = "Look into these answers, token by token. Nothing is computed before you press a button."
@@ -36,11 +37,21 @@ class Section:
 
     def show(self, shown: Shown) -> Updates:
         """The section for a run that has ended; while the next one goes on, and while names are hidden, it is away."""
-        run = run_of(shown)
+        run = self.run_of(shown)
         if run is None:
             return {self.box: gr.update(visible=False), self.run: None}
         emptied = {component: value for part in self.parts for component, value in part.show(run).items()}
         return {self.box: gr.update(visible=True), self.run: run, **emptied}
+
+    def run_of(self, shown: Shown) -> EndedRun | None:
+        """What can be asked about on this screen."""
+        return run_of(shown)
+
+    def follow(self, chosen: Dependency) -> None:
+        """After `chosen`, which has updated `run`, the others are compared with its reference; nothing runs for that."""
+        for part in self.parts:
+            if part.follow is not None:
+                part.follow(chosen)
 
 
 def build(on: OnEngine, ask: Ask) -> Section:

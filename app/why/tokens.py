@@ -14,6 +14,7 @@ from app.ui.work import work_of
 from app.why import tokens_html
 from app.why.run import Asked, EndedRun
 from bitune.errors import ConfigError, UnknownNameError
+from bitune.schema.parting import Parting
 from bitune.schema.results import Completion, Update
 
 NO_RUN = "There is no run to look into; press Run first."
@@ -22,10 +23,11 @@ WAITING, STOPPED = "Waiting for the model.", "Stopped."
 
 @dataclass(frozen=True)
 class Screen:
-    """What tokens.js draws: `value` is plain JSON."""
+    """What tokens.js draws: `value` is plain JSON, made of what was `found`."""
 
     value: Mapping[str, object]
     running: bool = False
+    found: Parting | None = None
 
 
 class TokenScores:
@@ -50,7 +52,11 @@ class TokenScores:
         """One look at all answers."""
         request = there(run).request
         found = self.on.runner.part(request.prompt, list(request.variants), run.answers, **run.reading)
-        yield Screen(tokens_html.value(found, request.prompt, self.on.engine, run.views))
+        yield self.screen(run, found)
+
+    def screen(self, run: EndedRun, found: Parting) -> Screen:
+        """What was found, the answers compared with the run's reference."""
+        return Screen(tokens_html.value(found, run, self.on.engine), found=found)
 
     def finish(self, latest: Screen) -> Screen:
         """After a look that was stopped: nothing is kept of it."""

@@ -11,6 +11,7 @@ from app.ui.api_types import PartingAnswer
 from app.ui.characters import spread_characters
 from app.ui.templates import empty, faithful, render
 from app.ui.variants import VariantView
+from app.why.run import EndedRun
 from bitune.schema.parting import Parting, TokenScores
 from bitune.schema.results import Completion
 
@@ -62,7 +63,8 @@ def scores_of(one: TokenScores) -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Part:
-    """Where an answer parts from that of the first column. `place` counts from 0; `said`: both tokens, the first column's before."""
+    """Where an answer parts from the one it is compared with. `answer`: its number; `place` counts from 0; `said`: both tokens, the other's
+    before its own."""
 
     view: VariantView
     answer: int
@@ -70,41 +72,45 @@ class Part:
     said: tuple[str, str] = ("", "")
 
 
-def value(found: Parting, prompt: str, engine: "Engine", views: Mapping[str, VariantView]) -> dict[str, object]:
+def value(found: Parting, run: EndedRun, engine: "Engine") -> dict[str, object]:
     """What tokens.js draws: the HTML, the numbers behind it, how variants are called and coloured, and the step to open first."""
+    views, reference = run.views, run.reference
     named = [views[name] for name in found.variants]
-    first, *others = found.answers
-    parts = [part_of(found, first, other, views, index) for index, other in enumerate(others, 1)]
+    parts = [part_of(found, reference, other, views, index) for index, other in enumerate(found.answers) if other != reference]
+    first = list(found.answers).index(reference)
     strips = [
         (views[name], list(enumerate(pieces(ids, found.texts, engine.base.tokenizer.decode))), chances(found, name))
         for name, ids in found.answers.items()
     ]
     html = render(
         "why/tokens.html",
-        first=views[first],
+        reference=views[reference],
+        first=first,
         parts=parts,
         strips=strips,
         rows=[(views[name], name in found.ended, cells(found, name)) for name in found.answers],
         scorers=named,
         counted=COUNTED,
     )
-    data = as_json(found, prompt, engine.base_facts.name)
+    data = as_json(found, run.request.prompt, engine.base_facts.name)
     shown = [{"name": view.name, "colour": view.colour, "what_if": view.what_if} for view in named]
-    return {"html": html, "data": data, "answers": list(found.answers), "views": shown, "opened": opened(parts)}
+    return {"html": html, "data": data, "answers": list(found.answers), "views": shown, "opened": opened(parts, first)}
 
 
-def part_of(found: Parting, first: str, other: str, views: Mapping[str, VariantView], index: int) -> Part:
-    """Where one answer parts from the first."""
-    place = found.place(first, other)
+def part_of(found: Parting, reference: str, other: str, views: Mapping[str, VariantView], index: int) -> Part:
+    """Where one answer parts from the reference."""
+    place = found.place(reference, other)
     if place is None:
         return Part(views[other], index, None)
-    return Part(views[other], index, place, tuple(visible(found.texts[found.answers[name][place]]) for name in (first, other)))
+    return Part(
+        views[other], index, place, tuple(visible(found.texts[found.answers[name][place]]) for name in (reference, other))
+    )
 
 
-def opened(parts: Sequence[Part]) -> dict[str, int]:
-    """The step to look at first: where an answer parts soonest from the first one, in that first one; else its first token."""
+def opened(parts: Sequence[Part], reference: int) -> dict[str, int]:
+    """The step to look at first: where an answer parts soonest from the reference, in that; else its first token."""
     places = [part.place for part in parts if part.place is not None]
-    return {"answer": 0, "place": min(places, default=0)}
+    return {"answer": reference, "place": min(places, default=0)}
 
 
 def chances(found: Parting, name: str) -> list[float]:

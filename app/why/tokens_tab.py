@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import gradio as gr
+from gradio.events import Dependency
 
 from app.ui.events import PRIVATE
 from app.ui.frame import ModelRequest, StopButton, Updates, listen
@@ -12,6 +13,7 @@ from app.ui.templates import heading
 from app.why.part import Part
 from app.why.run import EndedRun
 from app.why.tokens import GoneOn, GoOn, Screen, TokenScores
+from bitune.schema.parting import Parting
 
 FOLDER = Path(__file__).resolve().parent
 TITLE, WORDS = (
@@ -36,17 +38,26 @@ def build(on: OnEngine, run: gr.State) -> Part:
         elem_id="bt-tokens",
     )
 
-    def show(screen: Screen) -> Updates:
-        return {view: screen.value}
+    found = gr.State(None)  # what the view is made of
 
-    request = ModelRequest(look, stop, [view], show)
-    request.wire(TokenScores(on), {"run": run})
+    def show(screen: Screen) -> Updates:
+        return {view: screen.value, found: screen.found}
+
+    scores, request = TokenScores(on), ModelRequest(look, stop, [view, found], show)
+    ended = request.wire(scores, {"run": run})
     going_on = build_going_on(on, run, view)
+
+    def compare(run: EndedRun | None, found: Parting | None) -> Updates:
+        return {view: gr.skip() if run is None or found is None else scores.screen(run, found).value}
+
+    def follow(chosen: Dependency) -> None:
+        for listener in (chosen, ended):  # another reference may have been chosen while the model was looking
+            listen(listener.then, compare, {"run": run, "found": found}, [view])
 
     def emptied(_: EndedRun) -> Updates:
         return {**request.updates(NOTHING), **going_on.updates(NOBODY)}
 
-    return Part([*request.components, *going_on.components], emptied)
+    return Part([*request.components, *going_on.components], emptied, follow)
 
 
 def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[GoneOn]:

@@ -64,6 +64,19 @@ def test_from_two_answers_to_why_they_part_and_on(page):
     assert page.title() == "Bitune"
 
 
+def test_the_reference_of_compare_is_that_of_the_panel(page):
+    look(page)
+    about = page.locator("#bt-tokens .bt-about >> nth=0")
+    expect(about).to_contain_text("Compared with base")
+    page.get_by_role("button", name="Compare with this").nth(2).click()
+    expect(about).to_contain_text("Compared with bitune")
+    expect(page.locator(".bt-parts li >> nth=0")).to_contain_text("parts from bitune")
+    expect(page.locator(".bt-strip button[aria-current]")).to_have_attribute("data-answer", "2")
+    look(page, "hello again")
+    expect(about).to_contain_text("Compared with bitune")
+    expect(page.get_by_role("button", name="Compare with this").nth(2)).to_have_attribute("aria-pressed", "true")
+
+
 def test_hidden_names_stay_hidden(page):
     page.locator("#bt-blind input").check()
     run(page, "hello")

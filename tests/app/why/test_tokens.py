@@ -79,8 +79,32 @@ def test_a_look_at_the_tokens(handlers, run):
     assert value["opened"] == {"answer": 0, "place": min(place for place in places if place is not None)}
 
 
+def test_the_others_are_compared_with_the_reference_of_compare(handlers, shown):
+    run = run_of(handlers.compared_with(shown, 2))
+    assert (run_of(shown).reference, run.reference) == ("base", "bitune")
+    scores = TokenScores(handlers)
+    looked = visiting.run(scores, run=run)[-1]
+    value, found = looked.value, looked.found
+    places = {name: found.place("bitune", name) for name in NAMES if name != "bitune"}
+    known = [place for place in places.values() if place is not None]
+    assert value["opened"] == {"answer": 2, "place": min(known)}
+    assert value["html"].count("parts from bitune at token") == len(known)
+    for name, place in places.items():
+        if place is not None:
+            assert f'<button type="button" data-answer="{NAMES.index(name)}" data-place="{place}">{name} says' in value["html"]
+    assert scores.screen(run_of(shown), found).value == visiting.run(scores, run=run_of(shown))[-1].value, (
+        "compared anew, not computed"
+    )
+
+
+def test_a_reference_without_an_answer_gives_way_to_the_first(shown):
+    silent = {**shown.update.completions, "if": replace(shown.update["if"], token_ids=())}
+    run = run_of(replace(shown, update=replace(shown.update, completions=silent), reference="if"))
+    assert run.reference == "base"
+
+
 def test_one_answer_alone_parts_from_nothing(handlers, run):
-    alone = replace(run, answers={"lora": run.answers["lora"]})
+    alone = replace(run, answers={"lora": run.answers["lora"]}, reference="lora")
     value = visiting.run(TokenScores(handlers), run=alone)[-1].value
     assert value["opened"] == {"answer": 0, "place": 0}
     assert "parts from" not in value["html"] and len(value["data"]["scores"]["lora"]) == 4
