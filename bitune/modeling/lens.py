@@ -57,14 +57,16 @@ def _decoder_layers(model: PreTrainedModel, layers: int) -> list[nn.Module]:
     found = dict.fromkeys(filter(None, (_layer_path(model, paths[module]) for module in attention_modules(model.modules()))))
     if len(found) != layers:
         raise UnsupportedModelError(
-            f"{model.config.model_type!r} has {layers} layers of keys and values in {len(found)} modules, so what it holds after each of "
-            "them is not known; compare what variants say at their end."
+            f"{model.config.model_type!r} makes its {layers} layers of keys and values in {len(found)} modules, several in each, so there is no "
+            "state after each of them to look at; compare what variants say at their end."
         )
     return [model.get_submodule(path) for path in found]
 
 
 def _layer_path(model: PreTrainedModel, path: str) -> str | None:
-    """The innermost member of a list of modules that is or holds the module at `path`."""
+    """The innermost member of a list of modules that holds the attention at `path`. Where that is a member itself, as both attentions of a
+    layer of longcat_flash are, it is no layer."""
+    path = path.rpartition(".")[0]
     while path:
         above = path.rpartition(".")[0]
         if isinstance(model.get_submodule(above), nn.ModuleList):

@@ -96,7 +96,10 @@ def test_a_base_that_makes_more_of_its_last_layer_is_refused(subject, monkeypatc
     assert len(seen) == 2
 
 
-def test_layers_that_share_modules_are_refused():
-    subject = Subject.of(tiny_model("hrm_text"))
-    with pytest.raises(UnsupportedModelError, match="32 layers of keys and values in 8 modules"):
+@pytest.mark.parametrize(("family", "words"), [("hrm_text", "its 32 layers"), ("longcat_flash", "its 8 layers")])
+def test_a_module_that_makes_several_layers_of_keys_and_values_is_refused(family, words):
+    """The modules of hrm_text run several times in a forward; those of longcat_flash have two attentions each."""
+    subject = Subject.of(tiny_model(family))
+    modules = {"hrm_text": 8, "longcat_flash": 4}[family]
+    with pytest.raises(UnsupportedModelError, match=f"{words} of keys and values in {modules} modules, several in each"):
         layer_logits(subject.manager, [PROMPT], [Row.of(subject.variants["base"], 0)], [])
