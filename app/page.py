@@ -85,9 +85,15 @@ def build_page(
                 in_evidence = evidence.build(tab, EvidenceHandlers(loading, results, data), tabs, targets)
         parts = [on_compare.link_part, on_attention.link_part, *filter(None, (on_mixing.link_part, in_evidence))]
         shared = Shared(SharingHandlers(loading), bar, parts, tabs, what_ifs, on_mixing.what_ifs, on_compare)
-        restored = sharing.wire(page, shared)
+        restored = on_compare.opened(sharing.wire(page, shared))
         if not loading.ready:
-            tell = [on_compare.when_loaded, on_attention.when_loaded, on_mixing.when_loaded, on_sets, shared.when_loaded()]
+            tell = [
+                on_compare.when_loaded,
+                on_attention.when_loaded,
+                on_mixing.when_loaded,
+                on_sets,
+                shared.when_loaded(),
+            ]
             follow(page, restored, loading, loaded, tell)
     return page
 

@@ -1,6 +1,6 @@
 """The tab Attention: components and wiring only. What the browser does with a result is in view.html and the *.js beside it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -120,7 +120,7 @@ def when_loaded(handlers: AttentionHandlers, fields: Inputs) -> WhenLoaded:
 def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> LinkPart:
     """A link fills in the fields, and says what to open; reading is left to the visitor. What is open says look.js."""
 
-    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+    def restore(link: Link, what_ifs: Mapping[str, dict]) -> tuple[Updates, list[str]]:
         look, words = handlers.look(link)
         values = link.model_dump(exclude_none=True, include=set(fields) - {"variant", "beside"})
         updates = {fields[name]: value for name, value in values.items()}

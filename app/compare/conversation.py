@@ -25,12 +25,17 @@ Asked = Callable[..., CompareRequest]
 
 
 def can_go_on(screen: Screen) -> bool:
-    """Whether a conversation can go on from what is shown: answers that have come to an end, and whose names are known."""
-    return screen.request is not None and screen.update is not None and not screen.running and not screen.blind
+    """Whether a conversation can go on from what is shown: answers that have come to an end, and whose names are known; or the turns of one
+    that a link has brought."""
+    if screen.request is None or screen.running or screen.blind:
+        return False
+    return screen.update is not None or bool(screen.request.history)
 
 
 def turns_in(screen: Screen) -> tuple[Turn, ...]:
-    """The conversation on the screen, its last answers included."""
+    """The conversation on the screen, its last answers included where there are any."""
+    if screen.update is None:
+        return screen.request.history
     answers = {name: completion.text for name, completion in screen.update.completions.items()}
     return (*screen.request.history, Turn(screen.request.prompt, answers))
 
@@ -53,6 +58,11 @@ def again(shown: Screen, **sampling: object) -> CompareRequest:
     if sampling["temperature"] == 0:
         raise ConfigError(SAME_AGAIN)
     return replace(shown.request, **{**sampling, "seed": (shown.request.seed + 1) % (MAX_LINKED_SEED + 1)})
+
+
+def questions_in(screen: Screen) -> list[str]:
+    """All questions of the conversation on the screen, the last one included."""
+    return [*(turn.prompt for turn in screen.request.history), screen.request.prompt]
 
 
 class GoingOn:
@@ -85,7 +95,7 @@ class GoingOn:
         try:
             request = self.request(shown, **fields)
             options = {**request.options, "what_ifs": coloured(request, what_ifs)}
-            yield from self.compare.run(request.prompt, request.variants, reference=shown.reference, **options)
+            yield from self.compare.run(request.prompt, request.variants, reference=shown.reference, wish=shown.wish, **options)
         except BituneError as error:  # before a token was written, or instead of any more
             yield replace(shown, note=sentence(error))
 

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from app.compare.conversation import UNTESTED, WAYS, GoingOn, again, can_go_on, follow_up, story, turns_in
+from app.compare.conversation import UNTESTED, WAYS, GoingOn, again, can_go_on, follow_up, questions_in, story
 from app.compare.handlers import CompareHandlers, Screen
 from app.ui.events import PRIVATE
 from app.ui.frame import Inputs, ModelRequest, Updates, listen
@@ -120,8 +120,8 @@ def wire(
         return edit(shown, event.turn)
 
     def edit(shown: Screen, turn: int) -> Updates:
-        turns = turns_in(shown) if can_go_on(shown) else ()
-        return panel.editing(turns[turn].prompt, turn) if 0 <= turn < len(turns) else {panel.kept: gr.skip()}
+        questions = questions_in(shown) if can_go_on(shown) else []
+        return panel.editing(questions[turn], turn) if 0 <= turn < len(questions) else {panel.kept: gr.skip()}
 
     for trigger, handler in ((panel.edit.click, edit_last), (panel.story.select, edit_earlier)):
         edited = listen(trigger, handler, {"shown": latest}, [panel.question, panel.kept])

@@ -11,11 +11,14 @@ from types import MappingProxyType
 from pydantic import TypeAdapter
 
 from app.compare import html
+from app.compare.link import Conversation
+from app.compare.origin import not_looked_into
 from app.compare.recorded import Recording, recording_of
 from app.compare.request import CompareRequest
 from app.compare.screen import Screen, arranged, columns, ended, is_blind
 from app.ui.admission import Admission
 from app.ui.api_types import CompareAnswer, Earlier, Template, TurnValue, WhatIfValue
+from app.ui.checks import not_here
 from app.ui.examples import EXAMPLES
 from app.ui.loading import OnEngine
 from app.ui.pace import Work
@@ -24,11 +27,14 @@ from app.ui.variants import VariantView, in_order, views_of, with_what_ifs
 from app.ui.what_ifs import read
 from app.ui.work import work_of
 from app.votes.blind import hidden_views, shuffled
+from app.why.look import Wish
 from bitune.schema.conversation import RECOMPUTE
 from bitune.schema.generation import GenerationSettings
 
 NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
 REQUEST = TypeAdapter(CompareRequest)
+FROM_LINK = "The conversation comes from the link. Press Ask to see the answers to its last question."
+NO_TURNS = "No variant that is loaded here has answered every turn of the link's conversation, so it is left out."
 NOTHING_YET = (
     "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
 )
@@ -66,6 +72,40 @@ class CompareHandlers(OnEngine):
         prompts = html.prompts(update, views)
         return Screen(answers, prompts, False, update, request, views, recording=recording, words=words)
 
+    def not_looked_into(self, recording: Recording) -> str:
+        """Why nothing can be computed for recorded answers, in a sentence or two; empty where it can."""
+        engine = self.engine if self.loading.ready else None
+        return not_looked_into(recording, engine, self.admission.limits.new_tokens)
+
+    def linked(self, talk: Conversation, what_ifs: Mapping[str, Mapping], **sampling: object) -> tuple[Screen | None, list[str]]:
+        """A conversation that a link has brought, whose last question is not answered yet, and what of it is not here.
+
+        Args:
+            talk: What the link says.
+            what_ifs: This visitor's, those of the link among them.
+            sampling: Length and sampling.
+
+        Returns:
+            None where none of its variants is here and has answered every turn; and sentences.
+        """
+        here = [*self.names, *what_ifs]
+        known = [name for name in talk.variants if name in here]
+        variants = [name for name in known if all(name in turn.answers for turn in talk.turns)]
+        words = not_here(name for name in talk.variants if name not in here)
+        if not variants:
+            return None, [*words, NO_TURNS]
+        request = CompareRequest(
+            prompt=talk.question,
+            variants=variants,
+            template=talk.template,
+            what_ifs={name: what_ifs[name] for name in variants if name in what_ifs},
+            history=[{"prompt": turn.prompt, "answers": {name: turn.answers[name] for name in variants}} for turn in talk.turns],
+            earlier=talk.earlier,
+            **sampling,
+        )
+        views = with_what_ifs(self.views, what_ifs) if self.loading.ready else {}
+        return Screen(empty(FROM_LINK), request=request, views=views), words
+
     def compared_with(self, shown: Screen, place: object) -> Screen:
         """The same answers, the others compared with the one in the column at this place; as it is where there is no such column."""
         kept = shown if shown.recording is None else shown.recording
@@ -92,6 +132,7 @@ class CompareHandlers(OnEngine):
         what_ifs: Mapping | None = NO_WHAT_IFS,
         blind: bool = False,
         reference: str | None = None,
+        wish: Wish | None = None,
         **asked: object,
     ) -> Work:
         """What a run or a call of /compare asks of the model; raises what is wrong with it."""
@@ -121,6 +162,7 @@ class CompareHandlers(OnEngine):
         what_ifs: Mapping[str, Mapping] = NO_WHAT_IFS,
         blind: bool = False,
         reference: str | None = None,
+        wish: Wish | None = None,
         **options: object,
     ) -> Iterator[Screen]:
         """All chosen variants answer together; where `blind`, in shuffled columns without names, and compared with the first of these."""
@@ -137,9 +179,16 @@ class CompareHandlers(OnEngine):
                 update = arranged(update, order)
                 begun = begun or html.begun(update, hidden_views(order) if blind else views, request)
                 if not update.done:
-                    so_far = {"update": update, "request": request, "views": views, "blind": blind, "reference": reference}
+                    so_far = {
+                        "update": update,
+                        "request": request,
+                        "views": views,
+                        "blind": blind,
+                        "reference": reference,
+                        "wish": wish,
+                    }
                     yield Screen(begun, running=True, **so_far)
-        yield ended(request, update, views, blind, reference)
+        yield ended(request, update, views, blind, reference, wish)
 
     def finish(self, latest: Screen) -> Screen:
         """After a run that was cancelled: the answers as far as they came."""
@@ -150,13 +199,13 @@ class CompareHandlers(OnEngine):
             for name, completion in latest.update.completions.items()
         }
         update = replace(latest.update, completions=completions, done=True)
-        return ended(latest.request, update, latest.views, latest.blind, latest.reference)
+        return ended(latest.request, update, latest.views, latest.blind, latest.reference, latest.wish)
 
     def unveiled(self, latest: Screen) -> Screen:
         """The same run with names, in the same order of columns."""
         if not latest.blind or latest.running:
             return replace(latest, unveiled=False)
-        shown = ended(latest.request, latest.update, latest.views, reference=latest.reference)
+        shown = ended(latest.request, latest.update, latest.views, reference=latest.reference, wish=latest.wish)
         return replace(shown, run_id=latest.run_id, unveiled=True)
 
     def failed(self, words: str) -> Screen:
@@ -182,7 +231,7 @@ class CompareHandlers(OnEngine):
             prompt: What the model reads.
             variants: Names of the variants to run; all that are loaded if left out.
             template: "own" puts the checkpoint's template around the prompt, "chat" the base's chat template, "none" nothing.
-            max_new_tokens: Most tokens to write, 1 to 512.
+            max_new_tokens: Most tokens to write, at least 1 and at most what the page was started with as --new-tokens, 512 by default.
             temperature: 0 takes the likeliest token each time; above 0 tokens are drawn, the same draws for every variant.
             top_p: Share of the probability to draw from, above 0 and up to 1.
             seed: Start of the random draws.

@@ -3,17 +3,14 @@
 Checked here is what only the page knows; the engine checks prompt, numbers and names, and says what is wrong with them.
 """
 
-from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from app.compare.history import read_history
-from app.ui.checks import MAX_CHARACTERS, NameList, Names, Whole
-from app.ui.prompt_templates import TEMPLATES
+from app.ui.checks import Names, Whole
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
 from bitune.schema.conversation import RECOMPUTE, Turn
@@ -66,36 +63,3 @@ class CompareRequest:
             "history": self.history,
             "earlier": self.earlier,
         }
-
-
-class Link(BaseModel):
-    """What a link may say of Compare, and what a form may hold. A field that is left out stays as it is on the page."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None
-    variants: NameList | None = None
-    template: Literal[tuple(TEMPLATES)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_NEW_TOKENS)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(ge=MIN_TOP_P, le=1, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_LINKED_SEED)] | None = None
-
-
-def from_query(query: Mapping[str, str]) -> dict[str, object] | None:
-    """What stands in the query of an address, as links of before the page's fragment have it: the fields of Link.
-
-    Args:
-        query: The parameters of the address. In `variants` names are separated by commas; in a name, `,` and `%` are percent-encoded.
-
-    Returns:
-        None where the address holds no prompt. Nothing is checked yet: everything is text.
-    """
-    if "prompt" not in query:
-        return None
-    values: dict[str, object] = {name: query[name] for name in Link.model_fields if name in query}
-    if named := [unquote(name) for name in query.get("variants", "").split(",") if name]:
-        values["variants"] = named
-    else:
-        values.pop("variants", None)
-    return values

@@ -11,6 +11,7 @@ from app.ui.latest_run import LatestRun
 from app.ui.variants import VariantView
 from app.votes.ballot import Ballot
 from app.votes.blind import hidden_views
+from app.why.look import Wish
 from bitune.schema.results import Update
 
 
@@ -25,6 +26,7 @@ class Screen:
     `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty. `unveiled`: they
     were hidden until this screen.
     `note`: why what was asked next was not run. `reference`: the variant that the others are compared with, None for the first one.
+    `wish`: what a link wants to be looked at below the answers.
     """
 
     answers: str
@@ -40,6 +42,7 @@ class Screen:
     unveiled: bool = False
     note: str = ""
     reference: str | None = None
+    wish: Wish | None = None
 
     @property
     def live(self) -> dict[str, object]:
@@ -96,9 +99,10 @@ def ended(
     views: Mapping[str, VariantView],
     blind: bool = False,
     reference: str | None = None,
+    wish: Wish | None = None,
 ) -> Screen:
     """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run."""
     reference = reference if reference in update.completions else None
     answers = html.answers(update, hidden_views(update.completions) if blind else views, request, reference)
-    made_of = {"update": update, "request": request, "views": views, "reference": reference}
+    made_of = {"update": update, "request": request, "views": views, "reference": reference, "wish": wish}
     return Screen(answers, "" if blind else html.prompts(update, views), run_id=uuid4().hex, blind=blind, **made_of)

@@ -1,7 +1,8 @@
 """The tab Compare: components and wiring only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -10,8 +11,8 @@ from markupsafe import Markup
 
 from app.compare import conversation_tab
 from app.compare.handlers import CompareHandlers, Screen
-from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, CompareRequest, Link
-from app.ui.checks import not_here
+from app.compare.link_tab import Below, link_part
+from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, CompareRequest
 from app.ui.events import AT_ONCE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen, model_api
@@ -22,6 +23,7 @@ from app.ui.variants import with_what_ifs
 from app.votes import tab as votes
 from app.votes.handlers import Voting
 from app.why import tab as why
+from app.why.run import EndedRun
 
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = Markup(
@@ -33,7 +35,6 @@ SAMPLING = (
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
 )
 PLACES = '<div data-part="answers"></div><div class="bt-unseen-words" data-part="said" role="status"></div>'
-FROM_LINK = "Prompt and settings come from the link. Press Run to see the answers."
 FROM_ANOTHER_TAB = "The prompt comes from another tab. Press Run to see the answers."
 
 
@@ -42,7 +43,8 @@ class CompareTab:
     """What other tabs may do with this one: take its prompt, give it one, and make what-ifs variants of it; what the engine changes.
 
     `link_part`: what a link carries. `request`: where a Screen is shown. `latest`: the one that is shown, a State.
-    `ended`: after each kind of run, however it ended. `unveiled`: after which the names of a blind run may be there.
+    `ended`: after each kind of run, however it ended. `unveiled`: after which the names of a blind run may be there. `opened`: to be called
+    with the listener after which a page that was opened shows what it will.
     """
 
     prompt_source: PromptSource
@@ -55,6 +57,7 @@ class CompareTab:
     ended: Sequence[Dependency]
     unveiled: Sequence[Dependency]
     handlers: CompareHandlers
+    opened: Callable[[Dependency], Dependency]
 
 
 def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_run: gr.State) -> CompareTab:
@@ -88,13 +91,14 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
     return CompareTab(
         source,
         *targets,
-        when_loaded(handlers, fields),
-        link_part(handlers, fields, request),
+        when_loaded(handlers, fields, latest, reasons),
+        link_part(handlers, fields, request, Below(talk, reasons, latest)),
         request,
         latest,
         (ended, *went_on),
         unveiled,
         handlers,
+        partial(wire_opened, latest, reasons),
     )
 
 
@@ -123,6 +127,7 @@ def choices(handlers: CompareHandlers) -> Inputs:
         "template": template_choice(handlers.has_chat_template, info=info, elem_id="bt-template"),
     }
     fields["reference"] = gr.State(None)  # the name of the variant that the others are compared with
+    fields["wish"] = gr.State(None)  # what a link wants to be looked at below the answers
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
             fields["max_new_tokens"] = gr.Slider(1, most, value=min(64, most), step=1, label="New tokens", min_width=180)
@@ -139,18 +144,20 @@ def template_info(has_chat_template: bool) -> str:
     return TEMPLATE_INFO if has_chat_template else f"{TEMPLATE_INFO} This base has no chat template."
 
 
-def when_loaded(handlers: CompareHandlers, fields: Inputs) -> WhenLoaded:
-    """The variants that there are, and the templates of this base; what is chosen stays as far as it is there."""
+def when_loaded(handlers: CompareHandlers, fields: Inputs, latest: gr.State, reasons: why.Section) -> WhenLoaded:
+    """The variants that there are, and the templates of this base; what is chosen stays as far as it is there. And whether recorded
+    answers can be looked into."""
 
-    def fill(variants: list[str], template: str) -> Updates:
+    def fill(variants: list[str], template: str, shown: Screen) -> Updates:
         names, has_chat = handlers.names, handlers.has_chat_template
         return {
             fields["variants"]: gr.update(choices=names, value=[name for name in names if name in variants]),
             fields["template"]: gr.update(info=template_info(has_chat), **templates_left(has_chat, template)),
+            **reasons.show(shown),
         }
 
     chosen = {name: fields[name] for name in ("variants", "template")}
-    return WhenLoaded(chosen, list(chosen.values()), fill)
+    return WhenLoaded({**chosen, "shown": latest}, [*chosen.values(), *reasons.components], fill)
 
 
 def buttons() -> tuple[gr.Button, StopButton]:
@@ -176,7 +183,7 @@ def results(
         elem_id="bt-results",
         apply_default_css=False,
     )
-    reasons = why.build(handlers, CompareRequest)
+    reasons = why.build(handlers, CompareRequest, handlers.not_looked_into)
     panel = votes.panel(voting.kept)
     with gr.Accordion(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
@@ -213,13 +220,20 @@ def wire_reference(
     The next run keeps to it, unless names are hidden: then the choice would tell whose the column is.
     """
 
-    def hold_against(shown: Screen, event: gr.EventData) -> Updates:
+    def hold_against(shown: Screen, run: EndedRun | None, event: gr.EventData) -> Updates:
         screen = handlers.compared_with(shown, event.place)
         kept = gr.skip() if screen.blind else screen.reference
-        return {answers: columns(screen), latest: screen, reference: kept, reasons.run: reasons.run_of(screen)}
+        return {answers: columns(screen), latest: screen, reference: kept, reasons.run: reasons.compared(screen, run)}
 
-    chosen = listen(answers.select, hold_against, {"shown": latest}, [answers, latest, reference, reasons.run])
+    chosen = listen(
+        answers.select, hold_against, {"shown": latest, "run": reasons.run}, [answers, latest, reference, reasons.run]
+    )
     reasons.follow(chosen)
+
+
+def wire_opened(latest: gr.State, reasons: why.Section, opened: Dependency) -> Dependency:
+    """A page that opens with recorded answers says whether they can be looked into."""
+    return listen(opened.then, reasons.show, {"shown": latest}, reasons.components)
 
 
 def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], prompt: gr.Textbox, request: ModelRequest[Screen]) -> None:
@@ -230,28 +244,6 @@ def wire_examples(handlers: CompareHandlers, buttons: list[gr.Button], prompt: g
             return {prompt: example.prompt, **request.updates(handlers.example(example.key))}
 
         button.click(show, None, [prompt, *request.components], **AT_ONCE)
-
-
-def link_part(handlers: CompareHandlers, fields: Inputs, request: ModelRequest[Screen]) -> LinkPart:
-    """A link fills in the fields; running it is left to the visitor."""
-
-    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
-        values, words = link.model_dump(exclude_none=True), []
-        if link.template == "chat" and not handlers.has_chat_template:
-            values["template"] = "own"
-            words.append("This base has no chat template, so each checkpoint's own is chosen.")
-        most = fields["max_new_tokens"].maximum
-        if link.max_new_tokens is not None and link.max_new_tokens > most:
-            values["max_new_tokens"] = most
-            words.append(f"The link asks for {link.max_new_tokens} new tokens; this page writes at most {most}.")
-        if link.variants is not None:
-            here = [*handlers.names, *what_ifs]
-            values["variants"] = [name for name in here if name in link.variants]
-            words += not_here(name for name in link.variants if name not in here)
-        updates = {fields[name]: value for name, value in values.items()}
-        return {**updates, **request.updates(Screen(empty(FROM_LINK)))}, words
-
-    return LinkPart("compare", Link, fields, [*fields.values(), *request.components], restore)
 
 
 def prompt_target(source: PromptSource, request: ModelRequest[Screen]) -> PromptTarget:

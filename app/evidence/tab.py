@@ -1,6 +1,6 @@
 """The tab Evidence: components and wiring only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -193,7 +193,7 @@ def wire_questions(handlers: EvidenceHandlers, explorer: Explorer) -> None:
 def link_part(handlers: EvidenceHandlers, explorer: Explorer, setting: gr.Radio, table: gr.HTML, whiskers: gr.Plot) -> LinkPart:
     """What a link carries; the list it asks for comes when the tab is opened."""
 
-    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+    def restore(link: Link, what_ifs: Mapping[str, dict]) -> tuple[Updates, list[str]]:
         above, words = handlers.linked_table(link)
         query, more = handlers.linked_query(link)
         updates = {} if above is None else {setting: above, **tables(handlers, above, table, whiskers)}

@@ -13,12 +13,12 @@ from app.mixing.handlers import MixingHandlers, Moved
 from app.mixing.html import moved_table, sweep_table
 from app.ui.checks import MAX_CHARACTERS, NameList
 from app.ui.pace import Work
-from app.ui.templates import empty, problem, render
+from app.ui.requests import HtmlRequest
+from app.ui.templates import empty, render
 from bitune.errors import ConfigError
 from bitune.schema.results import SweepPoint
 
 SWEEP_TOKENS = 32
-WAITING = "Waiting for the model."
 STOPPED = "Stopped before anything was measured."
 
 
@@ -41,24 +41,17 @@ class MeasureScreen:
     moved: Moved = field(default_factory=dict)
 
 
-class MeasureRequest:
+class MeasureRequest(HtmlRequest[MeasureScreen, MixingHandlers]):
     """How far each layer's cache is moved for a prompt, per chosen checkpoint that mixes."""
 
-    def __init__(self, handlers: MixingHandlers):
-        self.handlers, self.loading, self.admission = handlers, handlers.loading, handlers.admission
-
-    def waiting(self, words: str) -> MeasureScreen:
-        return MeasureScreen(empty(words), running=True)
-
-    def announce(self, **values: object) -> MeasureScreen:
-        return MeasureScreen(empty(WAITING), running=True)
+    screen_type = MeasureScreen
 
     def work(self, prompt: object, chosen: Sequence[str], template: object) -> Work:
-        return self.handlers.work_of_measuring(prompt, self.wanted(chosen), template)
+        return self.on.work_of_measuring(prompt, self.wanted(chosen), template)
 
     def wanted(self, chosen: Sequence[str]) -> list[str]:
         """The chosen checkpoints that mix; ConfigError where none does."""
-        wanted = [name for name in self.handlers.mixing if name in chosen]
+        wanted = [name for name in self.on.mixing if name in chosen]
         if not wanted:
             raise ConfigError("None of the chosen checkpoints mixes anything.")
         return wanted
@@ -69,22 +62,19 @@ class MeasureRequest:
         for number, name in enumerate(wanted, 1):
             words = f"Measuring {name}" + (f", {number} of {len(wanted)}" if len(wanted) > 1 else "")
             yield self.screen(moved, busy(words), running=True)
-            moved |= self.handlers.moved(prompt, [name], template)
+            moved |= self.on.moved(prompt, [name], template)
         yield self.screen(moved)
 
     def screen(self, moved: Moved, words: str = "", *, running: bool = False) -> MeasureScreen:
         """What is measured so far, below `words`."""
         if not moved:
             return MeasureScreen(words, running)
-        columns = self.handlers.moved_columns(moved)
+        columns = self.on.moved_columns(moved)
         return MeasureScreen(words + moved_table(columns), running, moved_by_layer(columns), dict(moved))
 
     def finish(self, latest: MeasureScreen) -> MeasureScreen:
         """One that was stopped keeps the checkpoints that are done."""
         return self.screen(latest.moved) if latest.moved else MeasureScreen(empty(STOPPED))
-
-    def failed(self, words: str) -> MeasureScreen:
-        return MeasureScreen(problem(words))
 
 
 def busy(words: str) -> str:
@@ -102,44 +92,34 @@ class SweepScreen:
     points: Sequence[SweepPoint] = ()
 
 
-class SweepRequest:
+class SweepRequest(HtmlRequest[SweepScreen, MixingHandlers]):
     """The answers of a checkpoint with its ratios scaled from causal only to bidirectional only."""
 
-    def __init__(self, handlers: MixingHandlers):
-        self.handlers, self.loading, self.admission = handlers, handlers.loading, handlers.admission
-
-    def waiting(self, words: str) -> SweepScreen:
-        return SweepScreen(empty(words), running=True)
-
-    def announce(self, **values: object) -> SweepScreen:
-        return SweepScreen(empty(WAITING), running=True)
+    screen_type = SweepScreen
 
     def work(self, prompt: object, of: str | None, template: object) -> Work:
         from bitune.inference.sweep import FACTORS  # imports torch, and the page opens before that
 
         of = self.of(of)
-        tokens = self.handlers.check_length(prompt, of, template)
-        return Work(tokens, len(self.handlers.engine.variants[of].passes), SWEEP_TOKENS, len(FACTORS) + 1)
+        tokens = self.on.check_length(prompt, of, template)
+        return Work(tokens, len(self.on.engine.variants[of].passes), SWEEP_TOKENS, len(FACTORS) + 1)
 
     def of(self, of: str | None) -> str:
         """The checkpoint; None where Sweep was pressed before the checkpoints were there, then the first one."""
-        return self.handlers.first_mixing() if of is None else of
+        return self.on.first_mixing() if of is None else of
 
     def run(self, prompt: object, of: str | None, template: object) -> Iterator[SweepScreen]:
         """The answers as they come, and at last the curve."""
         of = self.of(of)
-        running = self.handlers.runner.sweep(prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
+        running = self.on.runner.sweep(prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
         with closing(running):
             yield SweepScreen(busy("Reading the prompt"), running=True)
             for points in running:
                 yield SweepScreen(sweep_table(points), running=True, points=points)
-        yield SweepScreen(sweep_table(points), curve=sweep_curve(self.handlers.views[of], points), points=points)
+        yield SweepScreen(sweep_table(points), curve=sweep_curve(self.on.views[of], points), points=points)
 
     def finish(self, latest: SweepScreen) -> SweepScreen:
         """One that was stopped keeps the answers as far as they came."""
         if not latest.points:
             return SweepScreen(empty("Stopped before the first token."))
         return SweepScreen(sweep_table(latest.points, stopped=True), points=latest.points)
-
-    def failed(self, words: str) -> SweepScreen:
-        return SweepScreen(problem(words))

@@ -165,7 +165,7 @@ def when_loaded(
 def link_part(handlers: MixingHandlers, chosen: gr.CheckboxGroup, prompt: gr.Textbox) -> LinkPart:
     """A link chooses checkpoints, which shows them, and fills in the prompt; measuring is left to the visitor."""
 
-    def restore(link: Link, what_ifs: Sequence[str]) -> tuple[Updates, list[str]]:
+    def restore(link: Link, what_ifs: Mapping[str, dict]) -> tuple[Updates, list[str]]:
         updates, here, named = {}, handlers.expected, link.chosen or []
         if link.chosen is not None:
             updates[chosen] = [name for name in here if name in named]

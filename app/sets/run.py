@@ -6,28 +6,27 @@ from contextlib import aclosing
 from functools import partial
 
 from app.sets.handlers import Begun, Screen, SetHandlers
-from app.ui.caller import Caller, Gone, Stopped
-from app.ui.errors import sentence
-from app.ui.running import Waiting, admitted
+from app.ui.caller import Caller
+from app.ui.running import Waiting, admitted, until_over
 
 
 async def set_screens(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Screen]:
     """The screens of a set, from the first second on. What Stop left or an error is the last one, and what was answered is on it."""
+    over = until_over(shown(handlers, caller, **values), handlers.finish, handlers.failed)
+    async with aclosing(over):
+        async for screen in over:
+            yield screen
+
+
+async def shown(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Screen]:
+    """The screens of a set that nothing ends."""
     latest = None
-    try:
-        if handlers.loading.ready:
-            yield (latest := handlers.announce(**values))
-        try:
-            async with aclosing(answered(handlers, caller, **values)) as steps:
-                async for step in steps:
-                    yield (latest := handlers.waiting(step.words, latest) if isinstance(step, Waiting) else step)
-            yield await asyncio.to_thread(handlers.ended, latest)
-        except Stopped:
-            yield await asyncio.to_thread(handlers.finish, latest)
-    except Gone:
-        return
-    except Exception as error:
-        yield await asyncio.to_thread(handlers.failed, sentence(error), latest)
+    if handlers.loading.ready:
+        yield (latest := handlers.announce(**values))
+    async with aclosing(answered(handlers, caller, **values)) as steps:
+        async for step in steps:
+            yield (latest := handlers.waiting(step.words, latest) if isinstance(step, Waiting) else step)
+    yield await asyncio.to_thread(handlers.ended, latest)
 
 
 async def answered(handlers: SetHandlers, caller: Caller, **values: object) -> AsyncIterator[Waiting | Screen]:

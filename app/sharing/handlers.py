@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from app.compare.handlers import REQUEST
+from app.compare.link import from_query, with_names
+from app.compare.origin import not_as_here
 from app.compare.recorded import Recording, to_json
-from app.compare.request import from_query
 from app.sharing import links
-from app.sharing.runs import not_as_here, open_run
+from app.sharing.runs import open_run
 from app.ui.checks import MAX_NAME, shown
 from app.ui.loading import OnEngine
 from app.ui.validation import as_far_as_valid
@@ -96,9 +97,11 @@ def names_in(linked: object) -> dict[str, str]:
 def without_names(state: Mapping[str, object], names: Collection[str]) -> dict[str, object]:
     """A state in which no tab has chosen these what-ifs, as long as the page does not have them."""
     changed = dict(state)
-    compare, attention = state.get("compare"), state.get("attention")
-    if isinstance(compare, Mapping) and isinstance(chosen := compare.get("variants"), list):
-        changed["compare"] = {**compare, "variants": [name for name in chosen if name not in names]}
+    attention = state.get("attention")
+    for tab in ("compare", "sets"):
+        fields = state.get(tab)
+        if isinstance(fields, Mapping) and isinstance(chosen := fields.get("variants"), list):
+            changed[tab] = {**fields, "variants": [name for name in chosen if name not in names]}
     if isinstance(attention, Mapping) and attention.get("variant") in list(names):
         changed["attention"] = {field: value for field, value in attention.items() if field != "variant"}
     return changed
@@ -114,10 +117,12 @@ def chosen_in(state: Mapping[str, object], names: Mapping[str, str]) -> list[str
 def renamed(state: Mapping[str, object], names: Mapping[str, str]) -> dict[str, object]:
     """A state whose what-ifs are called otherwise here."""
     changed = dict(state)
-    for tab, field in (("compare", "variants"), ("attention", "variant")):
+    for tab, field in (("compare", "variants"), ("attention", "variant"), ("sets", "variants")):
         fields = state.get(tab)
         if isinstance(fields, Mapping) and field in fields:
             changed[tab] = {**fields, field: of_name(fields[field], names)}
+    if isinstance(compare := changed.get("compare"), Mapping):
+        changed["compare"] = with_names(compare, names)
     return changed
 
 

@@ -9,7 +9,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from app.compare.handlers import Screen
-from app.compare.request import Link
+from app.compare.link import Link
 from app.compare.tab import CompareTab
 from app.sharing.handlers import LATER, SharingHandlers, chosen_in, names_in, renamed, without_names
 from app.ui.events import AT_ONCE, PRIVATE, QUIET
@@ -89,8 +89,9 @@ class Shared:
         state, sentences = {"tab": tab, **({"what_ifs": what_ifs} if what_ifs else {})}, []
         said = objects(objects(where).get("said"))
         for part in self.parts:
-            fields = {name: values[f"{part.tab}_{name}"] for name in part.fields}
-            state[part.tab], words = self.handlers.said(part.kind, {**fields, **objects(said.get(part.tab))})
+            of_page = {name: values[f"{part.tab}_{name}"] for name in part.fields}
+            fields = {**objects(said.get(part.tab)), **of_page}
+            state[part.tab], words = self.handlers.said(part.kind, fields if part.say is None else part.say(fields))
             sentences += words
         return state, sentences
 
@@ -113,7 +114,7 @@ class Shared:
         for part in self.parts:
             if part.tab in state:
                 values, words = as_far_as_valid(part.kind, state[part.tab], what)
-                more, not_here = part.restore(values, list(known))
+                more, not_here = part.restore(values, known)
                 updates, sentences = updates | more, [*sentences, *words, *not_here]
         if linked and pending is None:
             variants = self.compare.what_if_target.chosen

@@ -15,11 +15,11 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from app.ui.caller import Caller, Gone, Stopped
+from app.ui.caller import Caller, Gone
 from app.ui.errors import sentence
 from app.ui.events import AT_ONCE, ENDPOINT, MODEL, STOPPING
 from app.ui.pace import Work
-from app.ui.running import OnModel, Waiting, admitted
+from app.ui.running import OnModel, Waiting, admitted, until_over
 
 Inputs = Mapping[str, Component]
 Updates = dict[Component, object]
@@ -75,21 +75,20 @@ def guarded(function: Callable, failed: Callable[[str], object]) -> Callable:
 
 async def screens(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
     """The screens of a request, from the first second on. What Stop left or an error is the last one; closing this ends the request."""
-    latest = None
-    try:
-        if handlers.loading.ready:
-            yield (latest := handlers.announce(**values))
-        running = admitted(handlers, caller, partial(handlers.work, **values), partial(handlers.run, **values))
-        try:
-            async with aclosing(running) as steps:
-                async for step in steps:
-                    yield (latest := handlers.waiting(step.words) if isinstance(step, Waiting) else step)
-        except Stopped:
-            yield handlers.finish(latest)
-    except Gone:
-        return
-    except Exception as error:
-        yield handlers.failed(sentence(error))
+    over = until_over(shown(handlers, caller, **values), handlers.finish, lambda words, _: handlers.failed(words))
+    async with aclosing(over):
+        async for screen in over:
+            yield screen
+
+
+async def shown(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
+    """The screens of a request that nothing ends."""
+    if handlers.loading.ready:
+        yield handlers.announce(**values)
+    running = admitted(handlers, caller, partial(handlers.work, **values), partial(handlers.run, **values))
+    async with aclosing(running) as steps:
+        async for step in steps:
+            yield handlers.waiting(step.words) if isinstance(step, Waiting) else step
 
 
 class StopButton:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from app.ui.admission import Admission, Ticket
-from app.ui.caller import Caller
+from app.ui.caller import Caller, Gone, Stopped
+from app.ui.errors import sentence
 from app.ui.loading import WAITING, Loading
 from app.ui.pace import Work
 from bitune.cancellation import Cancelled, cancellable, check
@@ -72,6 +73,30 @@ async def admitted(
     finally:
         if not running:
             ticket.leave()
+
+
+async def until_over(
+    steps: AsyncIterator[T], finish: Callable[[T | None], T], failed: Callable[[str, T | None], T]
+) -> AsyncIterator[T]:
+    """The screens of a request; what Stop left or an error is the last one, and nothing more comes for somebody who has gone.
+
+    Args:
+        steps: The screens, as long as nothing ends them.
+        finish: What Stop leaves, called in a thread with the latest screen, None before the first.
+        failed: What stands there where something was raised, called in a thread with the sentence and the latest screen.
+    """
+    latest = None
+    try:
+        try:
+            async with aclosing(steps):
+                async for latest in steps:
+                    yield latest
+        except Stopped:
+            yield await asyncio.to_thread(finish, latest)
+    except Gone:
+        return
+    except Exception as error:
+        yield await asyncio.to_thread(failed, sentence(error), latest)
 
 
 async def until_loaded(loading: Loading, caller: Caller) -> AsyncIterator[Waiting]:

@@ -62,15 +62,16 @@ class LinkPart:
 
     `tab`: its id among the page's tabs. `kind`: the fields, none of them required; what a link leaves out stays as it is on the page.
     `fields`: the components whose values they are; what the browser alone knows, its scripts say. `components`: what is updated.
-    `restore`: fields that `kind` has checked and the names of the visitor's what-ifs as these updates, and a sentence for each thing
-    that is not here.
+    `restore`: fields that `kind` has checked and the visitor's what-ifs by name as these updates, and a sentence for each thing that is not
+    here. `say`: what the components and the browser hold as the fields of `kind`; where it is None they are these fields.
     """
 
     tab: str
     kind: type[BaseModel]
     fields: Mapping[str, Component]
     components: Sequence[Component]
-    restore: Callable[[BaseModel, Sequence[str]], tuple[Updates, list[str]]]
+    restore: Callable[[BaseModel, Mapping[str, dict]], tuple[Updates, list[str]]]
+    say: Callable[[Mapping[str, object]], Mapping[str, object]] | None = None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class WhyApi:
             prompt: What the model reads.
             variants: Names of the variants to run; all that are loaded if left out.
             template: "own" puts the checkpoint's template around the prompt, "chat" the base's chat template, "none" nothing.
-            max_new_tokens: Most tokens to write, 1 to 512.
+            max_new_tokens: Most tokens to write, at least 1 and at most what the page was started with as --new-tokens, 512 by default.
             temperature: Of the answers alone, as top_p and seed are: the probabilities are those at temperature 1.
             top_p: Share of the probability to draw from, above 0 and up to 1.
             seed: Start of the random draws.
@@ -108,7 +108,7 @@ class WhyApi:
             variant: Who goes on.
             begun: Token ids of the beginning, as /parting has them, at least one.
             template: As in /compare.
-            max_new_tokens: Most tokens behind the beginning, 1 to 512.
+            max_new_tokens: Most tokens behind the beginning; limits as in /compare.
             temperature: As in /compare.
             top_p: As in /compare.
             seed: As in /compare; the draws of the beginning count as drawn.

@@ -1,5 +1,6 @@
 """Which layers' mixing and which prompt tokens' second reading an answer depends on, as a part of the section: components and wiring only."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -11,7 +12,7 @@ from app.ui.plots import chart, drawn
 from app.ui.templates import heading
 from app.why import layers_api
 from app.why.layers_run import EffectsRequest, EffectsScreen, mixing_of
-from app.why.part import Part
+from app.why.part import Part, start_look
 from app.why.run import EndedRun
 
 TITLE, WORDS = (
@@ -45,8 +46,14 @@ def build(on: OnEngine, run: gr.State) -> Part:
         names = mixing_of(run)
         return {
             box: gr.update(visible=bool(names)),
-            of: gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1),
+            of: gr.update(choices=names, value=wished_or_first(run.look.layers_of, names), visible=len(names) > 1),
             **request.updates(EffectsScreen("")),
+            start: gr.update(interactive=True, **start_look(run, "layers")),
         }
 
-    return Part([box, of, *request.components], for_run)
+    return Part([box, of, *request.components], for_run, {"layers_of": of})
+
+
+def wished_or_first(wish: str | None, names: Sequence[str]) -> str | None:
+    """The name that a link wishes where it is here, else the first one; None without any."""
+    return wish if wish in names else next(iter(names), None)

@@ -9,14 +9,14 @@ import plotly.graph_objects as go
 
 from app.ui.loading import OnEngine
 from app.ui.pace import Work
-from app.ui.templates import empty, problem
+from app.ui.requests import HtmlRequest
+from app.ui.templates import empty
 from app.why.layers_view import effects_chart, effects_html
 from app.why.run import EndedRun
 from bitune.errors import ConfigError, PromptError
 from bitune.schema.layers import MixingEffects
 
 MAX_READ = 200_000  # tokens: a few minutes of the default base on two CPU cores
-WAITING = "Waiting for the model."
 STOPPED = "Stopped before anything was measured."
 
 
@@ -30,17 +30,10 @@ class EffectsScreen:
     effects: MixingEffects | None = None
 
 
-class EffectsRequest:
+class EffectsRequest(HtmlRequest[EffectsScreen, OnEngine]):
     """How the probability of a variant's own answer changes when one layer, or one prompt token, is mixed otherwise."""
 
-    def __init__(self, on: OnEngine):
-        self.on, self.loading, self.admission = on, on.loading, on.admission
-
-    def waiting(self, words: str) -> EffectsScreen:
-        return EffectsScreen(empty(words), running=True)
-
-    def announce(self, **values: object) -> EffectsScreen:
-        return EffectsScreen(empty(WAITING), running=True)
+    screen_type = EffectsScreen
 
     def work(self, run: EndedRun | None, of: str | None) -> Work:
         run, of = asked(run, of)
@@ -57,9 +50,6 @@ class EffectsRequest:
     def finish(self, latest: EffectsScreen) -> EffectsScreen:
         """What was stopped keeps what was measured."""
         return EffectsScreen(empty(STOPPED)) if latest.effects is None else screen_of(latest.effects, running=False)
-
-    def failed(self, words: str) -> EffectsScreen:
-        return EffectsScreen(problem(words))
 
 
 def asked(run: EndedRun | None, of: str | None) -> tuple[EndedRun, str]:

@@ -8,9 +8,9 @@ from app.ui.pieces import html
 from app.ui.plots import chart, drawn
 from app.ui.templates import heading
 from app.why import layers_api
-from app.why.layers import ROVING
+from app.why.layers import ROVING, wished_or_first
 from app.why.lens_run import LensRequest, LensScreen, tokens_of
-from app.why.part import Part
+from app.why.part import Part, start_look
 from app.why.run import EndedRun
 
 TITLE, WORDS = (
@@ -47,10 +47,14 @@ def build(on: OnEngine, run: gr.State) -> Part:
 
     def for_run(run: EndedRun) -> Updates:
         names = list(run.answers)
+        followed = wished_or_first(run.look.lens_of, names)
+        choices = tokens_of(on, run, followed)
+        wished = run.look.lens_token if run.look.lens_token in range(len(choices)) else 0
         return {
-            of: gr.update(choices=names, value=names[0], visible=len(names) > 1),
-            **follow(run, names[0]),
+            of: gr.update(choices=names, value=followed, visible=len(names) > 1),
+            place: gr.update(choices=choices, value=wished),
             **request.updates(LensScreen("")),
+            start: gr.update(interactive=True, **start_look(run, "lens")),
         }
 
-    return Part([of, place, *request.components], for_run)
+    return Part([of, place, *request.components], for_run, {"lens_of": of, "lens_token": place})

@@ -7,12 +7,12 @@ import plotly.graph_objects as go
 
 from app.ui.loading import OnEngine
 from app.ui.pace import Work
-from app.ui.templates import empty, problem
+from app.ui.requests import HtmlRequest
+from app.ui.templates import empty
 from app.why.lens_view import lens_chart, lens_html
 from app.why.run import EndedRun
 from bitune.errors import ConfigError
 
-WAITING = "Waiting for the model."
 STOPPED = "Stopped."
 
 
@@ -25,17 +25,10 @@ class LensScreen:
     chart: go.Figure | None = None
 
 
-class LensRequest:
+class LensRequest(HtmlRequest[LensScreen, OnEngine]):
     """What every variant of a run would say after each layer, at one place of one answer."""
 
-    def __init__(self, on: OnEngine):
-        self.on, self.loading, self.admission = on, on.loading, on.admission
-
-    def waiting(self, words: str) -> LensScreen:
-        return LensScreen(empty(words), running=True)
-
-    def announce(self, **values: object) -> LensScreen:
-        return LensScreen(empty(WAITING), running=True)
+    screen_type = LensScreen
 
     def work(self, run: EndedRun | None, of: str | None, place: int | None) -> Work:
         run, of, place = chosen(run, of, place)
@@ -50,9 +43,6 @@ class LensRequest:
 
     def finish(self, latest: LensScreen) -> LensScreen:
         return LensScreen(empty(STOPPED))
-
-    def failed(self, words: str) -> LensScreen:
-        return LensScreen(problem(words))
 
 
 def chosen(run: EndedRun | None, of: str | None, place: int | None) -> tuple[EndedRun, str, int]:

@@ -1,7 +1,7 @@
 """What a part of the section is: one thing that can be asked about a run."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import gradio as gr
 from gradio.components import Component
@@ -9,6 +9,7 @@ from gradio.events import Dependency
 
 from app.ui.frame import Updates
 from app.ui.loading import OnEngine
+from app.why.look import Panel
 from app.why.run import EndedRun
 
 
@@ -19,12 +20,19 @@ class Part:
     Attributes:
         components: What `show` updates.
         show: Called with each new run when it has ended: empties what was computed for the one before. It runs no model.
+        fields: The components of which a link carries the values, by the names of LookLink.
         follow: Called once with the listener after which another answer of the run is the reference; None where nothing is compared.
     """
 
     components: Sequence[Component]
     show: Callable[[EndedRun], Updates]
+    fields: Mapping[str, Component] = field(default_factory=dict)
     follow: Callable[[Dependency], None] | None = None
+
+
+def start_look(run: EndedRun, panel: Panel) -> dict[str, str]:
+    """How the button of a part looks: that of the part which a link opens stands out."""
+    return {"variant": "primary" if run.look.panel == panel else "secondary"}
 
 
 Build = Callable[[OnEngine, gr.State], Part]

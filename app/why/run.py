@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.ui.variants import VariantView
+from app.why.look import NO_LOOK, LookLink, Wish
 from bitune.schema.results import Update
 
 
@@ -18,17 +19,26 @@ class Asked(Protocol):
     def options(self) -> dict[str, object]: ...
 
 
+class Recorded(Protocol):
+    """Answers that were computed earlier."""
+
+    update: Update
+    request: Asked
+    views: Mapping[str, VariantView]
+
+
 class Shown(Protocol):
     """What a tab shows of a run. `recording`: instead of a run of this page; `blind`: names may not leave the server yet; `reference`: the
-    variant that the others are compared with, None for the first one."""
+    variant that the others are compared with, None for the first one; `wish`: what a link wants to be looked at."""
 
     running: bool
     blind: bool
     update: Update | None
     request: Asked | None
     views: Mapping[str, VariantView]
-    recording: object | None
+    recording: Recorded | None
     reference: str | None
+    wish: Wish | None
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,14 @@ class EndedRun:
         answers: Token ids by name of the variant, in the order of the columns; the end token is among them where an answer ended by itself.
         views: How the variants are called and coloured, what-ifs included.
         reference: The variant among them that the others are compared with.
+        look: What is opened first.
     """
 
     request: Asked
     answers: Mapping[str, tuple[int, ...]]
     views: Mapping[str, VariantView]
     reference: str
+    look: LookLink = NO_LOOK
 
     @property
     def reading(self) -> dict[str, object]:
@@ -54,11 +66,13 @@ class EndedRun:
 
 
 def run_of(shown: Shown) -> EndedRun | None:
-    """The run on the screen; None where it goes on, its names are hidden, it was computed elsewhere, or no token came of it."""
-    if shown.running or shown.blind or shown.recording is not None or shown.update is None or shown.request is None:
+    """The run on the screen, of whatever origin; None where it goes on, its names are hidden, or no token came of it."""
+    kept = shown if shown.recording is None else shown.recording
+    if shown.running or shown.blind or kept.update is None or kept.request is None:
         return None
-    answers = {name: completion.token_ids for name, completion in shown.update.completions.items() if completion.token_ids}
+    answers = {name: completion.token_ids for name, completion in kept.update.completions.items() if completion.token_ids}
     if not answers:
         return None
     reference = shown.reference if shown.reference in answers else next(iter(answers))
-    return EndedRun(shown.request, answers, {name: shown.views[name] for name in shown.update.completions}, reference)
+    look = shown.wish.look if shown.wish is not None and shown.wish.prompt == kept.request.prompt else NO_LOOK
+    return EndedRun(kept.request, answers, {name: kept.views[name] for name in kept.update.completions}, reference, look)

@@ -1,7 +1,8 @@
 // The tokens of the answers in the browser: the step that is open, drawn as text alone; clicks and keys; the numbers as a file.
 
 const place = (name) => element.querySelector('[data-part="' + name + '"]');
-let drawn = null, open = null;
+let drawn = null, open = null, asked = null;
+const BUTTONS = { "bt-look-tokens": "tokens", "bt-layers-run": "layers", "bt-lens-run": "lens" };
 
 const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→") || "‥";
 const percent = (value) => {
@@ -94,6 +95,16 @@ element.addEventListener("keydown", (event) => {
     event.preventDefault();
     show(open.number, to);
     element.querySelector(".bt-strip button[aria-current]").focus();
+});
+
+// What is looked at, as links carry it: the part that was asked last, and the step that is open.
+document.addEventListener("click", (event) => {
+    asked = BUTTONS[event.target.closest("button")?.id] || asked;
+});
+document.addEventListener("bt-say", (event) => {
+    if (!element.isConnected) return;
+    const step = drawn && open ? { token_of: props.value.answers[open.number], token: open.at } : {};
+    event.detail.compare = { looked: { ...(asked ? { panel: asked } : {}), ...step } };
 });
 
 function draw(value) {

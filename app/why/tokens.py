@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.ui.loading import OnEngine
 from app.ui.pace import Work
-from app.ui.templates import problem
+from app.ui.requests import WAITING, HtmlRequest
+from app.ui.templates import empty
 from app.ui.validation import checked
 from app.ui.work import work_of
 from app.why import tokens_html
@@ -18,7 +19,7 @@ from bitune.schema.parting import Parting
 from bitune.schema.results import Completion, Update
 
 NO_RUN = "There is no run to look into; press Run first."
-WAITING, STOPPED = "Waiting for the model.", "Stopped."
+STOPPED = "Stopped."
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,10 @@ class GoneOn:
     completion: Completion | None = None
 
 
-class GoOn:
+class GoOn(HtmlRequest[GoneOn, OnEngine]):
     """One variant goes on from a beginning and a token that was clicked: `frame.ModelHandlers` on an EndedRun and an Alternative."""
 
-    def __init__(self, on: OnEngine):
-        self.on, self.loading, self.admission = on, on.loading, on.admission
-
-    def announce(self, **values: object) -> GoneOn:
-        """At once after the click."""
-        return self.waiting(WAITING)
-
-    def waiting(self, words: str) -> GoneOn:
-        """While others come first."""
-        return GoneOn(tokens_html.words(words), running=True)
+    screen_type = GoneOn
 
     def work(self, run: EndedRun | None, chosen: object) -> Work:
         """One variant that reads its prompt and writes."""
@@ -137,12 +129,8 @@ class GoOn:
     def finish(self, latest: GoneOn) -> GoneOn:
         """After one that was stopped: what came of it stays."""
         if latest.words is None:
-            return GoneOn(tokens_html.words(STOPPED))
+            return GoneOn(empty(STOPPED))
         return self.screen(latest.words, tokens_html.stopped(latest.completion), running=False)
-
-    def failed(self, words: str) -> GoneOn:
-        """Instead of an answer, a sentence."""
-        return GoneOn(problem(words))
 
 
 def there(run: EndedRun | None) -> EndedRun:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.ui.api_types import PartingAnswer
 from app.ui.characters import spread_characters
-from app.ui.templates import empty, faithful, render
+from app.ui.templates import faithful, render
 from app.ui.variants import VariantView
 from app.why.run import EndedRun
 from bitune.schema.parting import Parting, TokenScores
@@ -94,7 +94,13 @@ def value(found: Parting, run: EndedRun, engine: "Engine") -> dict[str, object]:
     )
     data = as_json(found, run.request.prompt, engine.base_facts.name)
     shown = [{"name": view.name, "colour": view.colour, "what_if": view.what_if} for view in named]
-    return {"html": html, "data": data, "answers": list(found.answers), "views": shown, "opened": opened(parts, first)}
+    return {
+        "html": html,
+        "data": data,
+        "answers": list(found.answers),
+        "views": shown,
+        "opened": wished(run) or opened(parts, first),
+    }
 
 
 def part_of(found: Parting, reference: str, other: str, views: Mapping[str, VariantView], index: int) -> Part:
@@ -111,6 +117,14 @@ def opened(parts: Sequence[Part], reference: int) -> dict[str, int]:
     """The step to look at first: where an answer parts soonest from the reference, in that; else its first token."""
     places = [part.place for part in parts if part.place is not None]
     return {"answer": reference, "place": min(places, default=0)}
+
+
+def wished(run: EndedRun) -> dict[str, int] | None:
+    """The step that a link opens; None where it names none that is there."""
+    look, names = run.look, list(run.answers)
+    if look.token_of not in names or look.token not in range(len(run.answers[look.token_of])):
+        return None
+    return {"answer": names.index(look.token_of), "place": look.token}
 
 
 def chances(found: Parting, name: str) -> list[float]:
@@ -169,8 +183,3 @@ def gone_on(words: Beginning, completion: Completion, *, running: bool) -> Marku
 def stopped(completion: Completion) -> Completion:
     """An answer that was cancelled on its way."""
     return completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
-
-
-def words(text: str) -> Markup:
-    """Words of ours where an answer will be."""
-    return empty(text)

@@ -10,7 +10,7 @@ from app.ui.frame import ModelRequest, StopButton, Updates, listen
 from app.ui.loading import OnEngine
 from app.ui.pieces import html
 from app.ui.templates import heading
-from app.why.part import Part
+from app.why.part import Part, start_look
 from app.why.run import EndedRun
 from app.why.tokens import GoneOn, GoOn, Screen, TokenScores
 from bitune.schema.parting import Parting
@@ -54,10 +54,11 @@ def build(on: OnEngine, run: gr.State) -> Part:
         for listener in (chosen, ended):  # another reference may have been chosen while the model was looking
             listen(listener.then, compare, {"run": run, "found": found}, [view])
 
-    def emptied(_: EndedRun) -> Updates:
-        return {**request.updates(NOTHING), **going_on.updates(NOBODY)}
+    def emptied(run: EndedRun) -> Updates:
+        start = gr.update(interactive=True, **start_look(run, "tokens"))
+        return {**request.updates(NOTHING), **going_on.updates(NOBODY), look: start}
 
-    return Part([*request.components, *going_on.components], emptied, follow)
+    return Part([*request.components, *going_on.components], emptied, follow=follow)
 
 
 def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[GoneOn]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from app.attention.handlers import AttentionHandlers
 from app.attention.request import Link as AttentionLink
 from app.compare.handlers import CompareHandlers
-from app.compare.request import Link as CompareLink
+from app.compare.link import Link as CompareLink
 from app.evidence.handlers import EvidenceHandlers
 from app.mixing.handlers import MixingHandlers
 from app.sharing.handlers import SharingHandlers

@@ -301,3 +301,34 @@ def test_it_fits_every_screen(browser, url, size, scheme):
         assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[size]["width"]
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"sharing-{size}-{scheme}.png")
+
+
+def test_a_conversation_and_what_is_looked_at_come_back_with_a_link(browser, url, page):
+    run(page, "hello")
+    ended(page)
+    page.locator("#bt-question textarea").fill("and why?")
+    page.locator("#bt-ask").click()
+    expect(page.locator("#bt-story")).to_contain_text("hello")
+    ended(page)
+    page.get_by_role("button", name="Compare with this").nth(2).click()
+    page.locator("#bt-look-tokens").click()
+    expect(page.locator("#bt-tokens .bt-strip")).to_have_count(3)
+    page.locator(".bt-strip button[data-answer='1'][data-place='2']").click()
+    page.locator("#bt-lens-of label").filter(has_text="bitune").click()
+    answers = page.locator(ANSWERS).all_inner_texts()
+    fragment = copied(page)
+    for other in visit(browser, url, "desktop", "light", "#" + fragment, ANY_TAB):
+        expect(other.locator("#bt-story")).to_contain_text("hello")
+        expect(other.locator("#bt-results .bt-empty")).to_contain_text("Press Ask")
+        expect(other.locator("#bt-question textarea")).to_have_value("and why?")
+        assert decode(copied(other)) == decode(fragment), "and may be passed on"
+        other.locator("#bt-ask").click()
+        expect(other.locator("#bt-results .bt-answer")).to_have_count(3)
+        ended(other)
+        assert other.locator(ANSWERS).all_inner_texts() == answers
+        expect(other.locator("#bt-lens-of input[value=bitune]")).to_be_checked()
+        other.locator("#bt-look-tokens").click()
+        expect(other.locator("#bt-tokens .bt-about >> nth=0")).to_contain_text("Compared with bitune")
+        opened = other.locator(".bt-strip button[aria-current]")
+        expect(opened).to_have_attribute("data-answer", "1")
+        expect(opened).to_have_attribute("data-place", "2")

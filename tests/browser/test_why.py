@@ -5,8 +5,10 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from bitune import Engine
 from tests.browser.served import served, tiny_engine
 from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.browser
 
@@ -32,7 +34,7 @@ def look(page, prompt="hello there"):
 
 
 def test_from_two_answers_to_why_they_part_and_on(page):
-    expect(page.locator("#bt-why")).to_have_count(0)
+    expect(page.locator("#bt-why-note")).to_contain_text("These answers are recorded")
     look(page, HOSTILE)
     expect(page.locator(".bt-parts li")).to_have_count(2)
     expect(page.locator(".bt-distribution")).to_have_count(3)
@@ -62,6 +64,32 @@ def test_from_two_answers_to_why_they_part_and_on(page):
     expect(page.locator("#bt-tokens .bt-strip")).to_have_count(0)
     expect(page.locator("#bt-gone-on article")).to_have_count(0)
     assert page.title() == "Bitune"
+
+
+def test_recorded_answers_are_looked_into_at_once(page):
+    expect(page.locator("#bt-results .bt-recorded")).to_be_visible()
+    page.locator("#bt-look-tokens").click()
+    expect(page.locator("#bt-tokens .bt-strip")).to_have_count(3)
+    expect(page.locator(".bt-parts li")).to_have_count(2)
+
+
+def test_recorded_answers_of_other_weights_are_not(browser, tmp_path):
+    with served(tiny_engine(tmp_path)) as first:
+        for page in visit(browser, first, "desktop", "light"):
+            run(page, "hello")
+            ended(page)
+            with page.expect_download() as saved:
+                page.locator("#bt-save").click()
+            content = saved.value.path().read_text(encoding="utf-8")
+    with served(Engine(tiny_base(seed=3))) as second:
+        for page in visit(browser, second, "desktop", "light"):
+            page.locator("#bt-kept input[type=file]").set_input_files(
+                {"name": "run.json", "mimeType": "application/json", "buffer": content.encode()}
+            )
+            expect(page.locator("#bt-why-note")).to_contain_text(
+                "So these recorded answers cannot be looked into; press Run for new ones."
+            )
+            expect(page.locator("#bt-look-tokens")).to_have_count(0)
 
 
 def test_the_reference_of_compare_is_that_of_the_panel(page):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.compare.request import MAX_NEW_TOKENS, CompareRequest, Link, from_query
+from app.compare.link import Link, from_query
+from app.compare.request import MAX_NEW_TOKENS, CompareRequest
 from app.settings import DEFAULT_BASE, Settings, shipped_checkpoints
 from app.ui.validation import as_far_as_valid
 from bitune.errors import ConfigError

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from app.compare.handlers import CompareHandlers
+from app.compare.origin import not_as_here
 from app.compare.recorded import from_json
 from app.sharing.handlers import SharingHandlers
-from app.sharing.runs import RUN_BYTES, not_as_here
+from app.sharing.runs import RUN_BYTES
 from app.ui.loading import Loading
 from bitune import Engine
 from bitune.errors import ConfigError, DataError

@@ -6,21 +6,24 @@ from dataclasses import replace
 import pytest
 
 from app.compare.handlers import CompareHandlers
+from app.compare.recorded import from_json, to_json
 from app.compare.request import CompareRequest
 from app.limits import Limits
 from app.ui.admission import Admission
+from app.ui.loading import Loading
 from app.ui.what_ifs import plain
 from app.why.api import WhyApi
 from app.why.run import run_of
 from app.why.tokens import GoOn, TokenScores
 from app.why.tokens_html import pieces, visible
-from bitune import MixingRatios
+from bitune import Engine, MixingRatios
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.inference.parting import part
 from bitune.schema.variants import WhatIf
 from tests.app.ui import visiting
 from tests.browser.served import tiny_engine
 from tests.closeness import assert_close
+from tests.tiny import tiny_base
 
 NAMES = ["base", "lora", "bitune", "if"]
 WHAT_IF = {"if": {**plain(WhatIf("bitune", MixingRatios.constant(4, 0.9))), "colour": 1}}
@@ -51,8 +54,6 @@ def test_a_run_can_be_asked_about_when_it_has_ended_and_its_names_are_shown(hand
     assert run_of(replace(shown, blind=True)) is None
     assert run_of(handlers.first_screen()) is None
     assert run_of(handlers.failed("no")) is None
-    recording = handlers.recording_of(shown)
-    assert run_of(handlers.opened(recording, [])) is None, "recorded answers may be of other weights"
     nothing = {name: replace(of, token_ids=()) for name, of in shown.update.completions.items()}
     assert run_of(replace(shown, update=replace(shown.update, completions=nothing))) is None
     first = {**nothing, "base": shown.update["base"]}
@@ -95,6 +96,33 @@ def test_the_others_are_compared_with_the_reference_of_compare(handlers, shown):
     assert scores.screen(run_of(shown), found).value == visiting.run(scores, run=run_of(shown))[-1].value, (
         "compared anew, not computed"
     )
+
+
+def test_recorded_answers_are_looked_into_where_the_weights_agree(handlers, shown, run):
+    recording = from_json(to_json(handlers.recording_of(shown)))
+    assert handlers.not_looked_into(recording) == ""
+    again = run_of(handlers.opened(recording, []))
+    assert again.answers == run.answers
+    assert again.request == run.request
+    look = {
+        name: visiting.run(TokenScores(handlers), run=one)[-1].value["data"] for name, one in {"now": run, "then": again}.items()
+    }
+    assert look["then"] == look["now"]
+
+
+def test_what_cannot_be_computed_for_recorded_answers_is_said(handlers, shown, tmp_path):
+    recording = handlers.recording_of(shown)
+    assert "when the model is loaded" in CompareHandlers(Loading(), {}).not_looked_into(recording)
+    bare = CompareHandlers(Engine(tiny_base()), {})
+    words = "Not loaded here: 'lora', 'bitune'. So these recorded answers cannot be looked into; press Run for new ones."
+    assert bare.not_looked_into(recording) == words
+    strict = CompareHandlers(handlers.engine, {}, Admission(Limits(new_tokens=5)))
+    assert "has 6 tokens, and this page writes at most 5" in strict.not_looked_into(recording)
+    prompts = {**recording.update.prompts, "lora": "Another: hello"}
+    other = replace(recording, update=replace(recording.update, prompts=prompts))
+    assert "another template" in handlers.not_looked_into(other)
+    taken = replace(recording.request, what_ifs={"lora": recording.request.what_ifs["if"]})
+    assert "already there" in handlers.not_looked_into(replace(recording, request=taken))
 
 
 def test_a_reference_without_an_answer_gives_way_to_the_first(shown):
