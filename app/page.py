@@ -83,7 +83,8 @@ def build_page(
                 on_sets = sets.build(tab, SetHandlers(loading, admission), what_ifs, tabs, targets)
             with gr.Tab("Evidence", id="evidence") as tab:
                 in_evidence = evidence.build(tab, EvidenceHandlers(loading, results, data), tabs, targets)
-        parts = [on_compare.link_part, on_attention.link_part, *filter(None, (on_mixing.link_part, in_evidence))]
+        parts = [on_compare.link_part, on_attention.link_part, on_sets.link_part]
+        parts += filter(None, (on_mixing.link_part, in_evidence))
         shared = Shared(SharingHandlers(loading), bar, parts, tabs, what_ifs, on_mixing.what_ifs, on_compare)
         restored = on_compare.opened(sharing.wire(page, shared))
         if not loading.ready:
@@ -91,7 +92,7 @@ def build_page(
                 on_compare.when_loaded,
                 on_attention.when_loaded,
                 on_mixing.when_loaded,
-                on_sets,
+                on_sets.when_loaded,
                 shared.when_loaded(),
             ]
             follow(page, restored, loading, loaded, tell)

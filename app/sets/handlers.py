@@ -102,15 +102,19 @@ class SetHandlers(OnEngine):
     def begin(self, **values: object) -> Iterator[Begun]:
         """Read a set and plan its batches; raises what is wrong with it."""
         request = SetRequest(**values)
+        yield self.begun(request, parse_set(request.text))
+
+    def begun(self, request: SetRequest, prompts: tuple[SetPrompt, ...]) -> Begun:
+        """The batches of a set; raises what is wrong with it."""
         settings = request.settings
-        prompts = self.checked(parse_set(request.text), settings.samples)
+        self.checked(prompts, settings.samples)
         views = with_what_ifs(views_of(self.engine.variants, self.engine.checkpoints), request.what_ifs)
         names = in_order(request.variants, views)
         what_ifs = {name: value for name, value in request.what_ifs.items() if name in names}
         views = {name: views[name] for name in names if name in views}
         progress = Progress(prompts, settings, views, what_ifs, {})
         batches = self.planned(progress, names)
-        yield Begun(self.running(replace(progress, facts=self.facts(progress))), batches)
+        return Begun(self.running(replace(progress, facts=self.facts(progress))), batches)
 
     def planned(self, progress: Progress, names: Sequence[str]) -> Sequence[object]:
         """The batches that are left: none larger than one prompt may be."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from app.ui.checks import Names, Text, Whole
+from app.ui.checks import NameList, Names, Text, Whole
+from app.ui.prompt_templates import TEMPLATES
 from bitune.sets.rows import SetSettings
 
 
@@ -28,3 +30,22 @@ class SetRequest:
     def settings(self) -> SetSettings:
         """How every prompt is asked; ConfigError where that makes no sense."""
         return SetSettings(self.template, self.max_new_tokens, self.temperature, self.top_p, self.seed, self.samples)
+
+
+MAX_SAMPLES = 8  # that the page's slider has
+MAX_TEMPERATURE, MIN_TOP_P = 2.0, 0.05  # where its other sliders end
+MAX_SEED = 2**53 - 1  # a browser keeps numbers as doubles
+
+
+class Link(BaseModel):
+    """What a link may say of Many prompts: the choices. The prompts are a file of their own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    variants: NameList | None = None
+    template: Literal[tuple(TEMPLATES)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=MIN_TOP_P, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = None

@@ -1,19 +1,22 @@
 """The tab Many prompts: components and wiring only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 
+from app.sets.api import ForPrograms, sets_function
 from app.sets.handlers import GoingOn, Screen, SetHandlers
 from app.sets.progress import ALL
+from app.sets.request import MAX_SAMPLES, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.sets.run import set_screens
-from app.ui.events import PRIVATE, QUIET
+from app.ui.events import ENDPOINT, PRIVATE, QUIET
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen
+from app.ui.linked import as_here
 from app.ui.pieces import html
 from app.ui.prompt_templates import template_choice, templates_left
-from app.ui.shared import PromptTarget, WhenLoaded
+from app.ui.shared import LinkPart, PromptTarget, WhenLoaded
 from app.ui.templates import introduction, problem, render
 
 FOLDER = Path(__file__).resolve().parent
@@ -25,7 +28,6 @@ PLACEHOLDER = (
     "A prompt a line. What follows a tab is the right answer.\nPrompts of several lines: put a line --- between them.\n"
     "Or JSON Lines, or CSV."
 )
-MAX_SAMPLES = 8
 ON_LOAD = """element.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-row]");
     if (button) trigger("select", { row: button.dataset.row, to: button.dataset.to });
@@ -92,7 +94,15 @@ class Panel:
         }
 
 
-def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> WhenLoaded:
+@dataclass(frozen=True)
+class SetsTab:
+    """What the engine changes, and what a link carries."""
+
+    when_loaded: WhenLoaded
+    link_part: LinkPart
+
+
+def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> SetsTab:
     """Put the tab's components here and wire them.
 
     Args:
@@ -101,9 +111,6 @@ def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs,
         what_ifs: This visitor's, as in app/ui/what_ifs.py.
         tabs: All tabs of the page.
         targets: The tabs to which a prompt of the set can be sent.
-
-    Returns:
-        What the engine changes.
     """
     html(introduction(INTRODUCTION))
     with gr.Row(elem_classes="bt-form bt-set-form"):
@@ -132,7 +139,8 @@ def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs,
     wire_saving(handlers, panel, note)
     wire_targets(handlers, panel, tabs, targets)
     wire_what_ifs(tab, handlers, fields["variants"], what_ifs)
-    return when_loaded(handlers, fields)
+    gr.api(sets_function(ForPrograms(handlers.loading, handlers.admission)), api_name="sets", **ENDPOINT)
+    return SetsTab(when_loaded(handlers, fields), link_part(handlers, fields))
 
 
 def choices(handlers: SetHandlers) -> Inputs:
@@ -145,9 +153,9 @@ def choices(handlers: SetHandlers) -> Inputs:
     with gr.Accordion("Length and sampling", open=False):
         with gr.Row():
             fields["max_new_tokens"] = gr.Slider(1, most, value=min(32, most), step=1, label="New tokens", min_width=180)
-            fields["temperature"] = gr.Slider(0, 2, value=0, step=0.05, label="Temperature", min_width=180)
+            fields["temperature"] = gr.Slider(0, MAX_TEMPERATURE, value=0, step=0.05, label="Temperature", min_width=180)
         with gr.Row():
-            fields["top_p"] = gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p", min_width=180)
+            fields["top_p"] = gr.Slider(MIN_TOP_P, 1, value=1, step=0.05, label="Top-p", min_width=180)
             fields["seed"] = gr.Number(value=0, precision=0, label="Seed", min_width=180)
         fields["samples"] = gr.Slider(
             1,
@@ -249,6 +257,18 @@ def wire_what_ifs(tab: gr.Tab, handlers: SetHandlers, variants: gr.CheckboxGroup
         return {variants: gr.update(choices=names, value=[name for name in names if name in chosen])}
 
     listen(tab.select, show, {"chosen": variants, "what_ifs": what_ifs}, [variants])
+
+
+def link_part(handlers: SetHandlers, fields: Inputs) -> LinkPart:
+    """A link fills in the choices; the prompts are left as they are."""
+
+    def restore(link: Link, what_ifs: Mapping[str, dict]) -> tuple[Updates, list[str]]:
+        values, words = as_here(handlers, fields, link.model_dump(exclude_none=True), what_ifs)
+        if link.variants is not None:
+            values["variants"] = gr.update(choices=[*handlers.names, *what_ifs], value=values["variants"])
+        return {fields[name]: value for name, value in values.items()}, words
+
+    return LinkPart("sets", Link, fields, list(fields.values()), restore)
 
 
 def when_loaded(handlers: SetHandlers, fields: Inputs) -> WhenLoaded:

@@ -66,6 +66,14 @@ def parse_set(text: str, name: str | None = None) -> tuple[SetPrompt, ...]:
     return prompts
 
 
+def set_of(values: Sequence[object]) -> tuple[SetPrompt, ...]:
+    """The prompts of a list: each entry a text, or an object as a line of JSON has it; DataError names the entry that cannot be read."""
+    prompts = _of_rows([(f"entry {number:,}", value) for number, value in enumerate(values, 1)], "The list")
+    if not prompts:
+        raise DataError("The list holds no prompt; give at least one.")
+    return prompts
+
+
 def _form_of(text: str) -> str:
     """The form that a text without a name has: the first line decides."""
     first = next((line.strip() for line in text.split("\n") if line.strip()), "")

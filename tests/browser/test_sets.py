@@ -122,3 +122,20 @@ def test_nothing_is_wider_than_the_screen(browser, url, size):
         begin(page, "A" * 300 + "\nWhy?\t" + "b" * 200)
         ended(page, 2)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_link_restores_the_choices_and_not_the_prompts(browser, url, page):
+    page.locator("#bt-set textarea").fill("Why?")
+    page.locator("#bt-set-variants input[name=lora]").uncheck()
+    page.get_by_role("button", name="Length and sampling").last.click()
+    page.get_by_role("spinbutton", name="number input for New tokens").last.fill("7")
+    page.locator("#bt-link").click()
+    expect(page.locator("#bt-link")).to_have_text("Link copied")
+    fragment = page.url.partition("#")[2]
+    for other in visit(browser, url, "desktop", "light", "#" + fragment, parts=("#bt-link",)):
+        expect(other.get_by_role("tab", name="Many prompts")).to_have_attribute("aria-selected", "true")
+        expect(other.locator("#bt-set-variants input[name=lora]")).not_to_be_checked()
+        expect(other.locator("#bt-set-variants input[name=bitune]")).to_be_checked()
+        expect(other.locator("#bt-set textarea")).to_have_value("")
+        other.get_by_role("button", name="Length and sampling").last.click()
+        expect(other.get_by_role("spinbutton", name="number input for New tokens").last).to_have_value("7")

@@ -57,7 +57,7 @@ def test_it_starts_a_page_as_printed():
 
 
 def test_python_runs_as_printed(app, tmp_path):
-    client, what_if, parting, maps, layers = (
+    client, what_if, parting, maps, layers, rows = (
         ran([sys.executable, "-c", block.text], app.address, tmp_path) for block in examples("Python")
     )
     assert re.search(r"^base \w+ ", client, re.MULTILINE) and re.search(r"^bitune-choices \w+ ", client, re.MULTILINE)
@@ -67,6 +67,7 @@ def test_python_runs_as_printed(app, tmp_path):
     weights = dict(re.findall(r"^(\w+) (\[.*\])$", maps, re.MULTILINE))
     assert set(weights) == {"mixed", "first_pass"} and all(json.loads(row) for row in weights.values())
     assert re.search(r"^without the second reading's values: \[\(", layers, re.MULTILINE)
+    assert re.search(r"^3 of 3$", rows, re.MULTILINE) and rows.count("'bitune-choices': (") == 3 and "'high': " in rows
     assert re.search(r"^own \['", layers, re.MULTILINE) and re.search(r"^first_pass \['", layers, re.MULTILINE)
 
 
@@ -113,9 +114,10 @@ def test_every_endpoint_says_what_it_does_and_of_which_type_its_arguments_are(de
         for name, of in described.items()
     }
     of_why = {"/parting": ["prompt"], "/go_on": ["prompt", "variant", "begun"]}
+    of_sets = {"/sets": ["prompts"]}
     of_layers = {"/layers": ["prompt", "variant", "answer"], "/lens": ["prompt", "variants"]}
     others = {"/attention": ["prompt", "variant"], "/mixing": [], "/evidence": [], "/votes": []}
-    assert needed == {"/compare": ["prompt"], **of_why, **of_layers, **others}
+    assert needed == {"/compare": ["prompt"], **of_why, **of_sets, **of_layers, **others}
 
 
 CALLS = {
@@ -125,6 +127,7 @@ CALLS = {
     "/attention": {"prompt": "The hen", "variant": "bitune-choices", "head": 0, "answer": " laid"},
     "/layers": {"prompt": "The hen", "variant": "bitune-choices", "answer": " laid"},
     "/lens": {"prompt": "The hen", "variants": ["base", "bitune-choices"], "answer": " laid", "position": 0},
+    "/sets": {"prompts": ["The hen laid", {"prompt": "1 + 1 =", "answer": "2"}], "max_new_tokens": 2},
     "/mixing": {"prompt": "The hen"},
     "/evidence": {},
     "/votes": {},
