@@ -19,13 +19,15 @@ from app.evidence.handlers import EvidenceHandlers
 from app.limits import Limits
 from app.mixing import tab as mixing
 from app.mixing.handlers import MixingHandlers
+from app.models import tab as models_section
+from app.models.handlers import ModelsHandlers
 from app.sets import tab as sets
 from app.sets.handlers import SetHandlers
 from app.sharing import tab as sharing
 from app.sharing.handlers import SharingHandlers
 from app.sharing.tab import Shared
 from app.ui.admission import Admission
-from app.ui.events import QUIET
+from app.ui.events import AT_ONCE, QUIET
 from app.ui.frame import Updates, listen
 from app.ui.loading import Loading, OnEngine
 from app.ui.markdown import card
@@ -48,6 +50,7 @@ def build_page(
     admission: Admission | None = None,
     votes: Kept = NOWHERE,
     recorded_map: RecordedReading | None = None,
+    models: ModelsHandlers | None = None,
 ) -> gr.Blocks:
     """The page.
 
@@ -59,6 +62,7 @@ def build_page(
         admission: Who decides which requests may run the model; one with the limits of a free Space if None.
         votes: Where votes are kept.
         recorded_map: What Attention shows before anything was read, if there is one.
+        models: Loads checkpoints from the page; None where that is not to be.
 
     Returns:
         What `server.serve` launches.
@@ -67,6 +71,7 @@ def build_page(
     with gr.Blocks(title="Bitune", analytics_enabled=False) as page:
         html(render("ui/head.html"), "bt-top", js_on_load=(APP / "ui" / "head.js").read_text(encoding="utf-8"))
         loaded = html(what_is_loaded(loading), "bt-loaded")
+        section = None if models is None else models_section.build(models)
         bar = sharing.build_bar()
         voting = Voting(loading, votes, admission.limits.votes_per_hour, admission.proxies)
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
@@ -76,7 +81,7 @@ def build_page(
             with gr.Tab("Attention", id="attention") as tab:
                 on_attention = attention.build(tab, AttentionHandlers(loading, admission), what_ifs, latest_run, recorded_map)
             with gr.Tab("Mixing", id="mixing"):
-                handlers = MixingHandlers(loading, admission)
+                handlers = MixingHandlers(loading, admission, most=0 if models is None else models.most)
                 on_mixing = mixing.build(handlers, on_compare.prompt_source, what_ifs, on_compare.what_if_target)
             targets = [on_compare.prompt_target, on_attention.prompt_target]
             with gr.Tab("Many prompts", id="sets") as tab:
@@ -87,15 +92,13 @@ def build_page(
         parts += filter(None, (on_mixing.link_part, in_evidence))
         shared = Shared(SharingHandlers(loading), bar, parts, tabs, what_ifs, on_mixing.what_ifs, on_compare)
         restored = on_compare.opened(sharing.wire(page, shared))
-        if not loading.ready:
-            tell = [
-                on_compare.when_loaded,
-                on_attention.when_loaded,
-                on_mixing.when_loaded,
-                on_sets.when_loaded,
-                shared.when_loaded(),
-            ]
-            follow(page, restored, loading, loaded, tell)
+        tell = [on_compare.when_loaded, on_attention.when_loaded, *on_mixing.when_loaded, on_sets.when_loaded]
+        if section is not None:
+            models_section.wire(section, on_compare.what_if_target, what_ifs)
+            tell.append(section.when_loaded)
+            keep_up(section.listed, loading, loaded, tell)
+        if not loading.ready or section is not None:
+            follow(page, restored, loading, loaded, [*tell, shared.when_loaded()])
     return page
 
 
@@ -104,7 +107,7 @@ def what_is_loaded(loading: Loading) -> str:
     if not loading.ready:
         return render("ui/loading.html", words=loading.words, problem=loading.problem)
     engine = loading.engine
-    views = views_of(engine.variants, engine.checkpoints)
+    views = views_of(engine)
     cards = {name: card(facts.card) for name, facts in engine.checkpoints.items() if facts.card is not None}
     return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views, cards=cards)
 
@@ -124,7 +127,17 @@ def follow(page: gr.Blocks, opened: Dependency, loading: Loading, loaded: gr.HTM
         page.config = page.get_config_file()  # what Gradio sends to whoever opens the page from now on
 
     loading.at_end(show_at_first)
-    shown = opened.then(show, None, loaded, concurrency_limit=None, **QUIET)
+    tell_all(opened.then(show, None, loaded, concurrency_limit=None, **QUIET), loading, tabs)
+
+
+def keep_up(listed: gr.HTML, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:
+    """Every open page shows other checkpoints than before when its list has found out that there are some."""
+    shown = listed.change(lambda: what_is_loaded(loading), None, loaded, **AT_ONCE)
+    tell_all(shown, loading, tabs)
+
+
+def tell_all(shown: Dependency, loading: Loading, tabs: Sequence[WhenLoaded]) -> None:
+    """What the tabs did not know before, one after the other."""
     for tab in tabs:
 
         def fill(tab: WhenLoaded = tab, **values: object) -> Updates:

@@ -19,14 +19,15 @@ from app.guard.heads import bound_heads
 from app.guard.layer import Doorkeeper, Guard
 from app.guard.log import bounded_log
 from app.guard.unread import forgetting_unread
+from app.models.handlers import ModelsHandlers
 from app.page import build_page
-from app.settings import Settings
+from app.settings import ON, Settings
 from app.ui.admission import Admission
 from app.ui.loading import Loading
 from app.ui.theme import look
 from app.votes.place import kept_in
 from app.zero import GPU, WorkerRunner, decorator
-from bitune.errors import BituneError, WrongBaseError
+from bitune.errors import BituneError, ConfigError, WrongBaseError
 from bitune.progress import doing
 
 FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends
@@ -45,12 +46,15 @@ def run(settings: Settings) -> None:
     with bounded_log():
         loading, gpu = Loading(settings.checkpoints), decorator()
         if gpu is not None:
+            check_zero(settings)
             load(loading, settings, gpu)
         keeper = keeper_of(settings)
         with doing("Building the page"):
             admission = Admission(settings.limits, keeper.proxies)
             kept = kept_in(settings.votes, settings.votes_dataset)
-            page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept, recorded_map=attention.load())
+            models = ModelsHandlers(loading, admission, folders=not settings.public) if settings.loads and gpu is None else None
+            shown = {"recorded_map": attention.load(), "models": models}
+            page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept, **shown)
             address = serve(page, settings, keeper)
         print(f"Running on local URL: {address.rstrip('/')}", flush=True)
         stopping = threading.Event()
@@ -62,6 +66,14 @@ def run(settings: Settings) -> None:
                 pass
         finally:
             close(page, keeper)
+
+
+def check_zero(settings: Settings) -> None:
+    """ConfigError for what cannot be under ZeroGPU: its workers have what was loaded before the page was served."""
+    if settings.loading == ON:
+        raise ConfigError(
+            "--loading is on, and under ZeroGPU the model runs in other processes, which have only what is loaded at the start; leave it out."
+        )
 
 
 def stop(stopping: threading.Event, number: int, frame: FrameType | None) -> None:

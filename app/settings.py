@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from app.guard.address import networks
+from app.guard.address import is_loopback, networks
 from app.limits import Limits, add_flags
 from app.ui.paths import ASSETS
 from bitune.errors import ConfigError
@@ -15,6 +15,7 @@ from bitune.schema.names import DTYPE_NAMES
 DEFAULT_BASE = "smollm2-135m-instruct"
 
 TRUE = ("1", "true", "yes", "on")
+AUTO, ON, OFF = LOADING = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Settings:
     `checkpoints`: folders or Hub ids. `chosen`: a person named them; otherwise they are what lies in assets/checkpoints, and
     those that belong to another base are left out instead of ending the start. `data`: where the study's questions are read from.
     `proxies`: whose X-Forwarded-For is believed, see app/guard/address.py. `votes`: the file of votes, "" for the default one or `off`.
-    `votes_dataset`: Hub data set that gets them too, or "".
+    `votes_dataset`: Hub data set that gets them too, or "". `loading`: whether checkpoints can be loaded from the page, one of LOADING;
+    `hosted`: whether the environment says that strangers open it.
     """
 
     base: str = DEFAULT_BASE
@@ -39,11 +41,25 @@ class Settings:
     limits: Limits = Limits()
     votes: str = ""
     votes_dataset: str = ""
+    loading: str = AUTO
+    hosted: bool = False
 
     def __post_init__(self):
         networks(self.proxies)
+        if self.loading not in LOADING:
+            raise ConfigError(f"--loading is {self.loading!r}; it is one of {', '.join(LOADING)}.")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port is {self.port}; a port lies between 1 and 65535, or 0 for any free one.")
+
+    @property
+    def public(self) -> bool:
+        """Whether others than the person at this computer may open the page: it is hosted, listens to a network, or to a proxy."""
+        return self.hosted or bool(self.proxies) or not is_loopback(self.host)
+
+    @property
+    def loads(self) -> bool:
+        """Whether checkpoints can be loaded from the page."""
+        return self.loading == ON or (self.loading == AUTO and not self.public)
 
     @classmethod
     def from_command_line(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -63,6 +79,8 @@ class Settings:
             limits=Limits.from_flags(flags),
             votes=flags.votes,
             votes_dataset=flags.votes_dataset,
+            loading=flags.loading,
+            hosted="SPACE_ID" in environment or environment.get("GRADIO_SHARE", "").lower() in TRUE,
         )
 
 
@@ -91,6 +109,13 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar="DIR_OR_ID",
         help="a Bitune or LoRA checkpoint, may be repeated; left out: every folder in assets/checkpoints "
         "(environment: BITUNE_CHECKPOINTS, separated by commas)",
+    )
+    flags.add_argument(
+        "--loading",
+        default=environment.get("BITUNE_LOADING", AUTO),
+        metavar="|".join(LOADING),
+        help="whether checkpoints can be loaded and unloaded from the page; auto: where it is open to this computer alone. A public page "
+        "takes them from the Hub only (environment: BITUNE_LOADING)",
     )
     flags.add_argument(
         "--host",

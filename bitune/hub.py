@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_
 from huggingface_hub.utils import get_session
 from tqdm import tqdm
 
+from bitune import cancellation
 from bitune.errors import BituneError, Failure, disk_failure, reason
 from bitune.progress import Activity, doing
 
@@ -84,8 +85,19 @@ def download_file(repository: str, filename: str, revision: str, folder: Path) -
         return Path(hf_hub_download(repository, filename, revision=revision, local_dir=folder, **how))
 
 
+def numbers_on_hub(repository: str, filename: str, revision: str) -> int:
+    """How many numbers a safetensors file of a model repository holds, by its header, the only part of it that is fetched."""
+    with doing(f"Asking the Hub how large {filename} of {repository} is"):
+        header = HfApi().parse_safetensors_file_metadata(repository, filename, revision=revision)
+    return sum(header.parameter_count.values())
+
+
 def _bar_of(download: Activity) -> type[tqdm]:
-    """A bar that draws nothing: the bytes that huggingface_hub counts on it are those of `download`."""
+    """A bar that draws nothing: the bytes that huggingface_hub counts on it are those of `download`.
+
+    Where the download is part of a request that is cancelled, it ends with the next bytes: huggingface_hub itself knows no way to end one.
+    """
+    cancelled = cancellation.current()  # huggingface_hub counts in threads of its own, which are in no block
 
     class Bar(tqdm):
         def __init__(self, *arguments: object, **options: object):
@@ -94,6 +106,7 @@ def _bar_of(download: Activity) -> type[tqdm]:
             super().__init__(*arguments, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
+            cancellation.check(cancelled)
             self.n += n or 0
             if self.counts_bytes:
                 download.reached(self.n, self.total)
@@ -142,6 +155,10 @@ _KNOWN: list[tuple[type[BaseException], Failure]] = [
     (errors.HFValidationError, Failure("the Hub has no such names ({reason})", "check the spelling of user/name")),
     (errors.LocalTokenNotFoundError, Failure("nobody is logged in", _LOG_IN)),
     (errors.OfflineModeIsEnabled, Failure("HF_HUB_OFFLINE is set, so the Hub was not asked", "unset it")),
+    (
+        errors.SafetensorsParsingError,
+        Failure("one of its files is damaged ({reason})", "choose another repository, or tell its owner"),
+    ),
     (errors.FileMetadataError, Failure("what answers at {hub} is no Hub ({reason})", "check HF_ENDPOINT and the proxy")),
 ]
 _KNOWN_STATUS = {

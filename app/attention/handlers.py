@@ -195,7 +195,7 @@ class AttentionHandlers(OnEngine):
 
     def view(self, name: str, what_ifs: Mapping[str, Mapping]) -> dict[str, object]:
         """How the variant is called and coloured."""
-        view = with_what_ifs(views_of(self.engine.variants, self.engine.checkpoints), what_ifs)[name]
+        view = with_what_ifs(views_of(self.engine), what_ifs)[name]
         return {"name": name, "about": view.about, "colour": view.colour}
 
     def kept(self, question: LayerQuestion) -> AttentionMaps:

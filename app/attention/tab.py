@@ -90,7 +90,7 @@ def build(
         return {prompt: question, template: around, answer: "", latest_run: None}  # so that Compare does not replace it
 
     target = PromptTarget("attention", [prompt, template, answer, latest_run], fill)
-    return AttentionTab(target, when_loaded(handlers, fields), link_part(handlers, fields, view))
+    return AttentionTab(target, when_loaded(handlers, fields, what_ifs), link_part(handlers, fields, view))
 
 
 def variants_beside(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -106,15 +106,15 @@ def choosing(handlers: AttentionHandlers, fields: Inputs, here: Sequence[str], v
     }
 
 
-def when_loaded(handlers: AttentionHandlers, fields: Inputs) -> WhenLoaded:
+def when_loaded(handlers: AttentionHandlers, fields: Inputs, what_ifs: gr.State) -> WhenLoaded:
     """The variants that there are, and the templates of this base; what is chosen stays as far as it is there."""
-    names = ("variant", "beside", "template")
+    chosen = {name: fields[name] for name in ("variant", "beside", "template")}
 
-    def fill(variant: str | None, beside: str, template: str) -> Updates:
-        chosen = choosing(handlers, fields, handlers.names, variant, beside)
-        return {**chosen, fields["template"]: gr.update(**templates_left(handlers.has_chat_template, template))}
+    def fill(variant: str | None, beside: str, template: str, known: dict) -> Updates:
+        updates = choosing(handlers, fields, [*handlers.names, *known], variant, beside)
+        return {**updates, fields["template"]: gr.update(**templates_left(handlers.has_chat_template, template))}
 
-    return WhenLoaded({name: fields[name] for name in names}, [fields[name] for name in names], fill)
+    return WhenLoaded({**chosen, "known": what_ifs}, list(chosen.values()), fill)
 
 
 def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> LinkPart:

@@ -50,7 +50,7 @@ class CompareHandlers(OnEngine):
     @property
     def views(self) -> dict[str, VariantView]:
         """How each variant of the engine is called and coloured."""
-        return views_of(self.engine.variants, self.engine.checkpoints)
+        return views_of(self.engine)
 
     def first_screen(self) -> Screen:
         """What stands there before anything was computed."""

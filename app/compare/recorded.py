@@ -142,7 +142,7 @@ def record(engine, example: Example) -> Recording:
     """Run an example with every variant of the engine."""
     request = CompareRequest(prompt=example.prompt, variants=tuple(engine.variants), max_new_tokens=SPECIMEN_TOKENS)
     *_, last = engine.stream(request.prompt, list(request.variants), **request.options)
-    return recording_of(engine, request, views_of(engine.variants, engine.checkpoints), last)
+    return recording_of(engine, request, views_of(engine), last)
 
 
 def recording_of(engine, request: CompareRequest, views: Mapping[str, VariantView], update: Update) -> Recording:

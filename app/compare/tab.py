@@ -91,7 +91,7 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
     return CompareTab(
         source,
         *targets,
-        when_loaded(handlers, fields, latest, reasons),
+        when_loaded(handlers, fields, targets[1], what_ifs, latest, reasons),
         link_part(handlers, fields, request, Below(talk, reasons, latest)),
         request,
         latest,
@@ -144,20 +144,24 @@ def template_info(has_chat_template: bool) -> str:
     return TEMPLATE_INFO if has_chat_template else f"{TEMPLATE_INFO} This base has no chat template."
 
 
-def when_loaded(handlers: CompareHandlers, fields: Inputs, latest: gr.State, reasons: why.Section) -> WhenLoaded:
+def when_loaded(
+    handlers: CompareHandlers,
+    fields: Inputs,
+    target: WhatIfTarget,
+    what_ifs: gr.State,
+    latest: gr.State,
+    reasons: why.Section,
+) -> WhenLoaded:
     """The variants that there are, and the templates of this base; what is chosen stays as far as it is there. And whether recorded
     answers can be looked into."""
 
-    def fill(variants: list[str], template: str, shown: Screen) -> Updates:
-        names, has_chat = handlers.names, handlers.has_chat_template
-        return {
-            fields["variants"]: gr.update(choices=names, value=[name for name in names if name in variants]),
-            fields["template"]: gr.update(info=template_info(has_chat), **templates_left(has_chat, template)),
-            **reasons.show(shown),
-        }
+    def fill(variants: list[str], template: str, known: dict[str, dict], shown: Screen) -> Updates:
+        has_chat = handlers.has_chat_template
+        templates = gr.update(info=template_info(has_chat), **templates_left(has_chat, template))
+        return {**target.show(known, variants, None), fields["template"]: templates, **reasons.show(shown)}
 
-    chosen = {name: fields[name] for name in ("variants", "template")}
-    return WhenLoaded({**chosen, "shown": latest}, [*chosen.values(), *reasons.components], fill)
+    inputs = {"variants": fields["variants"], "template": fields["template"], "known": what_ifs, "shown": latest}
+    return WhenLoaded(inputs, [*target.components, fields["template"], *reasons.components], fill)
 
 
 def buttons() -> tuple[gr.Button, StopButton]:

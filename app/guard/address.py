@@ -76,6 +76,12 @@ def is_proxy(address: str, trusted: Sequence[Network]) -> bool:
     return known is not None and any(ip_address(known) in network for network in trusted)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on this host is reached from its own computer alone."""
+    known = plain(host)
+    return host == "localhost" if known is None else ip_address(known).is_loopback
+
+
 def plain(address: str) -> str | None:
     """An address without its port and brackets, IPv4 in IPv6 as IPv4; None where it is none."""
     bare = address.removeprefix("[").partition("]")[0] if address.startswith("[") else address

@@ -8,7 +8,7 @@ from app.mixing.handlers import MixingHandlers, WhatIfUpdate
 from app.ui.events import AT_ONCE
 from app.ui.frame import Updates, listen
 from app.ui.pieces import html
-from app.ui.shared import WhatIfList, WhatIfTarget
+from app.ui.shared import WhatIfList, WhatIfTarget, WhenLoaded
 from app.ui.templates import problem
 from app.ui.what_ifs import MAX_WHAT_IFS
 from bitune.schema.variants import PRESETS
@@ -35,11 +35,15 @@ class SliderForm:
     last_layer: gr.Number
     sliders: gr.HTML
 
-    def fill(self, handlers: MixingHandlers) -> Updates:
-        """For the first of the checkpoints that there are."""
-        names = list(handlers.mixing)
+    def fill(self, handlers: MixingHandlers, of: str | None) -> Updates:
+        """For the first of the checkpoints that there are; where `of`, which it was for, is there, all stays as somebody has set it."""
+        mixing = handlers.mixing
+        names = list(mixing)
+        if of in names:
+            kept = dict.fromkeys((self.first_layer, self.last_layer, self.sliders), gr.skip())
+            return {self.of: gr.update(choices=names, visible=len(names) > 1), **kept}
         of = names[0] if names else None
-        last = handlers.mixing[of].layers - 1 if names else 0
+        last = mixing[of].layers - 1 if names else 0
         return {
             self.of: gr.update(choices=names, value=of, visible=len(names) > 1),
             self.first_layer: gr.update(maximum=last),
@@ -113,3 +117,14 @@ def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, tar
         listen(button.click, remove, {"known": what_ifs, "chosen": target.chosen}, outputs)
 
     return WhatIfList(outputs, lambda known, chosen: show(WhatIfUpdate(known, None, ""), chosen))
+
+
+def what_ifs_left(handlers: MixingHandlers, listed: WhatIfList, what_ifs: gr.State, target: WhatIfTarget) -> WhenLoaded:
+    """A visitor's what-ifs, without those of a checkpoint that is not there any more."""
+
+    def fill(known: dict, chosen: list[str]) -> Updates:
+        mixing = handlers.mixing
+        kept = {name: value for name, value in known.items() if value["of"] in mixing}
+        return listed.show(kept, chosen) if kept != known else dict.fromkeys(listed.components, gr.skip())
+
+    return WhenLoaded({"known": what_ifs, "chosen": target.chosen}, listed.components, fill)

@@ -49,14 +49,16 @@ class Training:
 class MixingHandlers(OnEngine):
     """The events of Mixing on one engine."""
 
-    def __init__(self, engine, admission: Admission | None = None):
+    def __init__(self, engine, admission: Admission | None = None, most: int = 0):
+        """On an engine; `most`: how many checkpoints there may be later, where they are loaded from the page."""
         super().__init__(engine, admission)
         self.versions = count()
+        self.most = most
 
     @property
     def views(self) -> dict[str, VariantView]:
         """How each variant of the engine is called and coloured."""
-        return views_of(self.engine.variants, self.engine.checkpoints)
+        return views_of(self.engine)
 
     @property
     def checkpoints(self) -> list[str]:
@@ -107,12 +109,12 @@ class MixingHandlers(OnEngine):
         if not self.mixing:
             return []
         views = self.views
-        return [RatioColumn(views[name], mixing) for name, mixing in self.mixing.items() if name in chosen]
+        return [RatioColumn(views[name], mixing) for name, mixing in self.mixing.items() if name in chosen and name in views]
 
     def moved_columns(self, moved: Moved) -> list[MovedColumn]:
         """What was measured, to be drawn."""
         views = self.views
-        return [MovedColumn(views[name], *sides) for name, sides in moved.items()]
+        return [MovedColumn(views[name], *sides) for name, sides in moved.items() if name in views]  # it may have been unloaded
 
     def by_layer(self, chosen: Sequence[str]) -> go.Figure | None:
         """The ratios of the chosen checkpoints as lines."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components import Component
 
-from app.mixing.editor import WHAT_IF, SliderForm, slider_form, what_if_list
-from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers, Training
+from app.mixing.editor import WHAT_IF, SliderForm, slider_form, what_if_list, what_ifs_left
+from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers
 from app.mixing.requests import Link, MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
 from app.ui.api_types import MixingAnswer, Template
 from app.ui.checks import not_here
@@ -53,35 +53,45 @@ class Learned:
 
 @dataclass(frozen=True)
 class TrainingView:
-    """How the checkpoints were trained: a column with a heat map for each that may mix, the losses of all, and words."""
+    """How the checkpoints were trained: a column with a heat map for each that may mix, in their order, the losses of all, and words."""
 
-    columns: Mapping[str, gr.Column]
-    chips: Mapping[str, gr.HTML]
-    maps: Mapping[str, gr.Plot]
+    columns: Sequence[gr.Column]
+    chips: Sequence[gr.HTML]
+    maps: Sequence[gr.Plot]
     losses: gr.Plot
     notes: gr.HTML
 
     @property
     def outputs(self) -> list[Component]:
-        return [*self.columns.values(), self.losses, self.notes]
+        return [*self.columns, self.losses, self.notes]
 
-    def draw(self, training: Training) -> Updates:
+    def names(self, handlers: MixingHandlers) -> list[str]:
+        """The checkpoint of each column, "" for a column that has none."""
+        names = handlers.may_mix[: len(self.columns)]
+        return names + [""] * (len(self.columns) - len(names))
+
+    def draw(self, handlers: MixingHandlers, shown: Sequence[str]) -> Updates:
         """Of chosen checkpoints."""
-        visible = {column: gr.update(visible=name in training.heat_maps) for name, column in self.columns.items()}
+        training = handlers.training(shown)
+        columns = zip(self.columns, self.names(handlers), strict=True)
+        visible = {column: gr.update(visible=name in training.heat_maps) for column, name in columns}
         return {**visible, self.losses: gr.update(**drawn(training.losses, "bitune-loss")), self.notes: training.notes}
 
     def fill(self, handlers: MixingHandlers, shown: Sequence[str]) -> Updates:
         """Of all checkpoints that there are; visible are those that are shown."""
-        heat_maps = handlers.training(handlers.checkpoints).heat_maps
-        maps = {plot: gr.update(**drawn(heat_maps.get(name), of_training(name))) for name, plot in self.maps.items()}
-        return {**self.draw(handlers.training(shown)), **maps, **{chip: handlers.chip(name) for name, chip in self.chips.items()}}
+        heat_maps, names = handlers.training(handlers.checkpoints).heat_maps, self.names(handlers)
+        maps = {
+            plot: gr.update(**drawn(heat_maps.get(name), of_training(name))) for plot, name in zip(self.maps, names, strict=True)
+        }
+        chips = {chip: handlers.chip(name) for chip, name in zip(self.chips, names, strict=True)}
+        return {**self.draw(handlers, shown), **maps, **chips}
 
 
 @dataclass(frozen=True)
 class MixingTab:
     """What the engine changes here; what a link carries and where what-ifs are listed, None where there is no checkpoint."""
 
-    when_loaded: WhenLoaded
+    when_loaded: Sequence[WhenLoaded]
     link_part: LinkPart | None = None
     what_ifs: WhatIfList | None = None
 
@@ -97,9 +107,9 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
     """
     model_api(api_of(handlers), "mixing", handlers, handlers.work)
     names, ready, may_mix = handlers.expected, handlers.loading.ready, bool(handlers.may_mix)
-    if not names:
+    if not names and not handlers.most:
         html(introduction(NO_CHECKPOINT))
-        return MixingTab(WhenLoaded({}, [], dict))
+        return MixingTab(())
     html(introduction(INTRODUCTION))
     learned = what_was_learned(handlers, names)
     with gr.Column(visible=ready) as over_training:
@@ -107,7 +117,7 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         view = training(handlers)
 
     def choose(names: list[str]) -> Updates:
-        return {**learned.show(handlers, names), **view.draw(handlers.training(names))}
+        return {**learned.show(handlers, names), **view.draw(handlers, names)}
 
     listen(learned.chosen.change, choose, {"names": learned.chosen}, [learned.table, learned.lines, *view.outputs])
     with gr.Column(visible=ready and may_mix) as editing:
@@ -120,7 +130,8 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
         measure(handlers, prompt, learned.chosen, source)
         sweep(handlers, prompt, form.of, source)
     parts = {over_training: lambda: True, editing: lambda: bool(handlers.mixing), asking: lambda: bool(handlers.mixing)}
-    return MixingTab(when_loaded(handlers, learned, view, form, parts), link_part(handlers, learned.chosen, prompt), listed)
+    filled = when_loaded(handlers, learned, view, form, parts), what_ifs_left(handlers, listed, what_ifs, target)
+    return MixingTab(filled, link_part(handlers, learned.chosen, prompt), listed)
 
 
 def what_was_learned(handlers: MixingHandlers, names: list[str]) -> Learned:
@@ -145,21 +156,21 @@ def when_loaded(
 ) -> WhenLoaded:
     """What the checkpoints bring; `parts`: which columns are then to be seen."""
 
-    def fill(shown: list[str]) -> Updates:
+    def fill(shown: list[str], of: str | None) -> Updates:
         names = handlers.checkpoints
-        kept = [name for name in names if name in shown]
+        kept = [name for name in names if name in shown] if len(names) > 1 else names  # of one there is no choice
         return {
             learned.chosen: gr.update(choices=names, value=kept, visible=len(names) > 1),
-            **learned.show(handlers, shown),
+            **learned.show(handlers, kept),
             **{column: gr.update(visible=visible()) for column, visible in parts.items()},
-            **view.fill(handlers, shown),
-            **form.fill(handlers),
+            **view.fill(handlers, kept),
+            **form.fill(handlers, of),
         }
 
     filled = [learned.chosen, learned.table, learned.lines, *parts]
-    filled += [*view.outputs, *view.chips.values(), *view.maps.values()]
+    filled += [*view.outputs, *view.chips, *view.maps]
     filled += [form.of, form.first_layer, form.last_layer, form.sliders]
-    return WhenLoaded({"shown": learned.chosen}, filled, fill)
+    return WhenLoaded({"shown": learned.chosen, "of": form.of}, filled, fill)
 
 
 def link_part(handlers: MixingHandlers, chosen: gr.CheckboxGroup, prompt: gr.Textbox) -> LinkPart:
@@ -208,13 +219,14 @@ def measure(handlers: MixingHandlers, prompt: gr.Textbox, chosen: gr.CheckboxGro
 
 def training(handlers: MixingHandlers) -> TrainingView:
     """A heat map for each checkpoint that mixes, the losses of all beside them, and words where something is not known."""
-    first = handlers.training(handlers.expected)
-    columns, chips, maps = {}, {}, {}
+    first, names = handlers.training(handlers.expected), handlers.may_mix
+    columns, chips, maps = [], [], []
     with gr.Row(elem_classes="bt-heat-maps bt-beside"):
-        for name in handlers.may_mix:
-            with gr.Column(min_width=320, visible=name in first.heat_maps) as columns[name]:
-                chips[name] = html(handlers.chip(name))
-                maps[name] = chart(first.heat_maps.get(name), of_training(name))
+        for name in names + [""] * (handlers.most - len(names)):
+            with gr.Column(min_width=320, visible=name in first.heat_maps) as column:
+                chips.append(html(handlers.chip(name)))
+                maps.append(chart(first.heat_maps.get(name), of_training(name)))
+            columns.append(column)
         with gr.Column(min_width=320):
             losses = chart(first.losses, "bitune-loss", "bt-losses")
     return TrainingView(columns, chips, maps, losses, html(first.notes, "bt-mixing-training"))

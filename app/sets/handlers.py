@@ -108,7 +108,7 @@ class SetHandlers(OnEngine):
         """The batches of a set; raises what is wrong with it."""
         settings = request.settings
         self.checked(prompts, settings.samples)
-        views = with_what_ifs(views_of(self.engine.variants, self.engine.checkpoints), request.what_ifs)
+        views = with_what_ifs(views_of(self.engine), request.what_ifs)
         names = in_order(request.variants, views)
         what_ifs = {name: value for name, value in request.what_ifs.items() if name in names}
         views = {name: views[name] for name in names if name in views}

@@ -140,7 +140,7 @@ def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs,
     wire_targets(handlers, panel, tabs, targets)
     wire_what_ifs(tab, handlers, fields["variants"], what_ifs)
     gr.api(sets_function(ForPrograms(handlers.loading, handlers.admission)), api_name="sets", **ENDPOINT)
-    return SetsTab(when_loaded(handlers, fields), link_part(handlers, fields))
+    return SetsTab(when_loaded(handlers, fields, what_ifs), link_part(handlers, fields))
 
 
 def choices(handlers: SetHandlers) -> Inputs:
@@ -271,15 +271,15 @@ def link_part(handlers: SetHandlers, fields: Inputs) -> LinkPart:
     return LinkPart("sets", Link, fields, list(fields.values()), restore)
 
 
-def when_loaded(handlers: SetHandlers, fields: Inputs) -> WhenLoaded:
+def when_loaded(handlers: SetHandlers, fields: Inputs, what_ifs: gr.State) -> WhenLoaded:
     """The variants that there are, and the templates of this base; what is chosen stays as far as it is there."""
 
-    def fill(variants: list[str], template: str) -> Updates:
-        names = handlers.names
+    def fill(variants: list[str], template: str, known: dict[str, dict]) -> Updates:
+        names = [*handlers.names, *known]
         return {
             fields["variants"]: gr.update(choices=names, value=[name for name in names if name in variants]),
             fields["template"]: gr.update(**templates_left(handlers.has_chat_template, template)),
         }
 
     chosen = {name: fields[name] for name in ("variants", "template")}
-    return WhenLoaded(chosen, list(chosen.values()), fill)
+    return WhenLoaded({**chosen, "known": what_ifs}, list(chosen.values()), fill)

@@ -43,6 +43,7 @@ class Loading:
         self._at_end: list[Callable[[], None]] = []
         self._told = threading.Condition()
         self._followers = 0
+        self._version = 0
 
     @classmethod
     def done(cls, engine: "Engine", runner: Runner | None = None) -> "Loading":
@@ -84,6 +85,16 @@ class Loading:
     def names(self) -> list[str]:
         """The engine's variants as they are; until then, as they will be called if all checkpoints fit."""
         return list(self._engine.variants) if self._engine is not None else self._expected
+
+    @property
+    def version(self) -> int:
+        """A number that is another one whenever other checkpoints are loaded than before."""
+        return self._version
+
+    def changed(self) -> None:
+        """Other checkpoints are loaded now; open pages ask for `version` and show it."""
+        with self._told:
+            self._version += 1
 
     @property
     def words(self) -> str:

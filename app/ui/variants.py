@@ -7,6 +7,7 @@ them, they belong to the two passes. A what-if has the colour of its checkpoint,
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
+from typing import Protocol
 
 from bitune.schema.results import CheckpointFacts
 from bitune.schema.variants import Variant
@@ -43,13 +44,28 @@ class VariantView:
     pattern: int = 1
 
 
-def views_of(variants: Mapping[str, Variant], checkpoints: Mapping[str, CheckpointFacts]) -> dict[str, VariantView]:
-    """One view a variant, in the engine's order."""
-    views = {}
-    for index, (name, variant) in enumerate(variants.items()):
+class HasVariants(Protocol):
+    """A bitune.Engine, as far as it is asked here."""
+
+    @property
+    def variants(self) -> Mapping[str, Variant]: ...
+
+    @property
+    def checkpoints(self) -> Mapping[str, CheckpointFacts]: ...
+
+    @property
+    def places(self) -> Mapping[str, int]: ...
+
+
+def views_of(engine: HasVariants) -> dict[str, VariantView]:
+    """One view a variant, in the engine's order. A colour stays while other checkpoints come and go."""
+    views, checkpoints, places = {}, engine.checkpoints, engine.places
+    for name, variant in engine.variants.items():
+        if name not in places:  # it came in between
+            continue
         passes = tuple(p.attention for p in variant.passes)
         trained = trained_on(checkpoints[name].training) if name in checkpoints else ""
-        views[name] = VariantView(name, about(name, variant, checkpoints), passes, colour_of(index), trained=trained)
+        views[name] = VariantView(name, about(name, variant, checkpoints), passes, colour_of(places[name]), trained=trained)
     return views
 
 
@@ -90,7 +106,7 @@ def trained_on(training: Mapping[str, object]) -> str:
 
 
 def colour_of(index: int) -> int:
-    """Colour class of the variant at this place; 0 is the base's alone."""
+    """Colour class of the variant that has this place in the engine; 0 is the base's alone."""
     return 0 if index == 0 else 1 + (index - 1) % (COLOURS - 1)
 
 

@@ -5,6 +5,7 @@ import json
 
 from app.ui.what_ifs import label, read
 from app.votes.ballot import Ballot, Candidate
+from bitune.errors import UnknownNameError
 from bitune.schema.variants import WhatIf
 
 DIGITS = 16  # of a fingerprint, hexadecimal
@@ -27,6 +28,8 @@ def candidates(engine, ballot: Ballot) -> tuple[Candidate, ...]:
 def of_variant(engine, name: str) -> Candidate:
     """The base alone, or a checkpoint."""
     checkpoint = engine.checkpoints.get(name)
+    if checkpoint is None and name not in engine.variants:
+        raise UnknownNameError("variant", name, engine.variants)  # it was unloaded since it answered
     return Candidate(name, "base") if checkpoint is None else Candidate(name, "checkpoint", checkpoint.fingerprint[:DIGITS])
 
 

@@ -127,7 +127,7 @@ class Voting(OnEngine):
         """The tally as HTML."""
         votes, pairs = self.pairs()
         engine = self.engine if self.loading.ready else None
-        views = {} if engine is None else views_of(engine.variants, engine.checkpoints)
+        views = {} if engine is None else views_of(engine)
         several = len({pair.base for pair in pairs}) > 1
         return render("votes/table.html", votes=votes, pairs=pairs[:MANY], left=len(pairs[MANY:]), views=views, several=several)
 

@@ -7,7 +7,7 @@ safetensors and JSON are read. Knows files, not models; `reference.py` reads the
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +39,8 @@ from bitune.hub import download_snapshot, hub_errors
 from bitune.schema.config import BaseReference, BituneConfig
 from bitune.schema.variants import CAUSAL, METHODS
 
-_DOWNLOADED = ["*.json", "*.jsonl", "*.safetensors", "*.md"]
+DOWNLOADED = ("*.json", "*.jsonl", "*.safetensors", "*.md")
+"""What of a Hub repository a checkpoint may be made of."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,23 @@ def resolve_checkpoint(source: str | os.PathLike) -> Path:
     """
     if (folder := local_folder(source)) is not None:
         return folder
-    repository, _, revision = str(source).partition("@")
-    what = f"{str(source)!r} is no folder here and could not be had from the Hub"
+    return hub_checkpoint(str(source))
+
+
+def hub_checkpoint(source: str, patterns: Sequence[str] = DOWNLOADED) -> Path:
+    """The files of a Hub repository that a checkpoint may have, or those of other `patterns`, on this disk; no folder here is looked at.
+
+    Args:
+        source: the id of a repository with an optional revision (`user/name@revision`).
+        patterns: globs of the files.
+
+    Raises:
+        CheckpointError: the Hub did not deliver them.
+    """
+    repository, _, revision = source.partition("@")
+    what = f"{source!r} is no folder here and could not be had from the Hub"
     with hub_errors(CheckpointError, what, revision=revision):
-        return download_snapshot(repository, revision or None, _DOWNLOADED)
+        return download_snapshot(repository, revision or None, patterns)
 
 
 def read(folder: str | os.PathLike) -> Checkpoint:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from types import MappingProxyType
 
 import torch
@@ -56,6 +57,11 @@ class Engine:
     def checkpoints(self) -> Mapping[str, CheckpointFacts]:
         """Name -> what the checkpoint says of itself, as it is now. Read-only."""
         return MappingProxyType({name: entry.facts for name, entry in self._entries.items() if entry.facts is not None})
+
+    @property
+    def places(self) -> Mapping[str, int]:
+        """Name -> a number that no other variant has, for a colour, say; it stays while others come and go. That of "base" is 0."""
+        return MappingProxyType({name: entry.place for name, entry in self._entries.items()})
 
     @property
     def base_facts(self) -> BaseFacts:
@@ -130,7 +136,9 @@ class Engine:
     def _register(self, name: str, entry: Entry) -> None:
         with self._lock:
             self._check_free(name)  # another thread may have taken it meanwhile
-            self._entries = {**self._entries, name: entry}
+            taken = set(self.places.values())
+            free = next(place for place in count() if place not in taken)
+            self._entries = {**self._entries, name: replace(entry, place=free)}
 
     def _check_free(self, name: str) -> None:
         if name in self._entries:

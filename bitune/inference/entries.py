@@ -12,12 +12,13 @@ from bitune.schema.variants import CAUSAL, Variant, name_of
 
 @dataclass(frozen=True)
 class Entry:
-    """A variant of an engine; `template`, `model` and `facts` where it is a checkpoint's."""
+    """A variant of an engine; `template`, `model` and `facts` where it is a checkpoint's; `place`: see `Engine.places`."""
 
     variant: Variant
     template: PromptTemplate | None = None
     model: BituneModel | None = None
     facts: CheckpointFacts | None = None
+    place: int = 0
 
 
 def facts_of(name: str, source: str | os.PathLike, model: BituneModel) -> CheckpointFacts:

@@ -1,6 +1,7 @@
 """What every tab is made of: text arrives as it is and runs nothing, the head names what is loaded, variants keep their colours."""
 
 from html import unescape
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,8 +58,11 @@ def test_views_keep_their_colours_and_order():
         "own": METHODS["only_causal"].with_mixing(two),
     }
     checkpoint = CheckpointFacts("mine", "folder", "bitune", "LoRA", 1, None, {})
-    views = views_of(variants, {"mine": checkpoint, "lora": CheckpointFacts("lora", "folder", "lora", "LoRA", 1, None, {})})
-    assert [view.colour for view in views.values()] == [0, 1, 2, 3]
+    checkpoints = {"mine": checkpoint, "lora": CheckpointFacts("lora", "folder", "lora", "LoRA", 1, None, {})}
+    views = views_of(
+        SimpleNamespace(variants=variants, checkpoints=checkpoints, places={"base": 0, "lora": 1, "mine": 3, "own": 4})
+    )
+    assert [view.colour for view in views.values()] == [0, 1, 3, 4], "by the place in the engine, which has lost a checkpoint"
     assert views["mine"].passes == ("causal", "bidirectional")
     assert views["base"].about == "reads once, as it came"
     assert views["lora"].about == "reads once, with a trained adapter"
