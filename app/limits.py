@@ -26,7 +26,7 @@ class Limits:
     variants: int = limit(12, "variants that a request may compare, what-ifs included")
     prompt_tokens: int = limit(2048, "tokens that a prompt may have")
     set_prompts: int = limit(200, "prompts that a set may have, each counted once for every answer that a variant gives to it")
-    checkpoints: int = limit(12, "checkpoints that may be loaded at once, where that is done from the page")
+    loaded_checkpoints: int = limit(12, "checkpoints that may be loaded at once, where that is done from the page")
     body_bytes: int = limit(2_000_000, "bytes that the body of an HTTP request may have")
     body_levels: int = limit(16, "levels of lists and objects in the JSON of a body")
     body_values: int = limit(20_000, "values in the JSON of a body")

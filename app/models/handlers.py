@@ -65,7 +65,7 @@ class ModelsHandlers(OnEngine):
     @property
     def most(self) -> int:
         """How many checkpoints may be loaded at once."""
-        return self.admission.limits.checkpoints
+        return self.admission.limits.loaded_checkpoints
 
     def version(self) -> int | None:
         """Which state of the list this is; None while nothing is loaded."""
@@ -247,7 +247,9 @@ def told(call: Callable[[], T], words: str, *, progress: bool = True) -> Generat
             future.set_exception(error)
 
     Thread(target=copy_context().run, args=(work,), name="bitune load", daemon=True).start()
+    said = None
     while not wait([future], LOOK_SECONDS).done:
         check(current())
-        yield Screen(render("models/progress.html", words=(now() if progress else None) or words), running=True)
+        if (line := (now() if progress else None) or words) != said:
+            yield Screen(render("models/progress.html", words=(said := line)), running=True)
     return future.result()

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.ui.checks import MAX_NAME, shown
+from bitune.checkpoints.files import ADAPTER_CONFIG, CARD_FILE, CONFIG_FILE, LOG_FILE, MIXING_FILE, REFERENCE_FILE
+from bitune.checkpoints.places import local_folder
 from bitune.errors import BituneError, CheckpointError, ConfigError
 
 MAX_SOURCE = 1000  # characters: of a path
 # What the Hub names a repository and, behind @, a commit, a tag or a branch; the library checks the rest.
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@\w[\w.-]*(/[\w.-]+)*)?", re.ASCII)
-SMALL = ("*.json",)
+# What says what a checkpoint is, and what is there besides its adapters; more of a repository is not fetched, whatever it holds.
+SMALL = (CONFIG_FILE, REFERENCE_FILE, ADAPTER_CONFIG, f"*/{ADAPTER_CONFIG}")
+BESIDE = (MIXING_FILE, LOG_FILE, CARD_FILE)
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,6 @@ def checked_name(name: object) -> str:
 
 def local_files(source: str, *, folders: bool) -> Files | None:
     """A folder of this computer, if it is one and may be; CheckpointError for what can be no Hub id either."""
-    from bitune.checkpoints.places import local_folder
-
     if not folders:
         return None
     folder = local_folder(source)
@@ -84,7 +86,9 @@ def small_files(source: str) -> Files:
 
 
 def all_files(small: Files) -> Files:
-    """All files of the same commit."""
+    """All that is read of the same commit."""
     from bitune.checkpoints.folder import hub_checkpoint
+    from bitune.checkpoints.size import adapter_files
 
-    return Files(small.source, hub_checkpoint(f"{small.repository}@{small.folder.name}"), small.repository)
+    patterns = (*SMALL, *BESIDE, *adapter_files(small.folder))
+    return Files(small.source, hub_checkpoint(f"{small.repository}@{small.folder.name}", patterns), small.repository)

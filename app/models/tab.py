@@ -62,7 +62,7 @@ def build(handlers: ModelsHandlers) -> Section:
         with gr.Row(elem_classes="bt-actions"):
             start = gr.Button("Load", variant="primary", elem_id="bt-models-load", scale=0, min_width=120)
             stop = StopButton(elem_id="bt-models-stop", scale=0, min_width=100)
-        words = html("", "bt-models-words")
+        words = html("", "bt-models-words", html_template='<div role="status">${value}</div>')
 
         def version() -> int | None:
             return handlers.version()

@@ -24,9 +24,13 @@ def numbers_of(folder: Path, repository: str | None = None) -> int:
         CheckpointError: its config or a header cannot be read, or the Hub did not deliver it. A file that is not there counts nothing:
             what that means, loading says.
     """
+    return sum(_numbers(folder, name, repository) for name in adapter_files(folder))
+
+
+def adapter_files(folder: Path) -> list[str]:
+    """The names of the files with the adapters of a checkpoint, there or not; CheckpointError where its config cannot be read."""
     config = read_config(folder)
-    names = [ADAPTER_WEIGHTS] if config is None else [f"{name}/{ADAPTER_WEIGHTS}" for name in config.adapters.values()]
-    return sum(_numbers(folder, name, repository) for name in names)
+    return [ADAPTER_WEIGHTS] if config is None else [f"{name}/{ADAPTER_WEIGHTS}" for name in config.adapters.values()]
 
 
 def _numbers(folder: Path, name: str, repository: str | None) -> int:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from app.compare.recorded import record
 from app.limits import Limits
+from app.models.handlers import ModelsHandlers
 from app.page import build_page
 from app.server import serve
 from app.settings import Settings
 from app.ui.admission import Admission
 from app.ui.examples import EXAMPLES
+from app.ui.loading import Loading
 from bitune import Engine
 from tests.tiny import bitune_on, saved_base, tiny_base
 
@@ -39,10 +41,16 @@ def tiny_engine(folder: Path) -> Engine:
 
 
 @contextmanager
-def served(engine: Engine, limits: Limits = MANY, **study: object) -> Iterator[str]:
-    """The address of the page on this engine, with the first example recorded; `study`: build_page's data and results."""
-    first = EXAMPLES[0]
-    page = build_page(engine, {first.key: record(engine, first)}, admission=Admission(limits), **study)
+def served(engine: Engine, limits: Limits = MANY, loads: bool = False, **study: object) -> Iterator[str]:
+    """The address of the page on this engine, with the first example recorded.
+
+    Args:
+        loads: Whether checkpoints can be loaded from it.
+        study: More arguments of build_page.
+    """
+    first, loading, admission = EXAMPLES[0], Loading.done(engine), Admission(limits)
+    models = ModelsHandlers(loading, admission) if loads else None
+    page = build_page(loading, {first.key: record(engine, first)}, admission=admission, models=models, **study)
     try:
         yield serve(page, Settings(port=0, limits=limits))
     finally:

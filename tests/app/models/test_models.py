@@ -1,6 +1,7 @@
 """Checkpoints from the page: found, measured, put on the base, taken away; what is refused leaves nothing, and who waits is told."""
 
 import asyncio
+import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -177,7 +178,7 @@ def test_what_is_no_name(name):
 
 
 def test_there_are_at_most_so_many(folder, engine):
-    handlers = ModelsHandlers(engine, Admission(Limits(checkpoints=2)))
+    handlers = ModelsHandlers(engine, Admission(Limits(loaded_checkpoints=2)))
     load(handlers, folder / "bitune")
     assert "2 checkpoints are loaded, as many as may be at once" in load(handlers, folder / "other")[-1].words
 
@@ -303,6 +304,19 @@ def test_a_hub_repository_is_measured_before_it_is_downloaded(folder, engine, ha
         assert last.loaded == "qa" and any(COMMIT in request for request in hub.requests), "both times of the same commit"
         assert "A variant called 'qa' is already there" in load(handlers, "user/qa")[-1].words
         assert "there is no such public model" in load(handlers, "user/nothing")[-1].words
+
+
+def test_of_a_repository_only_what_is_read_is_fetched(folder, engine, handlers, tmp_path, monkeypatch):
+    full = tmp_path / "full"
+    shutil.copytree(folder / "bitune", full)
+    for name in ("junk.safetensors", "checkpoint-1/adapter_model.safetensors", "junk.json"):
+        (full / name).parent.mkdir(exist_ok=True)
+        (full / name).write_bytes(b"{}")
+    with hub_of(monkeypatch, tmp_path, full=full):
+        assert load(handlers, "user/full")[-1].loaded == "full"
+    fetched = {path.relative_to(tmp_path / "hub").parts[-1] for path in (tmp_path / "hub").rglob("*") if path.is_symlink()}
+    assert "junk.safetensors" not in fetched and "junk.json" not in fetched and "mixing.safetensors" in fetched
+    assert not list((tmp_path / "hub").rglob("checkpoint-1"))
 
 
 def test_a_damaged_repository_is_called_by_its_name_and_not_by_a_folder_here(folder, engine, tmp_path, monkeypatch):
