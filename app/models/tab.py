@@ -64,7 +64,7 @@ def build(handlers: ModelsHandlers) -> Section:
             stop = StopButton(elem_id="bt-models-stop", scale=0, min_width=100)
         words = html("", "bt-models-words", html_template='<div role="status">${value}</div>')
 
-        def version() -> int | None:
+        def version(asked: None) -> int | None:  # Gradio passes what the browser gives, which is nothing
             return handlers.version()
 
         script = (FOLDER / "list.js").read_text(encoding="utf-8")

@@ -129,11 +129,11 @@ def test_a_public_page_has_neither_section_nor_endpoint(browser, folder):
             config = page.evaluate("fetch('config').then((answer) => answer.json())")
         without = len(config["dependencies"])
         assert not [part for part in config["components"] if str(part["props"].get("elem_id")).startswith("bt-models")]
-        public = set(Client(url, verbose=False).view_api(return_format="dict")["named_endpoints"])
+        public = set(Client(url, verbose=False).view_api(print_info=False, return_format="dict")["named_endpoints"])
     with served(engine, loads=True) as url:
         for page in visit(browser, url, "desktop", "light"):
             assert len(page.evaluate("fetch('config').then((answer) => answer.json())")["dependencies"]) > without
-        assert set(Client(url, verbose=False).view_api(return_format="dict")["named_endpoints"]) == public, "nothing for programs"
+        assert set(Client(url, verbose=False).view_api(print_info=False, return_format="dict")["named_endpoints"]) == public, "nothing for programs"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

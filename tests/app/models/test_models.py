@@ -21,6 +21,8 @@ from app.votes.ballot import Ballot
 from app.votes.candidates import candidates
 from bitune import CheckpointError, ConfigError, Engine, UnknownNameError, memory
 from bitune.adapters.layers import adapter_layers
+from bitune.cancellation import Cancelled, cancellable
+from bitune.checkpoints.folder import hub_checkpoint
 from tests.app.ui.test_running import until
 from tests.app.ui.visiting import Visitor, collected, run
 from tests.browser.served import TEMPLATE, tiny_folders
@@ -327,6 +329,22 @@ def test_a_damaged_repository_is_called_by_its_name_and_not_by_a_folder_here(fol
     with hub_of(monkeypatch, tmp_path, broken=broken):
         *_, last = load(ModelsHandlers(engine, folders=False), "user/broken")
     assert "user/broken/mixing.safetensors is damaged" in last.words and str(tmp_path) not in last.words
+
+
+def test_a_header_that_is_damaged_on_the_hub_is_a_sentence(folder, handlers, tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder / "bitune", broken)
+    (broken / "causal" / "adapter_model.safetensors").write_bytes(b"x" * 100)
+    with hub_of(monkeypatch, tmp_path, broken=broken):
+        *_, last = load(handlers, "user/broken")
+    assert "one of its files is damaged" in last.words
+
+
+def test_a_download_that_nobody_wants_any_more_ends(folder, tmp_path, monkeypatch):
+    stopped = threading.Event()
+    stopped.set()
+    with hub_of(monkeypatch, tmp_path, qa=folder / "bitune"), cancellable(stopped), pytest.raises(Cancelled):
+        hub_checkpoint("user/qa")
 
 
 @pytest.mark.parametrize(
