@@ -95,8 +95,8 @@ def build_page(
         tell = [on_compare.when_loaded, on_attention.when_loaded, *on_mixing.when_loaded, on_sets.when_loaded]
         if section is not None:
             models_section.wire(section, on_compare.what_if_target, what_ifs)
-            tell.append(section.when_loaded)
-            keep_up(section.listed, loading, loaded, tell)
+            tell.insert(0, section.when_loaded)
+            keep_up(section.watch, loading, loaded, tell)
         if not loading.ready or section is not None:
             follow(page, restored, loading, loaded, [*tell, shared.when_loaded()])
     return page
@@ -130,9 +130,9 @@ def follow(page: gr.Blocks, opened: Dependency, loading: Loading, loaded: gr.HTM
     tell_all(opened.then(show, None, loaded, concurrency_limit=None, **QUIET), loading, tabs)
 
 
-def keep_up(listed: gr.HTML, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:
-    """Every open page shows other checkpoints than before when its list has found out that there are some."""
-    shown = listed.change(lambda: what_is_loaded(loading), None, loaded, **AT_ONCE)
+def keep_up(watch: gr.HTML, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:
+    """Every open page shows other checkpoints than before when its `watch` has found out that there are some."""
+    shown = watch.input(lambda: what_is_loaded(loading), None, loaded, **AT_ONCE)
     tell_all(shown, loading, tabs)
 
 

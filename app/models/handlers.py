@@ -5,7 +5,7 @@ the model: it downloads and reads outside of any turn on the base, and has one o
 loaded, so that two of them are not measured by the same free memory.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -26,6 +26,7 @@ from bitune.schema.names import default_name
 from bitune.schema.results import CheckpointFacts
 
 LOOK_SECONDS = 0.25
+NOT_YET = "The checkpoints appear here when they are loaded."
 LOADED = "{name} is loaded: a variant to choose in every tab."
 UNLOADED = "{name} is unloaded."
 STOPPED = "Stopped; nothing was loaded."
@@ -68,22 +69,22 @@ class ModelsHandlers(OnEngine):
         return self.admission.limits.loaded_checkpoints
 
     def version(self) -> int | None:
-        """Which state of the list this is; None while nothing is loaded."""
+        """Which state of the checkpoints this is; None while the engine is loading."""
         return self.loading.version if self.loading.ready else None
+
+    def shown(self) -> str:
+        """The same as HTML, for a page that gets it before all else that belongs to it: what changes meanwhile then comes again."""
+        return render("models/shown.html", version=self.version())
 
     def listing(self) -> str:
         """The checkpoints that are there, as HTML."""
         if not self.loading.ready:
-            return render("models/list.html", version="", checkpoints={}, views={}, can_go=())
-        version, checkpoints = (
-            self.loading.version,
-            dict(self.engine.checkpoints),
-        )  # the version first: what changes now comes again
-        views = views_of(self.engine)
-        there = {name: facts for name, facts in checkpoints.items() if name in views}
-        return render("models/list.html", version=version, checkpoints=there, views=views, can_go=self.can_go(there))
+            return empty(NOT_YET)
+        views, checkpoints = views_of(self.engine), self.engine.checkpoints
+        there = {name: view for name, view in views.items() if name in checkpoints}
+        return render("models/list.html", views=there, can_go=self.can_go(there))
 
-    def can_go(self, names) -> list[str]:
+    def can_go(self, names: Iterable[str]) -> list[str]:
         """Which of these may be unloaded from the page."""
         return [name for name in names if self.folders or name in self._sources]
 

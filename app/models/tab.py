@@ -21,12 +21,18 @@ TITLE = "Load or unload a checkpoint"
 WORDS = (
     "A Bitune checkpoint or a plain LoRA of this base. It becomes a variant in every tab, for everybody who has this page open."
 )
+ON_LIST = """element.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-name]");
+    if (button) trigger("select", { name: button.dataset.name });
+});"""
+PRESS = "() => { document.querySelector('#bt-models-load').click(); }"
 LOOK = "() => { document.dispatchEvent(new CustomEvent('bt-models')); }"
 
 
 @dataclass(frozen=True)
 class Section:
-    """The components. `words`: what the last request came to; `loaded`: State of the name that it loaded; `wanted`: of what goes."""
+    """The components. `words`: what the last request came to; `watch`: finds out when something has changed;
+    `loaded`: State of the name that the last request loaded; `wanted`: of what goes."""
 
     source: gr.Textbox
     name: gr.Textbox
@@ -34,18 +40,30 @@ class Section:
     stop: StopButton
     words: gr.HTML
     listed: gr.HTML
+    watch: gr.HTML
     loaded: gr.State
     wanted: gr.State
     handlers: ModelsHandlers
 
     @property
     def when_loaded(self) -> WhenLoaded:
-        """The list as it is."""
-        return WhenLoaded({}, [self.listed], lambda: {self.listed: self.handlers.listing()})
+        """The list as it is, and which state that is."""
+
+        def fill() -> Updates:
+            return {self.watch: self.handlers.shown(), self.listed: self.handlers.listing()}
+
+        return WhenLoaded({}, [self.watch, self.listed], fill)
 
 
 def build(handlers: ModelsHandlers) -> Section:
     """Put the components here; `wire` connects them when the tabs are there."""
+
+    def version(asked: None) -> int | None:  # Gradio passes what the browser gives, which is nothing
+        return handlers.version()
+
+    # Not in the accordion: what is in a closed one is not on the page.
+    script = (FOLDER / "watch.js").read_text(encoding="utf-8")
+    watch = html(handlers.shown(), "bt-models-watch", js_on_load=script, server_functions=[version])
     label, example = ("Folder or Hub id", "user/name, or a folder") if handlers.folders else ("Hub id", "user/name")
     with gr.Accordion(TITLE, open=False, elem_id="bt-models"):
         html(introduction(WORDS))
@@ -63,13 +81,8 @@ def build(handlers: ModelsHandlers) -> Section:
             start = gr.Button("Load", variant="primary", elem_id="bt-models-load", scale=0, min_width=120)
             stop = StopButton(elem_id="bt-models-stop", scale=0, min_width=100)
         words = html("", "bt-models-words", html_template='<div role="status">${value}</div>')
-
-        def version(asked: None) -> int | None:  # Gradio passes what the browser gives, which is nothing
-            return handlers.version()
-
-        script = (FOLDER / "list.js").read_text(encoding="utf-8")
-        listed = html(handlers.listing(), "bt-models-list", js_on_load=script, server_functions=[version])
-    return Section(source, name, start, stop, words, listed, gr.State(None), gr.State(None), handlers)
+        listed = html(handlers.listing(), "bt-models-list", js_on_load=ON_LIST)
+    return Section(source, name, start, stop, words, listed, watch, gr.State(None), gr.State(None), handlers)
 
 
 def wire(section: Section, target: WhatIfTarget, what_ifs: gr.State) -> None:
@@ -81,7 +94,9 @@ def wire(section: Section, target: WhatIfTarget, what_ifs: gr.State) -> None:
     outputs = [section.words, section.loaded]
     request = ModelRequest(section.start, section.stop, outputs, show)
     asked = {"source": section.source, "name": section.name}
-    run = request.wire(LoadRequest(section.handlers), asked, also=[section.source.submit, section.name.submit])
+    run = request.wire(LoadRequest(section.handlers), asked)
+    for field in (section.source, section.name):
+        field.submit(None, js=PRESS, **PRIVATE)
 
     def choose(loaded: str | None, chosen: list[str], known: dict) -> Updates:
         if loaded is None:

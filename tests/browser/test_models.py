@@ -62,6 +62,8 @@ def test_what_one_visitor_loads_all_have_in_every_tab_until_it_is_unloaded(brows
             for each in (page, other):
                 expect(names(each)).to_have_text(["base", "lora", "mine"])
                 expect(each.locator("#bt-loaded summary")).to_contain_text("2 checkpoints")
+            open_section(other)
+            for each in (page, other):
                 expect(each.locator("#bt-models-list .bt-chip")).to_have_text(["lora", "mine"])
             expect(other.locator("#bt-variants input >> nth=2")).not_to_be_checked()
             run(page, "hello there")
@@ -133,7 +135,9 @@ def test_a_public_page_has_neither_section_nor_endpoint(browser, folder):
     with served(engine, loads=True) as url:
         for page in visit(browser, url, "desktop", "light"):
             assert len(page.evaluate("fetch('config').then((answer) => answer.json())")["dependencies"]) > without
-        assert set(Client(url, verbose=False).view_api(print_info=False, return_format="dict")["named_endpoints"]) == public, "nothing for programs"
+        assert set(Client(url, verbose=False).view_api(print_info=False, return_format="dict")["named_endpoints"]) == public, (
+            "nothing for programs"
+        )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -394,6 +394,6 @@ def test_a_vote_on_what_is_gone_is_refused(folder, engine, handlers):
 def test_nothing_is_listed_before_the_engine_is_there(engine):
     loading = Loading(["a/lora"])
     handlers = ModelsHandlers(loading)
-    assert handlers.version() is None and "bt-models" not in handlers.listing()
+    assert handlers.version() is None and "bt-models" not in handlers.listing() and 'data-version="None"' in handlers.shown()
     loading.finish(engine)
     assert handlers.version() == 0 and "Unload lora" in handlers.listing()

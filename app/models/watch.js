@@ -1,17 +1,12 @@
-// The list of loaded checkpoints in the browser: a button of it, and whether the list is still true.
+// Whether the page still shows the checkpoints that are loaded: other visitors load some too.
 
 const SECONDS = 2, MOST_SECONDS = 60; // between two looks, and where no answer comes
 let seconds = SECONDS;
 let told = null; // the state that the page was asked to show last
 
-element.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-name]");
-    if (button) trigger("select", { name: button.dataset.name });
-});
-
 async function look() {
-    const list = element.querySelector("[data-version]");
-    if (document.hidden || !list) return;
+    const shown = element.querySelector("[data-version]");
+    if (document.hidden || !shown) return;
     let there = null;
     try {
         there = await server.version(null);
@@ -19,10 +14,10 @@ async function look() {
     } catch {
         seconds = Math.min(2 * seconds, MOST_SECONDS); // a server that has gone has no news
     }
-    if (there === null || String(there) === list.dataset.version || there === told) return;
+    if (there === null || String(there) === shown.dataset.version || there === told) return;
     told = there;
     setTimeout(() => (told = null), 10_000); // asked again, where that came to nothing
-    trigger("change");
+    trigger("input"); // not "change", which Gradio itself says where a value was filled in
 }
 
 async function watch() {
