@@ -70,6 +70,7 @@ def test_what_one_visitor_loads_all_have_in_every_tab_until_it_is_unloaded(brows
             ended(page)
             assert page.locator("#bt-results .bt-answer h3").all_inner_texts() == ["base", "lora", "mine"]
             go(other, "Mixing")
+            other.locator("#bt-mixing-chosen input").last.check()
             expect(other.locator("#bt-ratios table")).to_contain_text("mine")
             expect(other.locator("#bt-sliders input[type=range] >> nth=0")).to_be_visible()
             other.locator("#bt-add").click()
