@@ -67,7 +67,7 @@ function tell(answers) {
     const now = element.querySelector(".bt-running") !== null;
     if (now && !running) since = Date.now();
     if (now && !running) part("said").textContent = "The answers are being written.";
-    if (!now && running) part("said").textContent = answers.length ? "All answers have ended." : element.textContent;
+    if (!now && running) part("said").textContent = answers.length ? "All answers have ended." : part("answers").textContent;
     running = now;
 }
 

@@ -34,7 +34,10 @@ SAMPLING = (
     "At temperature 0 each variant takes its likeliest token; top-p and seed then change nothing. Above 0 tokens are drawn, and "
     "**all variants see the same random draws**, so a difference in text is a difference in the models."
 )
-PLACES = '<div data-part="answers"></div><div class="bt-unseen-words" data-part="said" role="status"></div>'
+PLACES = (
+    '<h2 class="bt-unseen-words">Answers</h2><div data-part="answers"></div>'
+    '<div class="bt-unseen-words" data-part="said" role="status"></div>'
+)
 FROM_ANOTHER_TAB = "The prompt comes from another tab. Press Run to see the answers."
 
 
@@ -71,13 +74,15 @@ def build(handlers: CompareHandlers, voting: Voting, what_ifs: gr.State, latest_
     """
     gr.HTML(introduction(INTRODUCTION), apply_default_css=False)
     with gr.Row(elem_classes="bt-form"):
-        with gr.Column(scale=5, min_width=300):
+        with gr.Column(scale=5, min_width=300, elem_classes="bt-asking"):
             prompt, example_buttons = prompt_box()
         with gr.Column(scale=4, min_width=300):
             fields = {"prompt": prompt, **choices(handlers)}
-            blind = votes.blind_choice()
             colours = gr.HTML("", elem_id="bt-colours", apply_default_css=False)
-            run, stop = buttons()
+            with gr.Row(elem_classes="bt-actions"):
+                run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=120)
+                stop = StopButton(elem_id="bt-stop", scale=0, min_width=100)
+                blind = votes.blind_choice()
     latest = gr.State(handlers.first_screen())
     request, panel, talk, shown, reasons = results(handlers, latest, run, stop, latest_run, voting)
     ended = request.wire(handlers, {**fields, "what_ifs": what_ifs, "blind": blind})
@@ -112,6 +117,7 @@ def prompt_box() -> tuple[gr.Textbox, list[gr.Button]]:
         elem_id="bt-prompt",
         placeholder="A question, an instruction, the start of a text …",
     )
+    gr.HTML("<kbd>Ctrl</kbd> <kbd>Enter</kbd> runs it", apply_default_css=False, min_width=0, elem_classes="bt-hint")
     with gr.Row(elem_classes="bt-examples"):
         gr.HTML("<span>Examples</span>", apply_default_css=False, min_width=0, scale=0)
         examples = [gr.Button(example.title, size="sm", scale=0, min_width=0) for example in EXAMPLES]
@@ -164,15 +170,6 @@ def when_loaded(
     return WhenLoaded(inputs, [*target.components, fields["template"], *reasons.components], fill)
 
 
-def buttons() -> tuple[gr.Button, StopButton]:
-    """Run and Stop."""
-    with gr.Row(elem_classes="bt-actions"):
-        run = gr.Button("Run", variant="primary", elem_id="bt-run", scale=0, min_width=120)
-        stop = StopButton(elem_id="bt-stop", scale=0, min_width=100)
-        gr.HTML("or <kbd>Ctrl</kbd> <kbd>Enter</kbd>", apply_default_css=False, min_width=0, elem_classes="bt-hint")
-    return run, stop
-
-
 def results(
     handlers: CompareHandlers, latest: gr.State, run: gr.Button, stop: StopButton, latest_run: gr.State, voting: Voting
 ) -> tuple[ModelRequest[Screen], votes.Panel, conversation_tab.Panel, gr.HTML, why.Section]:
@@ -187,12 +184,12 @@ def results(
         elem_id="bt-results",
         apply_default_css=False,
     )
-    reasons = why.build(handlers, CompareRequest, handlers.not_looked_into)
-    panel = votes.panel(voting.kept)
     with gr.Accordion(
         "The exact prompt each variant read", open=False, visible=bool(first.prompts), elem_id="bt-read"
     ) as disclosure:
         prompts = gr.HTML(first.prompts, apply_default_css=False)
+    reasons = why.build(handlers, CompareRequest, handlers.not_looked_into)
+    panel = votes.panel(voting.kept)
     talk = conversation_tab.below(before)
 
     def show(screen: Screen) -> Updates:

@@ -9,7 +9,7 @@ from app.evidence.data import Evidence, Row, Task
 ALL = "all"
 # First right, second right -> name.
 FILTERS = {(True, False): "first", (False, True): "second", (False, False): "neither", (True, True): "both"}
-PAGE = 20
+PAGE = 10  # questions: two beside each other, about two screens
 
 
 @dataclass(frozen=True)

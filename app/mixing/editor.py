@@ -56,8 +56,8 @@ def slider_form(handlers: MixingHandlers) -> SliderForm:
     """Presets, one ratio for some layers, and the sliders."""
     names = list(handlers.mixing)
     first = names[0] if names else None
-    of = gr.Radio(names, value=first, label="Of", elem_id="bt-of", visible=len(names) > 1)
-    with gr.Row(elem_classes="bt-actions bt-buttons"):
+    with gr.Row(elem_classes="bt-actions bt-buttons bt-begin"):
+        of = gr.Radio(names, value=first, label="Of", elem_id="bt-of", min_width=0, visible=len(names) > 1)
         presets = {name: gr.Button(name.capitalize(), scale=0, min_width=0, elem_classes="bt-preset") for name in PRESETS}
     last = handlers.mixing[first].layers - 1 if names else 0
     with gr.Row(elem_classes="bt-actions bt-layers"):
@@ -65,8 +65,8 @@ def slider_form(handlers: MixingHandlers) -> SliderForm:
         last_layer = gr.Number(last, label="to", precision=0, minimum=0, maximum=last, min_width=90)
         alpha = gr.Number(0, label="at ratio", minimum=0, maximum=1, step=0.05, min_width=90)
         set_layers = gr.Button("Set", scale=0, min_width=80, elem_id="bt-set")
+        html(TOGETHER, min_width=0)
     note = html(elem_id="bt-what-if-note")
-    html(TOGETHER)
     sliders = html(handlers.sliders(first), "bt-editor")
 
     def draw(of: str, preset: str = "learned") -> Updates:

@@ -27,11 +27,11 @@ def moved_table(columns: Sequence[MovedColumn]) -> str:
 
 
 def sliders(view: VariantView, mixing: MixingRatios, learned: MixingRatios, version: int) -> str:
-    """Bars that can be moved, in two columns; a line marks what was learned. `version` makes the browser draw them anew, so that a preset
+    """Bars that can be moved, in three columns; a line marks what was learned. `version` makes the browser draw them anew, so that a preset
     also undoes what was moved by hand."""
-    half = -(-mixing.layers // 2)
-    halves = [range(half), range(half, mixing.layers)]
-    return render("mixing/sliders.html", view=view, mixing=mixing, learned=learned, version=version, halves=halves)
+    third = -(-mixing.layers // 3)
+    thirds = [range(start, min(start + third, mixing.layers)) for start in range(0, mixing.layers, third)]
+    return render("mixing/sliders.html", view=view, mixing=mixing, learned=learned, version=version, thirds=thirds)
 
 
 def sweep_table(points: Sequence[SweepPoint], *, stopped: bool = False) -> str:

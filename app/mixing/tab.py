@@ -127,8 +127,11 @@ def build(handlers: MixingHandlers, source: PromptSource, what_ifs: gr.State, ta
     with gr.Column(visible=may_mix) as asking:
         html(heading("What does it do to a prompt?", PROMPT))
         prompt = prompt_row(source)
-        measure(handlers, prompt, learned.chosen, source)
-        sweep(handlers, prompt, form.of, source)
+        with gr.Row(elem_classes="bt-beside bt-asked-of"):
+            with gr.Column(min_width=320):
+                measure(handlers, prompt, learned.chosen, source)
+            with gr.Column(min_width=320):
+                sweep(handlers, prompt, form.of, source)
     parts = {over_training: lambda: True, editing: lambda: bool(handlers.mixing), asking: lambda: bool(handlers.mixing)}
     filled = when_loaded(handlers, learned, view, form, parts), what_ifs_left(handlers, listed, what_ifs, target)
     return MixingTab(filled, link_part(handlers, learned.chosen, prompt), listed)
@@ -197,18 +200,19 @@ def prompt_row(source: PromptSource) -> gr.Textbox:
         max_lines=8,
         elem_id="bt-mixing-prompt",
     )
-    with gr.Row(elem_classes="bt-actions bt-buttons"):
-        take = gr.Button("Take the prompt from Compare", elem_id="bt-take", scale=0, min_width=220)
+    take = gr.Button(
+        "Take the prompt from Compare", size="sm", elem_id="bt-take", elem_classes="bt-preset", scale=0, min_width=220
+    )
     take.click(None, source.prompt, prompt, js="(prompt) => prompt", **PRIVATE)
     return prompt
 
 
 def measure(handlers: MixingHandlers, prompt: gr.Textbox, chosen: gr.CheckboxGroup, source: PromptSource) -> None:
-    """How far mixing moves the prompt's cache: Measure, Stop, and below them what comes of it."""
+    """How far mixing moves the prompt's cache: Measure, Stop, and below them the words and the chart that come of it."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         start = gr.Button("Measure", variant="primary", elem_id="bt-measure", scale=0, min_width=120)
         stop = StopButton(elem_id="bt-measure-stop", scale=0, min_width=100)
-    result, figure = beside("bt-moved", "bt-moved-layers")
+    result, figure = html(elem_id="bt-moved"), chart(None, "", "bt-moved-layers")
 
     def show(screen: MeasureScreen) -> Updates:
         return {result: screen.html, figure: gr.update(**drawn(screen.chart, "bitune-moved"))}
@@ -238,26 +242,17 @@ def of_training(name: str) -> str:
 
 
 def sweep(handlers: MixingHandlers, prompt: gr.Textbox, of: gr.Radio, source: PromptSource) -> None:
-    """Run, Stop and what comes of it."""
+    """Sweep, Stop and below them the answers and the curve that come of it."""
     with gr.Row(elem_classes="bt-actions bt-buttons"):
         run = gr.Button("Sweep", variant="primary", elem_id="bt-sweep-run", scale=0, min_width=120)
         stop = StopButton(elem_id="bt-sweep-stop", scale=0, min_width=100)
-    result, curve = beside("bt-sweep", "bt-sweep-curve")
+    result, curve = html(elem_id="bt-sweep"), chart(None, "", "bt-sweep-curve")
 
     def show(screen: SweepScreen) -> Updates:
         return {result: screen.html, curve: gr.update(**drawn(screen.curve, "bitune-sweep"))}
 
     request = ModelRequest(run, stop, [result, curve], show)
     request.wire(SweepRequest(handlers), {"prompt": prompt, "of": of, "template": source.template})
-
-
-def beside(result: str, figure: str) -> tuple[gr.HTML, gr.Plot]:
-    """What comes of a button, and beside it, or below it on a phone, its chart: so the words stand at the button. Both by their ids."""
-    with gr.Row(elem_classes="bt-beside"):
-        with gr.Column(min_width=320):
-            words = html(elem_id=result)
-        with gr.Column(min_width=320):
-            return words, chart(None, "", figure)
 
 
 def api_of(handlers: MixingHandlers) -> Callable:

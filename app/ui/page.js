@@ -1,5 +1,9 @@
 // What a button brings appears where it can be seen.
-const RESULTS = { "bt-run": "#bt-results", "bt-ask": "#bt-results", "bt-again": "#bt-results", "bt-read-attention": "#bt-attention" };
+const RESULTS = {
+    "bt-run": "#bt-results", "bt-ask": "#bt-results", "bt-again": "#bt-results", "bt-read-attention": "#bt-attention",
+    "bt-look-tokens": "#bt-tokens", "bt-go-on-from": "#bt-gone-on", "bt-layers-run": ".bt-why-part:has(#bt-layers)", "bt-lens-run": ".bt-why-part:has(#bt-lens)",
+    "bt-measure": "#bt-moved-layers", "bt-sweep-run": "#bt-sweep", "bt-set-run": "#bt-set-status",
+};
 const SECOND = 1000, MARGIN = 16; // milliseconds, pixels
 let moved = 0; // when the visitor last moved the page by hand
 for (const kind of ["wheel", "touchmove", "keydown", "pointerdown"]) addEventListener(kind, () => { moved = Date.now(); }, { passive: true });

@@ -28,7 +28,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
     """See `part.Build`."""
     model_api(layers_api.layers_function(on), "layers", on, layers_api.work_of_layers(on))
     with gr.Column(elem_id="bt-layers") as box:
-        html(heading(TITLE, WORDS))
+        html(heading(TITLE, WORDS, level=3))
         of = gr.Radio([], label="Whose mixing", elem_id="bt-layers-of")
         with gr.Row(elem_classes="bt-actions"):
             start = gr.Button("Measure the layers", elem_id="bt-layers-run", scale=0, min_width=190)

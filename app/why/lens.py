@@ -24,7 +24,7 @@ FILE = "bitune-layer-by-layer"
 def build(on: OnEngine, run: gr.State) -> Part:
     """See `part.Build`."""
     model_api(layers_api.lens_function(on), "lens", on, layers_api.work_of_lens_call(on))
-    html(heading(TITLE, WORDS))
+    html(heading(TITLE, WORDS, level=3))
     with gr.Row(elem_id="bt-lens"):
         of = gr.Radio([], label="The answer that is followed", elem_id="bt-lens-of", min_width=240)
         place = gr.Dropdown([], label="Its token", elem_id="bt-lens-token", min_width=180)

@@ -83,8 +83,11 @@ def build(on: OnEngine, ask: Ask, not_looked_into: NotLookedInto) -> Section:
     with gr.Column(visible=False, elem_id="bt-why") as box:
         html(heading(TITLE, WORDS))
         note = html("", "bt-why-note")
+        parts = []
         with gr.Column() as inner:
-            parts = [part(on, run) for part in PARTS]
+            for part in PARTS:
+                with gr.Column(elem_classes="bt-why-part"):
+                    parts.append(part(on, run))
     api = WhyApi(on, ask)
     model_api(api.parting, "parting", api, api.parting_work)
     model_api(api.go_on, "go_on", api, api.go_on_work)

@@ -26,7 +26,7 @@ NOTHING, NOBODY = Screen({}), GoneOn("")
 
 def build(on: OnEngine, run: gr.State) -> Part:
     """Put the components here and wire them; a `part.Build`."""
-    html(heading(TITLE, WORDS))
+    html(heading(TITLE, WORDS, level=3))
     with gr.Row(elem_classes="bt-actions"):
         look = gr.Button("Look at the tokens", elem_id="bt-look-tokens", scale=0, min_width=190)
         stop = StopButton(elem_id="bt-stop-tokens", scale=0, min_width=100)

@@ -15,7 +15,7 @@ from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.browser
 
-GRAVE = ("serious", "critical")
+GRAVE = ("moderate", "serious", "critical")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def looks(page: Page) -> Iterator[str]:
 
 
 def grave(page: Page) -> list[str]:
-    """What axe-core calls serious or critical: rule, selector, its own words."""
+    """What axe-core calls moderate, serious or critical: rule, selector, its own words."""
     found = Axe().run(page).response["violations"]
     return [
         f"{rule['id']} {' '.join(map(str, node['target']))}: {(node['any'] + node['all'] + node['none'])[0]['message']}"
@@ -110,6 +110,30 @@ def test_axe_finds_nothing_grave(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         found = {look: words for look in looks(page) if (words := grave(page))}
         assert found == {}, json.dumps(found, indent=1, ensure_ascii=False)
+
+
+# What stands in letters of its own on the page, by its place in it, and how large these are; charts keep theirs.
+LETTERS = """() => {
+    const found = [];
+    for (const text of document.body.querySelectorAll("*")) {
+        const own = [...text.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+        if (!own || text.closest("svg, script, style, .js-plotly-plot") || !text.checkVisibility()) continue;
+        found.push([text.tagName + "." + text.className, parseFloat(getComputedStyle(text).fontSize)]);
+    }
+    return found;
+}"""
+
+
+def test_letters_double_when_the_browser_s_size_doubles(browser, url):
+    for page in visit(browser, url, "desktop", "light"):
+        for look in looks(page):
+            before = page.evaluate(LETTERS)
+            page.evaluate("document.documentElement.style.fontSize = '200%'")
+            after = page.evaluate(LETTERS)
+            page.evaluate("document.documentElement.style.fontSize = ''")
+            assert [name for name, _ in before] == [name for name, _ in after]
+            kept = [one[0] for one, two in zip(before, after, strict=True) if two[1] != pytest.approx(2 * one[1], rel=0.02)]
+            assert kept == [], f"{look}: these letters stay as they are"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from tests.browser.visitor import ANSWERS, ARTIFACTS, ended, run, visit
+from tests.browser.walk import walk
 
 pytestmark = pytest.mark.browser
 
@@ -59,3 +61,15 @@ def test_a_visitor_sees_them_side_by_side(browser, url, size):
         )
         assert len(set(texts.values())) > 1, texts
         page.screenshot(path=ARTIFACTS / f"default-{size}.png", full_page=True)
+
+
+def test_a_newcomer_sees_why_two_answers_differ(browser, url):
+    """Leaves a picture of each step, as in docs/reading-the-page.md, and after how many seconds it was there."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    opened, seconds = time.monotonic(), []
+    for page in visit(browser, url, "desktop", "light"):
+        for number, step in enumerate(walk(page), 1):
+            seconds.append(f"{time.monotonic() - opened:5.1f} s  {step}")
+            page.wait_for_timeout(1000)  # until the page has been brought to its place
+            page.screenshot(path=ARTIFACTS / f"walk-{number}.png")
+        (ARTIFACTS / "walk.txt").write_text("\n".join(seconds) + "\n", encoding="utf-8")

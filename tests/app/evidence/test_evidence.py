@@ -206,7 +206,7 @@ def test_filters_agree_with_a_plain_loop(handlers):
     assert labels["first"] == f"Bitune right, LoRA r16 wrong ({wanted['first']})"
     assert labels[ALL] == "all (80)"
     only = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", "quiz", wanted=ALL))
-    assert only.position == "1 to 20 of 50"
+    assert only.position == "1 to 10 of 50"
     assert only.html.count("<article") == PAGE
 
 
@@ -227,8 +227,8 @@ def test_open_answers_are_right_or_not(engine, folder, tmp_path):
 
 def test_pages_end_where_the_items_end():
     items = list(range(45))
-    assert page_of(items, 0) == (items[:20], 0, 3)
-    assert page_of(items, 9) == (items[40:], 2, 3)
+    assert page_of(items, 0) == (items[:10], 0, 5)
+    assert page_of(items, 9) == (items[40:], 4, 5)
     assert page_of(items, -1)[1] == 0
     assert page_of([], 3) == ([], 0, 1)
 
@@ -254,7 +254,7 @@ def test_texts_are_found_by_id(handlers):
     assert (hard.html, hard.position) == ("", "")
     assert "holds 0 of these 30 questions" in hard.note
     both = handlers.explore(ItemQuery("choices", "Bitune", "LoRA r16", wanted=ALL, page=9))
-    assert (both.position, both.pages) == ("41 to 50 of 50", 3), "those whose text is known"
+    assert (both.position, both.pages) == ("41 to 50 of 50", 5), "those whose text is known"
     assert "holds 50 of these 80 questions" in both.note
 
 
@@ -469,7 +469,7 @@ def test_our_own_questions_come_first_and_can_be_read_without_any_data(own):
     assert [name for _, name in own.question_sets] == ["own", "choices", "arithmetic"]
     assert own.first_query("own").wanted == ALL, "not those alone where Bitune is ahead"
     shown = own.explore(ItemQuery("own", "Bitune (IA3)", "IA3", wanted=ALL))
-    assert shown.note == "" and shown.position == "1 to 20 of 30"
+    assert shown.note == "" and shown.position == "1 to 10 of 30"
     assert "Which number is 7 in quiz?" in shown.html and "Choice 1" not in shown.html
     for row in own.evidence["own"].rows:
         assert row.name in plain(shown.html), "all variants that answered"
