@@ -200,9 +200,7 @@ def prompt_row(source: PromptSource) -> gr.Textbox:
         max_lines=8,
         elem_id="bt-mixing-prompt",
     )
-    take = gr.Button(
-        "Take the prompt from Compare", size="sm", elem_id="bt-take", elem_classes="bt-preset", scale=0, min_width=220
-    )
+    take = gr.Button("Take the prompt from Compare", size="sm", elem_id="bt-take", scale=0, min_width=220)
     take.click(None, source.prompt, prompt, js="(prompt) => prompt", **PRIVATE)
     return prompt
 
