@@ -1,3 +1,6 @@
+// What mixing.css counts; in a style sheet Gradio leaves out an @property. A page is loaded once, a script may run again.
+try { CSS.registerProperty({ name: "--bt-passed", syntax: "<integer>", inherits: false, initialValue: "0" }); } catch { /* it is there */ }
+
 // What a button brings appears where it can be seen.
 const RESULTS = {
     "bt-run": "#bt-results", "bt-ask": "#bt-results", "bt-again": "#bt-results", "bt-read-attention": "#bt-attention",

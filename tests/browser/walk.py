@@ -29,7 +29,7 @@ def walk(page: Page) -> Iterator[str]:
     in_view(page.locator(".bt-distribution").first)
     yield "where they part"
     page.get_by_role("button", name="Measure the layers").click()
-    expect(page.locator("#bt-layers-result .bt-measured")).to_have_text("Measured.", timeout=60_000)
+    expect(page.locator("#bt-layers-result .bt-measured")).to_have_text("Measured.", timeout=120_000)
     expect(page.locator("#bt-layers-chart .main-svg").first).to_be_visible(timeout=60_000)
     in_view(page.locator("#bt-layers-chart .main-svg").first)
     yield "layers"
