@@ -47,12 +47,12 @@ def build(on: OnEngine, run: gr.State) -> Part:
     ended = request.wire(scores, {"run": run})
     going_on = build_going_on(on, run, view)
 
-    def compare(run: EndedRun | None, found: Parting | None) -> Updates:
+    def redrawn(run: EndedRun | None, found: Parting | None) -> Updates:
         return {view: gr.skip() if run is None or found is None else scores.screen(run, found).value}
 
     def follow(chosen: Dependency) -> None:
         for listener in (chosen, ended):  # another reference may have been chosen while the model was looking
-            listen(listener.then, compare, {"run": run, "found": found}, [view])
+            listen(listener.then, redrawn, {"run": run, "found": found}, [view])
 
     def emptied(run: EndedRun) -> Updates:
         start = gr.update(interactive=True, **start_look(run, "tokens"))

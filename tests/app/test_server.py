@@ -135,7 +135,7 @@ def test_json_that_no_client_would_send(url, client, body, words):
 def test_nothing_else_is_public(client):
     public = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     of_why = {"/parting", "/go_on", "/layers", "/lens"}
-    assert set(public) == {"/compare", "/attention", "/mixing", "/evidence", "/votes"} | of_why
+    assert set(public) == {"/compare", "/attention", "/mixing", "/sets", "/evidence", "/votes"} | of_why
 
 
 def test_nothing_is_reported_to_anyone(engine):

@@ -138,7 +138,7 @@ def test_model_text_stays_text(ended):
     reading = LayerReading("bitune", "first_pass", NASTY, (0.75,), guesses)
     shown = lens_html([reading], ended.views)
     assert "<img" not in shown
-    assert unescape(re.search(r'data-note="([^"]*)"', shown)[1]) == f"{NASTY} 50 % · ↵ <1 %; followed: 75 %"
+    assert unescape(re.search(r'data-note="([^"]*)"', shown)[1]) == f"{NASTY.replace(' ', '·')} 50 % · ↵ <1 %; followed: 75 %"
     assert "<img" not in effects_html(MixingEffects(-1, 0, 0, EFFECTS.layers, (0.5,), (NASTY, NASTY), (NASTY,)))
     assert lens_chart([reading], ended.views).data[0].name == "bitune, first reading alone"
 
