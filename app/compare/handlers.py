@@ -139,9 +139,10 @@ class CompareHandlers(OnEngine):
         request = CompareRequest(
             variants=self.all_variants(what_ifs) if variants is None else variants, what_ifs=what_ifs, **asked
         )
-        new_tokens = GenerationSettings(request.max_new_tokens).max_new_tokens
+        settings = GenerationSettings(request.max_new_tokens, request.temperature, request.top_p, request.seed)
         read_first = (request.prompt, request.variants, request.template, read(request.what_ifs))
-        return work_of(self.engine, *read_first, new_tokens, history=request.history)
+        how = {"history": request.history, "earlier": request.earlier}
+        return work_of(self.engine, *read_first, settings.max_new_tokens, **how)
 
     def all_variants(self, what_ifs: object) -> list[str]:
         """Those of the engine, and the what-ifs of a request."""

@@ -19,10 +19,11 @@ from app.ui.pace import Work
 from app.ui.templates import chip, empty, render
 from app.ui.variants import VariantView, views_of, with_what_ifs
 from app.ui.what_ifs import add, ratios
+from app.ui.work import work_of
 from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
-MAX_TOKENS = 1024  # measuring runs every layer's attention once more, and a sweep keeps a cache for each factor
+MAX_TOKENS = 1024  # a sweep keeps a cache for each factor
 NO_CHECKPOINT = "No checkpoint is loaded, so nothing is mixed. Start the app with --checkpoint DIR to add one."
 NOT_YET = "The learned ratios appear here when the checkpoints are loaded."
 Moved = dict[str, tuple[Sequence[float | None], Sequence[float | None]]]
@@ -155,15 +156,12 @@ class MixingHandlers(OnEngine):
 
     def moved(self, prompt: object, names: Sequence[str], template: object) -> Moved:
         """By checkpoint, for keys and values, one number a layer; raises."""
-        for name in names:
-            self.check_length(prompt, name, template)
         distances = self.runner.moved(prompt, names, template)
         return {name: (means(keys), means(values)) for name, (keys, values) in distances.items()}
 
     def work_of_measuring(self, prompt: object, names: Sequence[str], template: object) -> Work:
-        """How much it is to measure these checkpoints; raises as `moved`. Each reads the prompt for its maps, and once more mixed."""
-        tokens = max(self.check_length(prompt, name, template) for name in names)
-        return Work(tokens, sum(len(self.engine.variants[name].passes) + 1 for name in names))
+        """How much it is to measure these checkpoints, if nothing of it is remembered; raises as `moved`."""
+        return work_of(self.engine, prompt, names, template, {})
 
     def check_length(self, prompt: object, name: str, template: object) -> int:
         """Tokens of a prompt; PromptError where they are too many for this tab."""

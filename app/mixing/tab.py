@@ -261,7 +261,7 @@ def api_of(handlers: MixingHandlers) -> Callable:
 
         Args:
             checkpoints: Names of the checkpoints; all that are loaded if left out.
-            prompt: If given, also how far mixing moves each layer's cache for this prompt, up to 1,024 tokens.
+            prompt: If given, also how far mixing moves each layer's cache for this prompt.
             template: Template around the prompt: "own" the checkpoint's, "chat" the base's chat template, "none" nothing.
 
         Returns:

@@ -78,5 +78,4 @@ class Runner:
 
     def moved(self, prompt: str, variants: Sequence[str], template: str) -> Distances:
         """How far each variant's mixing moves the cache of a prompt: keys and values, float32 [layers, tokens]."""
-        maps = {name: self.engine.attention(prompt, name, template=template) for name in variants}
-        return {name: (of.moved_keys, of.moved_values) for name, of in maps.items()}
+        return {name: self.engine.moved(prompt, name, template=template) for name in variants}

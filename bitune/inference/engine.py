@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import count
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from bitune.adapters.manager import AdapterManager
@@ -25,7 +26,7 @@ from bitune.model.bitune_model import BituneModel
 from bitune.model.decoding import read_variants
 from bitune.model.likelihoods import likelihoods
 from bitune.model.limits import check_given_answer
-from bitune.model.maps import attention_maps
+from bitune.model.maps import attention_maps, moved_cache
 from bitune.schema.conversation import RECOMPUTE, Turn
 from bitune.schema.names import BASE_NAME, default_name
 from bitune.schema.results import AttentionMaps, BaseFacts, CheckpointFacts
@@ -226,6 +227,12 @@ class Engine:
         texts = tuple(tokenizer.decode([token]) for token in (*ids, *answer_ids))
         return replace(maps, tokens=texts, prompt_tokens=len(ids))
 
+    def moved(self, prompt: str, variant: str, *, template: str = "own") -> list[np.ndarray]:
+        """`moved_keys` and `moved_values` of `attention`, without its maps; raises as `stream`."""
+        request = self.request(prompt, [variant], template)
+        with self.holding(request):
+            return moved_cache(self.manager, request.variants[variant], request.ids[variant])
+
     def log_probabilities(
         self,
         prompt: str,
@@ -285,8 +292,7 @@ class Engine:
         history: Sequence[Turn] = (),
         earlier: str = RECOMPUTE,
     ) -> Request:
-        """What a question comes to: variants and token ids, for whatever runs it in a turn and `holding` it; takes and raises what
-        `stream` does."""
+        """What a question comes to, for whatever runs it in a turn and `holding` it; takes and raises what `stream` does."""
         entries = self._entries
         known = {name: entry.variant for name, entry in entries.items()}
         templates = {name: entry.template for name, entry in entries.items() if entry.template is not None}

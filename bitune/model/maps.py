@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bitune.adapters.manager import AdapterManager
 from bitune.errors import ConfigError, UnsupportedModelError
-from bitune.model.decoding import recall_prompts, score
+from bitune.model.decoding import PromptCache, recall_prompts, score
 from bitune.model.passes import run_and_keep
 from bitune.model.prefill import Row
 from bitune.modeling.interface import input_device
@@ -95,10 +95,9 @@ def _answer_maps(
     manager: AdapterManager, variant: Variant, ids: Tensor, answer_ids: Sequence[int], layers: Sequence[int]
 ) -> tuple[AnswerMaps, list[np.ndarray]]:
     """AnswerMaps of the answer, and how far mixing moved keys and values: [layers, P - 1] each."""
-    rows = [Row.of(variant, 0), Row(0, variant.passes[:1], answer_adapter=variant.answer_adapter)]
-    prompts = recall_prompts(manager, ids, torch.ones_like(ids), rows)
-    nothing_moved = np.zeros((manager.layout.layers, 0), np.float32)
-    moved = [_moved(prompts.cache, kind) if ids.shape[1] > 1 else nothing_moved for kind in ("keys", "values")]
+    prompts = _mixed_and_first(manager, variant, ids)
+    rows = prompts.rows
+    moved = _moved(prompts)
     # An answer is read after the last prompt token; without one, that token alone is.
     answer = torch.tensor([list(answer_ids) or [0]], dtype=torch.long, device=ids.device).expand(2, -1)
     queries, keys = answer.shape[1], ids.shape[1] - 1 + answer.shape[1]
@@ -116,7 +115,29 @@ def _answer_maps(
     return AnswerMaps(*maps), moved
 
 
-def _moved(cache, kind: str) -> np.ndarray:
+@torch.no_grad()
+def moved_cache(manager: AdapterManager, variant: Variant, prompt_ids: Sequence[int]) -> list[np.ndarray]:
+    """How far mixing moves the keys, and the values, of the first P - 1 prompt tokens: as in `AttentionMaps`, without a map. Passes that
+    are remembered are not run again."""
+    ids = torch.tensor([list(prompt_ids)], device=input_device(manager.model))
+    with manager.eval_turn():
+        return _moved(_mixed_and_first(manager, variant, ids))
+
+
+def _mixed_and_first(manager: AdapterManager, variant: Variant, ids: Tensor) -> PromptCache:
+    """Two rows: the variant's cache, and the one that its first pass alone leaves."""
+    rows = [Row.of(variant, 0), Row(0, variant.passes[:1], answer_adapter=variant.answer_adapter)]
+    return recall_prompts(manager, ids, torch.ones_like(ids), rows)
+
+
+def _moved(prompts: PromptCache) -> list[np.ndarray]:
+    """Of `_mixed_and_first`: for keys and for values, [layers, P - 1]."""
+    if prompts.ids.shape[1] == 1:
+        return [np.zeros((prompts.manager.layout.layers, 0), np.float32) for _ in range(2)]
+    return [_distances(prompts.cache, kind) for kind in ("keys", "values")]
+
+
+def _distances(cache, kind: str) -> np.ndarray:
     """||mixed - first|| / ||first|| of a layer's keys or values, per token, over heads: [layers, P - 1], nan where not kept."""
     tokens = cache.get_seq_length()
     result = np.full((len(cache.layers), tokens), np.nan, np.float32)

@@ -12,9 +12,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bitune import BituneModel, ConfigError, Engine, MixingRatios, UnknownNameError
 from bitune.inference.sweep import stream_sweep, sweep
-from bitune.model.maps import attention_maps, summarize
+from bitune.model.maps import attention_maps, moved_cache, summarize
 from bitune.model.prefill import run_passes
-from bitune.modeling.interface import attention_modules
+from bitune.modeling.interface import attention_modules, before_each_layer
 from bitune.modeling.recorder import recording
 from bitune.schema.variants import PRESETS, WhatIf
 from tests.closeness import assert_apart, assert_close
@@ -177,6 +177,12 @@ def test_how_far_the_cache_moved():
     with torch.no_grad():
         prefix = prompt[:, :-1]
         cache, _ = run_passes(model.manager, prefix, torch.ones_like(prefix), [(p, 0) for p in model.variant.passes])
+    forwards = []
+    with model.manager.eval_turn(), before_each_layer(model.manager.modules, lambda: forwards.append(1)):
+        keys, values = moved_cache(model.manager, full, prompt[0].tolist())
+    assert not forwards, "the passes are remembered, and no map is wanted"
+    np.testing.assert_array_equal(keys, maps.moved_keys)
+    np.testing.assert_array_equal(values, maps.moved_values)
     for layer, part in enumerate(cache.layers):
         for token in range(7):
             for values, found in ((part.keys, maps.moved_keys), (part.values, maps.moved_values)):

@@ -9,7 +9,7 @@ import pytest
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.recorded import FOLDER, load_all, path_of, read, record, to_json
 from app.ui.examples import EXAMPLES
-from bitune.errors import DataError
+from bitune.errors import BituneError, DataError
 from tests.app.ui import visiting
 from tests.browser.served import TEMPLATE, tiny_engine
 
@@ -73,6 +73,23 @@ def test_bad_input_is_a_sentence_and_the_app_goes_on(handlers, prompt, variants,
     assert "Traceback" not in last.answers
     *_, after = run(handlers, "hi", ["base"], *GREEDY)
     assert after.update["base"].finish_reason in ("eos", "length")
+
+
+WRONG = [
+    ({"temperature": -1}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"seed": -1}, "seed"),
+    ({"history": [{"prompt": "a", "answers": {"base": "b", "bitune": "c"}}], "earlier": "mine"}, "mine"),
+    ({"what_ifs": {"x": {"of": "bitune", "keys": [0.5], "values": [0.5]}}, "variants": ["x"]}, "needs 4 ratios"),
+    ({"what_ifs": {"base": {"of": "bitune", "keys": [0.5] * 4, "values": [0.5] * 4}}}, "already there"),
+    ({"template": "mine"}, "mine"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG)
+def test_whatever_is_wrong_is_found_before_a_place_is_taken(handlers, fields, words):
+    with pytest.raises(BituneError, match=words):
+        handlers.work(**{"prompt": "hello", "variants": ["base", "bitune"], **fields})
 
 
 def test_what_nobody_foresaw_goes_to_the_log_and_not_to_the_page(handlers, monkeypatch, caplog):
