@@ -25,7 +25,7 @@ from app.page import build_page
 from app.ui.plots import COLOURS, drawn
 from app.ui.variants import VariantView
 from bitune import Engine
-from bitune.errors import BituneError, ConfigError, DataError, PromptError, UnknownNameError
+from bitune.errors import BituneError, ConfigError, DataError, UnknownNameError
 from bitune.files import parse_lines
 from bitune.inference.sweep import sweep as swept
 from bitune.schema.results import Completion, SweepPoint
