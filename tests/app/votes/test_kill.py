@@ -10,7 +10,7 @@ import httpx
 
 from app.votes.store import VoteStore
 from tests.app.test_server import start
-from tests.app.votes.session import Session
+from soak.session import Session
 from tests.browser.served import tiny_folders
 
 VISITORS, ENOUGH = 3, 6

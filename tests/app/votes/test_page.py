@@ -12,7 +12,7 @@ from app.settings import Settings
 from app.ui.admission import Admission
 from app.votes.place import kept_in
 from tests.app.compare.test_blind import TELLING
-from tests.app.votes.session import Session
+from soak.session import Session
 from tests.browser.served import tiny_engine
 
 
