@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import httpx
+
 from bitune.errors import BituneError, UnknownNameError
 from bitune.flags import Flags, number, status_of
 from bitune.outputs import check_file, full_path
@@ -50,6 +52,8 @@ def _run(options: argparse.Namespace) -> int:
             figures[name] = PARTS[name](plan)
         except BituneError as error:
             figures[name] = {"failed": str(error), "ok": False}
+        except httpx.TransportError as error:
+            figures[name] = {"failed": f"The page does not answer ({type(error).__name__}).", "ok": False}
         print(f"{name} ({time.monotonic() - started:.0f} s): {json.dumps(figures[name], indent=2)}", flush=True)
         if options.output:
             options.output.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -5,19 +5,23 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from types import MappingProxyType
 
 import httpx
 
+from app.votes.store import VoteStore
 from soak.app import App, started
 from soak.client import Reply, call
+from soak.session import Session
 from soak.visitors import ask_often, client_of, visit
 
 EXIT_SECONDS = 10  # at most, after SIGTERM
 GROWTH = 0.05  # of memory, after the first fifth of the requests
+VOTERS, VOTES = 3, 6  # at once; thanks until the app is killed
 LONG = "Tell me everything that you know about the sea. " * 8
 
 
@@ -77,7 +81,8 @@ def memory(plan: Plan) -> dict[str, object]:
 
         tally = asyncio.run(ask_often(app.url, plan.requests, tokens=plan.tokens, at_once=4, after_each=note))
     fifth = len(measured) // 5
-    first, last = statistics.median(measured[fifth : fifth + fifth // 2]), statistics.median(measured[-fifth:])
+    first = statistics.median(measured[fifth : fifth + max(fifth // 2, 1)])
+    last = statistics.median(measured[-max(fifth, 1) :])
     growth = last / first - 1
     figures = {"megabytes after a fifth": round(first), "megabytes at the end": round(last), "growth": round(growth, 3)}
     return {**tally.figures(), **figures, "ok": growth < GROWTH and not tally.unanswered and not tally.mixed_up}
@@ -133,6 +138,35 @@ def ending(plan: Plan) -> dict[str, object]:
     }
 
 
+def voting(plan: Plan) -> dict[str, object]:
+    """kill -9 while visitors vote: what the page has said thanks for is in the file."""
+    with tempfile.TemporaryDirectory(prefix="bitune-soak-") as folder:
+        file, thanked = Path(folder) / "votes.sqlite3", []
+        with started(Path(folder) / "app.log", [*plan.flags, "--votes", file]) as app:
+            voters = [Thread(target=vote_until_killed, args=(app, thanked)) for _ in range(VOTERS)]
+            for each in voters:
+                each.start()
+            for each in voters:
+                each.join()
+        kept = {vote.run for vote in VoteStore(file).votes()}
+    lost = set(thanked) - kept
+    figures = {"thanked for": len(thanked), "kept": len(kept), "lost": len(lost)}
+    return {**figures, "ok": len(thanked) >= VOTES and not lost and len(kept) <= len(thanked) + VOTERS}
+
+
+def vote_until_killed(app: App, thanked: list[str]) -> None:
+    """Run and vote until the app is gone; who has the last thanks that are needed kills it, while the others go on."""
+    with suppress(httpx.HTTPError):
+        session = Session(f"{app.url}/")
+        while True:
+            session.run(blind=True)
+            run = session.values[session.run_id]
+            if "Thanks" in session.vote("0"):
+                thanked.append(run)
+            if len(thanked) == VOTES:
+                app.process.kill()
+
+
 PARTS: Mapping[str, Callable[[Plan], dict[str, object]]] = MappingProxyType(
-    {"visitors": visitors, "memory": memory, "shortage": shortage, "ending": ending}
+    {"visitors": visitors, "memory": memory, "shortage": shortage, "ending": ending, "voting": voting}
 )

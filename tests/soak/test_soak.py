@@ -1,5 +1,8 @@
 """The soak test, a few seconds of it on a tiny base: its figures are those of a page that holds. The whole of it is `python -m soak`."""
 
+from dataclasses import replace
+
+import httpx
 import pytest
 
 from soak.__main__ import main
@@ -31,6 +34,25 @@ def test_a_device_without_memory_refuses_one_request():
 def test_answers_end_when_the_app_does(plan):
     figures = PARTS["ending"](plan)
     assert figures["ok"], figures
+
+
+def test_memory_is_measured_after_every_request(plan):
+    figures = PARTS["memory"](replace(plan, requests=7))
+    assert figures["answered"] and figures["megabytes at the end"] > 100 and abs(figures["growth"]) < 1, figures
+
+
+def test_kill_9_loses_no_vote_that_was_thanked_for(plan):
+    figures = PARTS["voting"](plan)
+    assert figures["ok"], figures
+
+
+def test_a_page_that_is_gone_is_a_figure(plan, tmp_path, monkeypatch, capsys):
+    def gone(plan):
+        httpx.get("http://127.0.0.1:1/", timeout=5)
+
+    monkeypatch.setattr("soak.__main__.PARTS", {"gone": gone})
+    assert main(["gone", "--output", str(tmp_path / "figures.json")]) == 1
+    assert "does not answer (ConnectError)" in (tmp_path / "figures.json").read_text()
 
 
 def test_a_part_that_there_is_not(capsys):

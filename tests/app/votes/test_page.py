@@ -11,8 +11,8 @@ from app.server import serve
 from app.settings import Settings
 from app.ui.admission import Admission
 from app.votes.place import kept_in
-from tests.app.compare.test_blind import TELLING
 from soak.session import Session
+from tests.app.compare.test_blind import TELLING
 from tests.browser.served import tiny_engine
 
 
