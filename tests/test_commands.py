@@ -138,7 +138,6 @@ def test_generate_prints_every_variant_from_one_prompt(work, capsys):
         (["--base", "{work}/base", "--temperature", "-1", "Hi"], "temperature is -1"),
         (["--base", "{work}/base", "--top-p", "2", "Hi"], "top_p is 2"),
         (["--base", "{work}/base", "--device", "tpu", "Hi"], "device"),
-        (["--base", "{work}/base", "--dtype", "float8", "Hi"], "no dtype called 'float8'"),
     ],
 )
 def test_generate_says_what_is_wrong(arguments, words, work, capsys):
