@@ -255,7 +255,7 @@ def test_a_visitor_without_any_data_reads_our_own_questions(browser, shipped):
         page.locator("#bt-topic input").click()
         page.get_by_role("option", name="code").click()
         page.locator("#bt-task label").filter(has_text="before the question").click()
-        expect(page.locator("#bt-place")).to_have_text("1 to 16 of 16")
+        expect(page.locator("#bt-place")).to_have_text("1 to 10 of 16")
         expect(page.locator("#bt-counted")).to_contain_text("Of 16 questions")
         page.locator(ITEMS).first.get_by_role("button", name="To Attention").click()
         box = page.locator("#bt-attention-prompt textarea")

@@ -282,7 +282,7 @@ def test_layers_are_set_to_a_ratio(page, engine):
     expect(page.locator("#bt-what-if-note [role=alert]")).to_contain_text("Layers 3 to 2")
 
 
-def test_a_sweep_draws_its_curve_and_can_be_stopped(page):
+def test_a_sweep_draws_its_curve_and_can_be_stopped(page, slow_tokens):
     page.locator("#bt-sweep-run").click()
     expect(page.locator("#bt-sweep-curve .point")).to_have_count(9, timeout=30_000)
     expect(page.locator("#bt-sweep tbody tr")).to_have_count(9)
