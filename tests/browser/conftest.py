@@ -30,7 +30,7 @@ def slow_tokens(monkeypatch):
     forward = Decoder.next_logits
 
     def step(self):
-        time.sleep(0.02)
+        time.sleep(0.05)
         return forward(self)
 
     monkeypatch.setattr(Decoder, "next_logits", step)
