@@ -101,7 +101,8 @@ class _Line:
     def _print(self) -> None:
         seconds = FIRST_SECONDS
         while not self.over.wait(seconds):
-            self._write(f"{now() or ''}\n")
+            if (words := now()) is not None:  # it may have ended just now
+                self._write(f"{words}\n")
             seconds = AGAIN_SECONDS
 
     def _write(self, text: str) -> None:

@@ -29,6 +29,12 @@ QUESTIONS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """No progress beside the sentences, however slow the machine is; test_progress.py has it."""
+    monkeypatch.setattr("bitune.progress.FIRST_SECONDS", 3600.0)
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     """A folder with a base, two checkpoints of it, one of the authors' folders, and data."""
