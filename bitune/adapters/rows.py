@@ -141,7 +141,8 @@ class AdapterRows(SharedModel):
 
     def _settle(self) -> None:
         """Move weights to where they stay until an adapter is added or removed."""
-        base = self._states.number(None)
+        # Asked only where it matters: of a base that learns itself it means a copy of all weights.
+        base = self._states.number(None) if self._stacks.measure_base else 0
         stacks = self._runs_stacked() and not self._stacks.are_current(base)
         packs = self._packs and not self._is_packed and not self._trainable
         if not stacks and not packs:

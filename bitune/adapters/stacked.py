@@ -66,11 +66,16 @@ class Stacks:
         finally:
             _set_forwards(self._layers, before)
 
+    @property
+    def measure_base(self) -> bool:
+        """Whether there is a DoRA, which is measured by the weights of the base."""
+        return any(layer.lora_variant for layer in self._layers if type(layer) is lora.Linear)
+
     def are_current(self, base: int) -> bool:
         """Whether all is stacked, and nobody has written into it or moved it since.
 
         Args:
-            base: The number of the base's state, whose weights a DoRA is measured by.
+            base: The number of the base's state; any number that stays the same where nothing is measured by it.
         """
         return self._read is not None and self._base == base and self._read.is_current()
 
