@@ -21,7 +21,7 @@ def check(settings: Settings) -> None:
     if settings.mcp and find_spec("mcp") is None:
         raise ConfigError("--mcp needs a package that is not installed; get it with: pip install 'gradio[mcp]'")
     check_temporary_folder()
-    check_port(settings)
+    available_port(settings)
 
 
 def check_sources(settings: Settings) -> None:
@@ -56,13 +56,14 @@ def temporary_folder() -> str:
     return os.environ.get("GRADIO_TEMP_DIR") or str((Path(tempfile.gettempdir()) / "gradio").resolve())
 
 
-def check_port(settings: Settings) -> None:
-    """ConfigError where nobody can listen at this address."""
+def available_port(settings: Settings) -> int:
+    """The port to listen on, a free one for port 0; ConfigError where nobody can listen at this address."""
     try:
         address = socket.getaddrinfo(settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(*address[:3]) as tried:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address[4])
+            return tried.getsockname()[1]
     except (OSError, UnicodeError) as error:  # a name that no network has
         raise cannot_listen(settings, error) from error
 

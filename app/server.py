@@ -12,7 +12,7 @@ import gradio as gr
 
 import bitune
 from app.attention import recorded as attention
-from app.checks import cannot_listen
+from app.checks import available_port, cannot_listen
 from app.compare.recorded import load_all
 from app.guard.address import networks
 from app.guard.heads import bound_heads
@@ -155,7 +155,8 @@ def serve(page: gr.Blocks, settings: Settings, keeper: Doorkeeper | None = None)
     try:
         _, address, _ = page.launch(
             server_name=settings.host,
-            server_port=settings.port or None,
+            server_port=settings.port
+            or available_port(settings),  # Gradio alone would try 7860 and on, as every other page here does
             max_threads=THREADS
             + settings.limits.running
             + settings.limits.waiting,  # an event that waits takes one of as many places

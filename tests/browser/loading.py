@@ -60,8 +60,10 @@ def held(folder: Path, monkeypatch: pytest.MonkeyPatch, *, base: str = "base") -
     try:
         address = server.serve(page, settings)
         loader.start()
-        yield Held(address, settings, loading, go, loader, raised)
+        try:
+            yield Held(address, settings, loading, go, loader, raised)
+        finally:
+            go.set()
+            loader.join(60)
     finally:
-        go.set()
-        loader.join(60)
         page.close()

@@ -94,7 +94,8 @@ def looks(page: Page) -> Iterator[str]:
 
 
 def grave(page: Page) -> list[str]:
-    """What axe-core calls moderate, serious or critical: rule, selector, its own words."""
+    """What axe-core calls moderate, serious or critical: rule, selector, its own words. Of colours that stand still."""
+    page.wait_for_function("() => !document.getAnimations().some(one => one instanceof CSSTransition)")
     found = Axe().run(page).response["violations"]
     return [
         f"{rule['id']} {' '.join(map(str, node['target']))}: {(node['any'] + node['all'] + node['none'])[0]['message']}"
