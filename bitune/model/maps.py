@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from bitune.adapters.manager import AdapterManager
+from bitune.cancellation import check, current
 from bitune.errors import ConfigError, UnsupportedModelError
 from bitune.model.decoding import PromptCache, recall_prompts, score
-from bitune.model.passes import run_and_keep
+from bitune.model.passes import known_with_queries, run_and_keep
 from bitune.model.prefill import Row
 from bitune.modeling.interface import input_device
+from bitune.modeling.pass_store import StoredPass
+from bitune.modeling.queries import attention_weights
 from bitune.modeling.recorder import Recorder, Take, recording
 from bitune.schema.results import AnswerMaps, AttentionMaps, HeadSummary
 from bitune.schema.variants import PromptPass, Variant
@@ -49,6 +52,11 @@ def _pass_maps(manager: AdapterManager, variant: Variant, ids: Tensor, layers: S
     if size == 0:
         return maps, summaries
     reducers = [_reducer(maps[name], layers, summaries[name]) for name in names]
+    wanted = [(one, 0) for one in variant.passes]
+    if (known := known_with_queries(manager, prefix, torch.ones_like(prefix), wanted)) is not None:
+        for reduce, stored in zip(reducers, known, strict=True):
+            _reduce_known(stored, reduce)
+        return maps, summaries
     for batch in manager.batches([prompt_pass.adapter for prompt_pass in variant.passes]):
 
         def take(layer: int, weights: Tensor, batch: Sequence[int] = batch) -> None:
@@ -56,9 +64,16 @@ def _pass_maps(manager: AdapterManager, variant: Variant, ids: Tensor, layers: S
                 reducers[index](layer, weights[row : row + 1])
 
         with recording(manager.model, take) as recorder:
-            run_and_keep(manager, prefix, torch.ones_like(prefix), [(variant.passes[index], 0) for index in batch])
+            run_and_keep(manager, prefix, torch.ones_like(prefix), [wanted[index] for index in batch])
         _check_seen(manager, recorder)
     return maps, summaries
+
+
+def _reduce_known(stored: StoredPass, reduce: Take) -> None:
+    """Hand on the weights of a pass whose queries are kept, layer by layer: nothing of the model is run."""
+    for layer, weights in enumerate(attention_weights(stored.queries, stored.layers)):
+        check(current())
+        reduce(layer, weights)
 
 
 def _reducer(maps: np.ndarray, layers: Sequence[int], summary: HeadSummary) -> Take:

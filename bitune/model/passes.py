@@ -5,7 +5,7 @@ A pass is determined by its adapter's weights, its attention and the tokens it r
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from bitune.model.prefill import Wanted, run_passes
 from bitune.modeling.cache import cache_of_rows, row_of
 from bitune.modeling.interface import counted_layers
 from bitune.modeling.pass_store import PassKey, StoredPass
+from bitune.modeling.queries import NotedQueries, noted_queries
 from bitune.reading import current
 
 _LEAST_PREFIX = 32  # tokens; running fewer of them takes no longer than the extra forward over the rest
@@ -65,6 +66,12 @@ def run_and_keep(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Seq
             manager.passes.put(key, passes[want])
 
 
+def known_with_queries(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]) -> list[StoredPass] | None:
+    """These passes from memory; None where one is not there, or not its queries."""
+    found = [manager.passes.get(key) for key in _keys(manager, ids, mask, wanted).values()]
+    return found if all(stored is not None and stored.queries for stored in found) else None
+
+
 @contextmanager
 def _followed(manager: AdapterManager, tokens: int) -> Iterator[None]:
     """While so many tokens go through passes, whoever follows the request knows how many are left."""
@@ -88,8 +95,9 @@ def _keys(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[W
     return {(one, prompt): PassKey(one, states[one.adapter], tokens[prompt]) for one, prompt in wanted}
 
 
-def _stored(cache: Cache, row: int, mask: Tensor) -> StoredPass:
-    return StoredPass(row_of(cache, row, int((mask == 0).sum())))
+def _stored(cache: Cache, row: int, mask: Tensor, noted: NotedQueries | None = None) -> StoredPass:
+    start = int((mask == 0).sum())
+    return StoredPass(row_of(cache, row, start), noted and noted.of_row(cache, row, start))
 
 
 def _groups(manager: AdapterManager, keys: dict[Wanted, PassKey]) -> dict[tuple[int, int], dict[Wanted, StoredPass | None]]:
@@ -111,8 +119,12 @@ def _beginning(manager: AdapterManager, key: PassKey) -> tuple[StoredPass | None
 
 
 def _run_whole(manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted]) -> dict[Wanted, StoredPass]:
-    cache, rows = run_passes(manager, ids, mask, group)
-    return {want: _stored(cache, rows[want], mask[want[1]]) for want in group}
+    """With their queries where these leave room for others: those of a long prompt are larger than its keys and values."""
+    layout, model = manager.layout, manager.model
+    size = len(group) * ids.shape[1] * layout.layers * layout.hidden_size * model.dtype.itemsize
+    with noted_queries(model) if 2 * size <= manager.passes.limit else nullcontext() as noted:
+        cache, rows = run_passes(manager, ids, mask, group)
+    return {want: _stored(cache, rows[want], mask[want[1]], noted) for want in group}
 
 
 def _run_rest(

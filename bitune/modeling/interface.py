@@ -94,6 +94,11 @@ def attention_modules(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [module for module in modules if "layer_idx" in vars(module)]
 
 
+def eager_attention(module: nn.Module) -> Callable | None:
+    """The eager attention function of the family that an attention module belongs to; None where it has none."""
+    return vars(inspect.getmodule(type(module))).get("eager_attention_forward")
+
+
 @contextmanager
 def before_each_layer(modules: Iterable[nn.Module], check: Callable[[], None]) -> Iterator[None]:
     """Call `check()` before every layer's attention until the end of the block; what it raises ends the forward.

@@ -112,7 +112,7 @@ def masks_after(
 def _as_taken(by_type: dict[str, Tensor], implementation: str, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """Masks by layer type as this attention implementation takes them."""
     if implementation != "sdpa":
-        by_type = {kind: _additive(mask, dtype) for kind, mask in by_type.items()}
+        by_type = {kind: additive(mask, dtype) for kind, mask in by_type.items()}
     return by_type if len(by_type) > 1 else next(iter(by_type.values()))
 
 
@@ -133,5 +133,6 @@ def _row_masks(attentions: Sequence[Attention], token_mask: Tensor, window: int 
     return (mask | itself)[:, None]
 
 
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as it is added to scores: 0 where `mask` (bool) is True, the lowest number of `dtype` elsewhere."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

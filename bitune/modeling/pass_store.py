@@ -2,9 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+from bitune.modeling.queries import LayerQueries, nbytes_of
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,14 @@ class PassKey:
 
 @dataclass(frozen=True)
 class StoredPass:
-    """Keys and values of one pass over n tokens, [heads, n, head dim] for each layer."""
+    """Keys and values of one pass over n tokens, [heads, n, head dim] for each layer, and its queries where they are kept too."""
 
     layers: Sequence[tuple[Tensor, Tensor]]
+    queries: Sequence[LayerQueries] | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(part.nbytes for layer in self.layers for part in layer)
+        return sum(part.nbytes for layer in self.layers for part in layer) + nbytes_of(self.queries or ())
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,12 @@ class PassStore:
         return self._passes.get(key)
 
     def put(self, key: Key, stored: Stored) -> None:
-        """Keep it, unless it is larger than everything that may be kept."""
-        if key in self._passes or stored.nbytes > self._limit:
+        """Keep it, unless it is larger than everything that may be kept. Queries that come later are put to what is there."""
+        if stored.nbytes > self._limit:
+            stored = _without_queries(stored)
+        if stored.nbytes > self._limit or (key in self._passes and _without_queries(stored) is stored):
             return
-        self._passes[key] = stored
-        self.nbytes += stored.nbytes
+        self._replace(key, stored)
         self._shrink()
 
     def longest_prefix(self, key: PassKey) -> tuple[StoredPass | None, int]:
@@ -120,10 +124,25 @@ class PassStore:
         self._passes.clear()
         self.nbytes = 0
 
+    def _replace(self, key: Key, stored: Stored) -> None:
+        known = self._passes.get(key)
+        self.nbytes += stored.nbytes - (known.nbytes if known else 0)
+        self._passes[key] = stored
+
     def _shrink(self) -> None:
+        """Queries go first: without them maps take longer, without a pass every request does."""
+        for key, stored in list(self._passes.items()):
+            if self.nbytes <= self._limit:
+                return
+            self._replace(key, _without_queries(stored))
         while self.nbytes > self._limit:
             _, oldest = self._passes.popitem(last=False)
             self.nbytes -= oldest.nbytes
+
+
+def _without_queries(stored: Stored) -> Stored:
+    """The same where it has none."""
+    return replace(stored, queries=None) if isinstance(stored, StoredPass) and stored.queries else stored
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

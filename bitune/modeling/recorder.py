@@ -4,7 +4,6 @@ A recording attention function, registered with transformers, runs what the mode
 weights once more with the model family's own eager function, on the same queries, keys and mask.
 """
 
-import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ from transformers.masking_utils import eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bitune.errors import UnsupportedModelError
-from bitune.modeling.interface import RECORDING, attention_implementation
+from bitune.modeling.interface import RECORDING, attention_implementation, eager_attention
 
 Take = Callable[[int, Tensor], None]
 
@@ -59,7 +58,7 @@ def recording(model: PreTrainedModel, take: Take, layers: Collection[int] | None
 def _record(module, query, key, value, attention_mask, **arguments):
     """The attention function under the name RECORDING: [rows, heads, query, dim] in, ([rows, query, heads, dim], None) out."""
     recorder = _CURRENT.get()
-    eager = vars(inspect.getmodule(type(module))).get("eager_attention_forward")
+    eager = eager_attention(module)
     if eager is None:
         raise UnsupportedModelError(
             f"{type(module).__name__} has no eager attention function, so its weights cannot be computed."

@@ -140,8 +140,16 @@ def maps(subject: Subject) -> None:
         assert_close(found.passes["causal"], expected[..., :size, :size], f"{name}, prompt", allowed=HALF)
         for part in (found.answer.mixed, found.answer.first_pass):
             assert_close(part, expected[..., size:, :], f"{name}, answer", allowed=HALF * float(expected[..., size:, :].max()))
-    both = attention_maps(subject.manager, subject.variants["bitune"], prompt[0].tolist(), [], layers)
-    assert (both.summaries["bidirectional"].look_ahead > 0).all(), "a head of the bidirectional pass does not look ahead"
+    for prompt in (PROMPTS[1], PROMPTS[LAST]):  # of the shorter one everything is kept, also where windows slide
+        prompt_ids, variant = prompt[0].tolist(), subject.variants["bitune"]
+        subject.manager.passes.clear()
+        recorded = attention_maps(subject.manager, variant, prompt_ids, [], layers)
+        assert (recorded.summaries["bidirectional"].look_ahead > 0).all(), "a head of the bidirectional pass does not look ahead"
+        subject.manager.passes.clear()
+        read_variants(subject.manager, [prompt_ids], [(variant, 0)], remember=True)
+        known = attention_maps(subject.manager, variant, prompt_ids, [], layers)
+        for name, weights in recorded.passes.items():
+            assert_close(known.passes[name], weights, f"Bitune, {name}, after an answer", allowed=HALF)
 
 
 @torch.no_grad()

@@ -288,6 +288,39 @@ def test_maps_leave_their_passes_in_memory_and_run_them_once(engine, sizes):
     assert sizes[2:] == [(1, 1)] and last["qa"].tokens == 1
 
 
+def test_maps_after_an_answer_run_nothing_but_the_answer(engine, sizes):
+    """The passes of a comparison are kept with their queries, of its whole batch: what is computed from them is what is recorded."""
+    prompt = "Hello you"
+    recorded = engine.attention(prompt, "qa", [1, 3], template="none", answer="A")
+    engine.manager.passes.clear()
+    list(engine.stream(prompt, ["qa", "plain", "base"], template="none", max_new_tokens=1))
+    sizes.clear()
+    known = engine.attention(prompt, "qa", [1, 3], template="none", answer="A")
+    assert sizes == [(2, 1)], "the answer on both caches"
+    for name in ("causal", "bidirectional"):
+        assert_close(known.passes[name], recorded.passes[name], allowed=2 * HALF)
+        for measure in ("look_ahead", "entropy", "distance", "first_token"):
+            found, expected = (getattr(maps.summaries[name], measure) for maps in (known, recorded))
+            assert_close(found, expected, measure)
+    assert_close(known.answer.mixed, recorded.answer.mixed, allowed=2 * HALF)
+
+
+@pytest.mark.usefixtures("clear_choices")
+def test_queries_are_the_first_that_memory_has_no_room_for(engine, sizes):
+    store = engine.manager.passes
+    list(engine.stream("Hello you", ["qa"], template="none", max_new_tokens=1))
+    kept, limit = len(store), store.limit
+    try:
+        store.limit = store.nbytes - 1
+        assert len(store) == kept
+        sizes.clear()
+        maps = engine.attention("Hello you", "qa", [1], template="none")
+        assert sizes == [(2, 8), (2, 1)], "read again, and the answer"
+        assert maps.summaries["bidirectional"].look_ahead.all()
+    finally:
+        store.limit = limit
+
+
 def test_what_ifs_that_make_no_sense(engine):
     with pytest.raises(ConfigError, match="mixes nothing"):
         engine.stream("Hello", ["if"], what_ifs={"if": WhatIf("plain", MixingRatios.constant(4, 0.5))})
