@@ -9,7 +9,7 @@ from gradio.events import Dependency
 
 from app.compare.conversation import UNTESTED, WAYS, GoingOn, again, can_go_on, follow_up, questions_in, story
 from app.compare.handlers import CompareHandlers, Screen
-from app.ui.events import PRIVATE
+from app.ui.events import PRIVATE, sent
 from app.ui.frame import Inputs, ModelRequest, Updates, listen
 from app.ui.pieces import html
 from app.ui.templates import problem
@@ -117,7 +117,7 @@ def wire(
         return edit(shown, len(shown.request.history))
 
     def edit_earlier(shown: Screen, event: gr.EventData) -> Updates:
-        return edit(shown, event.turn)
+        return edit(shown, sent(event, "turn", int))
 
     def edit(shown: Screen, turn: int) -> Updates:
         questions = questions_in(shown) if can_go_on(shown) else []

@@ -13,7 +13,7 @@ from app.compare import conversation_tab
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.link_tab import Below, link_part
 from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, CompareRequest
-from app.ui.events import AT_ONCE
+from app.ui.events import AT_ONCE, sent
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen, model_api
 from app.ui.prompt_templates import template_choice, templates_left
@@ -222,7 +222,7 @@ def wire_reference(
     """
 
     def hold_against(shown: Screen, run: EndedRun | None, event: gr.EventData) -> Updates:
-        screen = handlers.compared_with(shown, event.place)
+        screen = handlers.compared_with(shown, sent(event, "place", int))
         kept = gr.skip() if screen.blind else screen.reference
         return {answers: columns(screen), latest: screen, reference: kept, reasons.run: reasons.compared(screen, run)}
 

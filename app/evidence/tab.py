@@ -7,11 +7,11 @@ import gradio as gr
 
 from app.evidence.handlers import EvidenceHandlers, ItemPage, ItemQuery, Link
 from app.ui.api_types import EvidenceAnswer
-from app.ui.events import PRIVATE, QUIET
+from app.ui.events import PRIVATE, QUIET, sent
 from app.ui.frame import Updates, api, listen
 from app.ui.pieces import html
 from app.ui.plots import chart, drawn
-from app.ui.shared import LinkPart, PromptTarget
+from app.ui.shared import LinkPart, PromptTarget, wire_targets
 from app.ui.templates import empty, heading, introduction, problem
 
 INTRODUCTION = (
@@ -29,7 +29,6 @@ ON_LOAD = """element.addEventListener("click", (event) => {
     if (button) trigger("select", { item: button.dataset.item, to: button.dataset.to });
 });"""
 TO_TOP = "() => document.querySelector('#bt-items').scrollIntoView({block: 'start'})"
-TO_TABS = "() => document.querySelector('[role=tablist]').scrollIntoView({block: 'start'})"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,11 @@ def build(tab: gr.Tab, handlers: EvidenceHandlers, tabs: gr.Tabs, targets: Seque
     wire_list(tab, handlers, explorer)
     wire_table(handlers, setting, table, whiskers)
     wire_questions(handlers, explorer)
-    wire_targets(handlers, explorer, tabs, targets)
+
+    def prompt_of(event: gr.EventData) -> tuple[str, str]:
+        return handlers.prompt_of(sent(event, "item", str))
+
+    wire_targets(explorer.items.select, prompt_of, {}, tabs, targets)
     return link_part(handlers, explorer, setting, table, whiskers)
 
 
@@ -203,18 +206,6 @@ def link_part(handlers: EvidenceHandlers, explorer: Explorer, setting: gr.Radio,
 
     explored = [explorer.setting, explorer.first, explorer.second, explorer.task, explorer.topic, explorer.wanted, explorer.page]
     return LinkPart("evidence", Link, {"table": setting, **explorer.inputs()}, [setting, table, whiskers, *explored], restore)
-
-
-def wire_targets(handlers: EvidenceHandlers, explorer: Explorer, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
-    """A question fills the fields of another tab and opens it; running it there is left to the visitor."""
-    by_tab = {target.tab: target for target in targets}
-
-    def send(event: gr.EventData) -> Updates:
-        prompt, template = handlers.prompt_of(event.item)
-        return {tabs: gr.Tabs(selected=event.to), **by_tab[event.to].fill(prompt, template)}
-
-    outputs = dict.fromkeys([tabs, *(component for target in targets for component in target.components)])
-    listen(explorer.items.select, send, {}, outputs).success(None, js=TO_TABS, **PRIVATE)
 
 
 def api_of(handlers: EvidenceHandlers) -> Callable:

@@ -11,12 +11,12 @@ from app.sets.handlers import GoingOn, Screen, SetHandlers
 from app.sets.progress import ALL
 from app.sets.request import MAX_SAMPLES, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.sets.run import set_screens
-from app.ui.events import ENDPOINT, PRIVATE, QUIET
+from app.ui.events import ENDPOINT, PRIVATE, QUIET, sent
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen
 from app.ui.linked import as_here
 from app.ui.pieces import html
 from app.ui.prompt_templates import template_choice, templates_left
-from app.ui.shared import LinkPart, PromptTarget, WhenLoaded
+from app.ui.shared import LinkPart, PromptTarget, WhenLoaded, wire_targets
 from app.ui.templates import introduction, problem, render
 
 FOLDER = Path(__file__).resolve().parent
@@ -33,7 +33,6 @@ ON_LOAD = """element.addEventListener("click", (event) => {
     if (button) trigger("select", { row: button.dataset.row, to: button.dataset.to });
 });"""
 TO_TOP = "() => document.querySelector('#bt-set-rows').scrollIntoView({block: 'start'})"
-TO_TABS = "() => document.querySelector('[role=tablist]').scrollIntoView({block: 'start'})"
 # A file that the page made, saved by the browser; none where a sentence says why.
 SAVE = """(text) => {
     if (!text) return;
@@ -137,7 +136,11 @@ def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs,
     wire_file(handlers, file, text, note)
     wire_rows(handlers, panel)
     wire_saving(handlers, panel, note)
-    wire_targets(handlers, panel, tabs, targets)
+
+    def prompt_of(event: gr.EventData, shown: Screen) -> tuple[str, str]:
+        return handlers.prompt_of(shown, sent(event, "row", str))
+
+    wire_targets(panel.rows.select, prompt_of, {"shown": panel.shown}, tabs, targets)
     wire_what_ifs(tab, handlers, fields["variants"], what_ifs)
     gr.api(sets_function(ForPrograms(handlers.loading, handlers.admission)), api_name="sets", **ENDPOINT)
     return SetsTab(when_loaded(handlers, fields, what_ifs), link_part(handlers, fields))
@@ -195,7 +198,7 @@ def wire_file(handlers: SetHandlers, file: gr.HTML, text: gr.Textbox, note: gr.H
     """A file that the browser has read stands in the box."""
 
     def opened(event: gr.EventData) -> Updates:
-        prompts, words = handlers.opened(event.text, event.name)
+        prompts, words = handlers.opened(sent(event, "text", str), sent(event, "name", str))
         return {text: prompts, note: render("sets/note.html", words=words)}
 
     listen(file.upload, opened, {}, [text, note], lambda words: {note: problem(words)})
@@ -235,18 +238,6 @@ def wire_saving(handlers: SetHandlers, panel: Panel, note: gr.HTML) -> None:
 
         made = listen(button.click, save, {"shown": panel.shown}, [panel.handed, note], refused)
         made.then(None, panel.handed, js=SAVE % (KINDS[form], form), **PRIVATE)
-
-
-def wire_targets(handlers: SetHandlers, panel: Panel, tabs: gr.Tabs, targets: Sequence[PromptTarget]) -> None:
-    """A prompt fills the fields of another tab and opens it; running it there is left to the visitor."""
-    by_tab = {target.tab: target for target in targets}
-
-    def send(event: gr.EventData, shown: Screen) -> Updates:
-        prompt, template = handlers.prompt_of(shown, event.row)
-        return {tabs: gr.Tabs(selected=event.to), **by_tab[event.to].fill(prompt, template)}
-
-    outputs = dict.fromkeys([tabs, *(component for target in targets for component in target.components)])
-    listen(panel.rows.select, send, {"shown": panel.shown}, outputs).success(None, js=TO_TABS, **PRIVATE)
 
 
 def wire_what_ifs(tab: gr.Tab, handlers: SetHandlers, variants: gr.CheckboxGroup, what_ifs: gr.State) -> None:

@@ -12,7 +12,7 @@ from app.compare.handlers import Screen
 from app.compare.link import Link
 from app.compare.tab import CompareTab
 from app.sharing.handlers import LATER, SharingHandlers, chosen_in, names_in, renamed, without_names
-from app.ui.events import AT_ONCE, PRIVATE, QUIET
+from app.ui.events import AT_ONCE, PRIVATE, QUIET, sent
 from app.ui.frame import Updates, listen
 from app.ui.pieces import html
 from app.ui.shared import LinkPart, WhatIfList, WhenLoaded
@@ -214,7 +214,7 @@ def wire_opened(shared: Shared) -> None:
     bar, request = shared.bar, shared.compare.request
 
     def opened(event: gr.EventData, known: dict, chosen: list[str]) -> Updates:
-        recording, state, words = shared.handlers.open_run(event.text)
+        recording, state, words = shared.handlers.open_run(sent(event, "text", str))
         updates, _ = shared.restored(state, known, chosen, "The saved run")
         return {**updates, **request.updates(shared.compare.handlers.opened(recording, words))}
 

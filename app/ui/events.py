@@ -1,8 +1,14 @@
 """How Gradio runs an event: shown or not, queued or at once. Every listener of the page takes one of these sets of arguments."""
 
 import json
+from typing import TypeVar
 
 import gradio as gr
+
+from app.ui.checks import shown
+from bitune.errors import ConfigError
+
+T = TypeVar("T")
 
 PRIVATE = {"api_visibility": "private"}
 QUIET = {**PRIVATE, "show_progress": "hidden"}
@@ -14,3 +20,14 @@ ENDPOINT = {"concurrency_limit": None, "queue": False}
 
 # What Stop shows, in the browser, at once: the request takes a tenth of a second to notice.
 STOPPING = f"() => ({json.dumps(gr.update(value='Stopping', interactive=False))})"
+
+
+def sent(event: gr.EventData, name: str, kind: type[T]) -> T:
+    """What a script of the page has sent with an event, which is JSON; ConfigError for what none of them sends."""
+    try:
+        value = getattr(event, name)
+    except (AttributeError, TypeError) as error:  # TypeError: it comes with no object at all
+        raise ConfigError(f"This event comes without its {name!r}; reload the page.") from error
+    if type(value) is not kind:
+        raise ConfigError(f"The {name!r} of this event is {shown(value)}, and should be {kind.__name__}; reload the page.")
+    return value

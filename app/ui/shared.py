@@ -7,7 +7,11 @@ import gradio as gr
 from gradio.components import Component
 from pydantic import BaseModel
 
-from app.ui.frame import Updates
+from app.ui.events import PRIVATE, sent
+from app.ui.frame import Inputs, Updates, listen
+from bitune.errors import UnknownNameError
+
+TO_TABS = "() => document.querySelector('[role=tablist]').scrollIntoView({block: 'start'})"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,27 @@ class PromptTarget:
     tab: str
     components: Sequence[Component]
     fill: Callable[[str, str], Updates]
+
+
+def wire_targets(
+    trigger: Callable, prompt_of: Callable[..., tuple[str, str]], inputs: Inputs, tabs: gr.Tabs, targets: Sequence[PromptTarget]
+) -> None:
+    """A press on a prompt fills the fields of another tab and opens it; running it there is left to the visitor.
+
+    Args:
+        trigger: An event that says `to` which tab.
+        prompt_of: Of the event and the values of `inputs` by name, the prompt and its template; raises where there is none.
+    """
+    by_tab = {target.tab: target for target in targets}
+
+    def send(event: gr.EventData, **values: object) -> Updates:
+        to = sent(event, "to", str)
+        if to not in by_tab:
+            raise UnknownNameError("tab", to, by_tab)
+        return {tabs: gr.Tabs(selected=to), **by_tab[to].fill(*prompt_of(event, **values))}
+
+    outputs = dict.fromkeys([tabs, *(component for target in targets for component in target.components)])
+    listen(trigger, send, inputs, outputs).success(None, js=TO_TABS, **PRIVATE)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.events import Dependency
 
-from app.ui.events import PRIVATE
+from app.ui.events import PRIVATE, sent
 from app.ui.frame import ModelRequest, StopButton, Updates, listen
 from app.ui.loading import OnEngine
 from app.ui.pieces import html
@@ -77,7 +77,7 @@ def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[G
     request.wire(GoOn(on), {"run": run, "chosen": chosen})
 
     def choose(event: gr.EventData) -> Updates:
-        return {chosen: event.chosen}
+        return {chosen: sent(event, "chosen", dict)}
 
     pressed = listen(view.select, choose, {}, [chosen])
     pressed.then(None, None, None, js=PRESS_GO_ON, **PRIVATE)
