@@ -113,9 +113,8 @@ def _beginning(manager: AdapterManager, key: PassKey) -> tuple[StoredPass | None
     """A known pass that begins as this causal one does, and how many first tokens need not be run for it."""
     if key.prompt_pass.attention != "causal" or manager.layout.rotary_switch is not None:
         return None, 0  # beyond the switch, known keys of a shorter call are others
-    begun, shared = manager.passes.longest_prefix(key)
-    shared = min(shared, len(key.ids) - 1)
-    return (begun, shared) if shared >= _LEAST_PREFIX else (None, 0)
+    begun, shared = manager.passes.longest_prefix(key, _LEAST_PREFIX)
+    return begun, min(shared, max(len(key.ids) - 1, 0))
 
 
 def _run_whole(manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted]) -> dict[Wanted, StoredPass]:

@@ -109,15 +109,19 @@ class PassStore:
         self._replace(key, stored)
         self._shrink()
 
-    def longest_prefix(self, key: PassKey) -> tuple[StoredPass | None, int]:
-        """The pass of the same adapter and attention that agrees with most tokens of `key` from the first one on, and with how many."""
-        best, length = None, 0
-        for other, stored in self._passes.items():
+    def longest_prefix(self, key: PassKey, least: int) -> tuple[StoredPass | None, int]:
+        """The pass of the same adapter and attention that agrees with most tokens of `key` from the first one on, and with how many.
+
+        Args:
+            least: Fewer tokens are none.
+        """
+        best, length = None, least - 1
+        for other in self._passes:
             if isinstance(other, PassKey) and (other.prompt_pass, other.weights) == (key.prompt_pass, key.weights):
                 shared = _shared(other.ids, key.ids)
                 if shared > length:
-                    best, length = stored, shared
-        return best, length
+                    best, length = other, shared
+        return (None, 0) if best is None else (self.get(best), length)
 
     def clear(self) -> None:
         """Forget all."""

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from app.votes.place import kept_in
 from bitune import Engine
 from tests.browser.served import METHODS, served, tiny_folders
-from tests.browser.visitor import SIZES, ended, run, visit
+from tests.browser.visitor import SIZES, ended, go, run, visit
 from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.browser
@@ -32,10 +32,6 @@ def url(tmp_path_factory):
         engine.add_checkpoint(folder / method)
     with served(engine, votes=kept_in(str(folder / "votes.sqlite3"))) as address:
         yield address
-
-
-def go(page: Page, tab: str) -> None:
-    page.get_by_role("tab", name=tab, exact=True).click()
 
 
 def looks(page: Page) -> Iterator[str]:

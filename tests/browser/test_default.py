@@ -11,7 +11,7 @@ from gradio_client import Client
 from playwright.sync_api import expect
 
 from tests.browser.visitor import ANSWERS, ARTIFACTS, ended, run, visit
-from tests.browser.walk import walk
+from tests.browser.walk import tabs, walk
 
 pytestmark = pytest.mark.browser
 
@@ -61,6 +61,15 @@ def test_a_visitor_sees_them_side_by_side(browser, url, size):
         )
         assert len(set(texts.values())) > 1, texts
         page.screenshot(path=ARTIFACTS / f"default-{size}.png", full_page=True)
+
+
+def test_every_tab_has_its_results(browser, url):
+    """Leaves a picture of each, as in README.md and docs/reading-the-page.md."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    for page in visit(browser, url, "desktop", "light"):
+        for tab in tabs(page):
+            page.wait_for_timeout(1000)  # until charts have taken their width
+            page.screenshot(path=ARTIFACTS / f"{tab}.png", full_page=True)
 
 
 def test_a_newcomer_sees_why_two_answers_differ(browser, url):

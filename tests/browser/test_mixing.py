@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from bitune import Engine
 from tests.browser.served import TEMPLATE, served, tiny_folders
-from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, go, run, visit
 from tests.tiny import bitune_on, tiny_base
 
 pytestmark = pytest.mark.browser
@@ -55,10 +55,6 @@ def opened(page: Page) -> None:
     expect(page.locator("#bt-add")).to_be_visible()
     for chart in ("#bt-mixing-layers", ".bt-heat-maps", "#bt-losses"):  # Gradio fetches plotly when it draws the first one
         expect(page.locator(f"{chart} .main-svg").first).to_be_visible(timeout=30_000)
-
-
-def go(page: Page, tab: str) -> None:
-    page.get_by_role("tab", name=tab, exact=True).click()
 
 
 def ratios(page: Page, bars: str) -> list[float]:

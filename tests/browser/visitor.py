@@ -42,6 +42,11 @@ def visit(browser: Browser, url: str, size: str, scheme: str, query: str = "", p
     assert broken == [], broken
 
 
+def go(page: Page, tab: str) -> None:
+    """Open a tab by its name."""
+    page.get_by_role("tab", name=tab, exact=True).click()
+
+
 def run(page: Page, prompt: str) -> None:
     """Press Run and wait until what stood there before is gone: redrawing removes what the page did not put there."""
     page.locator("#bt-prompt textarea").fill(prompt)

@@ -1,10 +1,10 @@
-"""A newcomer's way from opening the page to why two answers differ. What is asserted is what a person sees at each step."""
+"""A newcomer's way from opening the page to why two answers differ, and a round of all tabs. What is asserted is what a person sees."""
 
 from collections.abc import Iterator
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.visitor import ANSWERS, ended
+from tests.browser.visitor import ANSWERS, ended, go, run
 
 
 def walk(page: Page) -> Iterator[str]:
@@ -33,6 +33,36 @@ def walk(page: Page) -> Iterator[str]:
     expect(page.locator("#bt-layers-chart .main-svg").first).to_be_visible(timeout=60_000)
     in_view(page.locator("#bt-layers-chart .main-svg").first)
     yield "layers"
+
+
+PROMPT = "Which planet is closest to the Sun?"
+SET = "Where does rain come from?\nWhat is the past tense of go?\twent\nName a colour of the rainbow."
+
+
+def tabs(page: Page) -> Iterator[str]:
+    """The name of each tab, once what it is for is to be seen; `page` has just been opened."""
+    run(page, PROMPT)
+    ended(page)
+    yield "compare"
+    go(page, "Attention")
+    expect(page.locator("#bt-attention .bt-empty")).to_be_hidden(timeout=60_000)
+    expect(page.locator("#bt-read-attention")).to_be_enabled(timeout=60_000)
+    yield "attention"
+    go(page, "Mixing")
+    expect(page.locator("#bt-losses .main-svg").first).to_be_visible(timeout=60_000)
+    page.locator("#bt-measure").click()
+    expect(page.locator("#bt-moved summary")).to_be_visible(timeout=60_000)
+    yield "mixing"
+    go(page, "Many prompts")
+    page.locator("#bt-set textarea").fill(SET)
+    page.locator("#bt-set-run").click()
+    expect(page.locator(".bt-set-row")).to_have_count(3, timeout=120_000)
+    expect(page.locator("#bt-set-run")).to_be_enabled(timeout=120_000)
+    yield "many-prompts"
+    go(page, "Evidence")
+    expect(page.locator("#bt-whiskers .main-svg").first).to_be_visible(timeout=60_000)
+    expect(page.locator("#bt-items .bt-item").first).to_be_visible(timeout=60_000)
+    yield "evidence"
 
 
 def in_view(what: Locator) -> None:

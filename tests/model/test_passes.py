@@ -176,6 +176,20 @@ def test_the_store_keeps_within_its_limit_and_drops_what_was_used_longest_ago():
     assert len(store) == 0 == store.nbytes
 
 
+def test_a_beginning_that_was_gone_on_from_counts_as_used():
+    one = stored(5).nbytes
+    store = PassStore(2 * one)
+    begun, other, more = (
+        PassKey(PromptPass(None, "causal"), (1, 0), ids) for ids in ((1, 2, 3, 4, 5), (6,) * 5, (1, 2, 3, 9, 9))
+    )
+    store.put(begun, stored(5))
+    store.put(other, stored(5))
+    assert store.longest_prefix(more, 4) == (None, 0), "too few to be a beginning"
+    assert store.longest_prefix(more, 3)[1] == 3
+    store.put(more, stored(5))
+    assert store.get(begun) is not None and store.get(other) is None
+
+
 @pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 def test_all_methods_answer_from_memory_as_from_a_first_reading(kind):
     base = tiny_model()
