@@ -9,7 +9,8 @@ from app.ui.plots import chart, drawn
 from app.ui.templates import heading
 from app.why import layers_api
 from app.why.layers import ROVING, wished_or_first
-from app.why.lens_run import LensRequest, LensScreen, tokens_of
+from app.why.layers_run import mixing_of
+from app.why.lens_run import LensRequest, LensScreen, parting_place, tokens_of
 from app.why.part import Part, start_look
 from app.why.run import EndedRun
 
@@ -41,15 +42,15 @@ def build(on: OnEngine, run: gr.State) -> Part:
     request.wire(LensRequest(on), {"run": run, "of": of, "place": place})
 
     def follow(run: EndedRun | None, of: str) -> Updates:
-        return {place: gr.skip() if run is None else gr.update(choices=tokens_of(on, run, of), value=0)}
+        return {place: gr.skip() if run is None else gr.update(choices=tokens_of(on, run, of), value=parting_place(run, of))}
 
     listen(of.input, follow, {"run": run, "of": of}, [place])
 
     def for_run(run: EndedRun) -> Updates:
         names = list(run.answers)
-        followed = wished_or_first(run.look.lens_of, names)
+        followed = wished_or_first(run.look.lens_of, [*mixing_of(run), *names])  # only what mixes stands here twice
         choices = tokens_of(on, run, followed)
-        wished = run.look.lens_token if run.look.lens_token in range(len(choices)) else 0
+        wished = run.look.lens_token if run.look.lens_token in range(len(choices)) else parting_place(run, followed)
         return {
             of: gr.update(choices=names, value=followed, visible=len(names) > 1),
             place: gr.update(choices=choices, value=wished),

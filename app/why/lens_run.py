@@ -68,3 +68,10 @@ def tokens_of(on: OnEngine, run: EndedRun, of: str) -> list[tuple[str, int]]:
     """The tokens of an answer as choices: text with its number, and its place."""
     decode = on.engine.base.tokenizer.decode
     return [(f"{place + 1}: {decode([token])!r}", place) for place, token in enumerate(run.answers[of])]
+
+
+def parting_place(run: EndedRun, of: str) -> int:
+    """The first place of an answer at which another one of its run has another token or has ended; 0 where none has."""
+    tokens = run.answers[of]
+    others = [answer for name, answer in run.answers.items() if name != of]
+    return next((at for at in range(len(tokens)) if any(other[at : at + 1] != tokens[at : at + 1] for other in others)), 0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -11,7 +12,7 @@ from app.ui.plots import COLOURS, drawn
 from app.why import layers_api
 from app.why.layers_run import EffectsRequest, mixing_of, screen_of
 from app.why.layers_view import effects_chart, effects_html, signed
-from app.why.lens_run import LensRequest, tokens_of
+from app.why.lens_run import LensRequest, parting_place, tokens_of
 from app.why.lens_view import lens_chart, lens_html
 from app.why.run import run_of
 from bitune.data.encoding import text_ids
@@ -112,6 +113,15 @@ def test_the_work_is_all_that_is_read(handlers, ended, monkeypatch):
 
 
 # --- the lens -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("others", "place"),
+    [([(1, 2, 3)], 0), ([(1, 2, 4)], 2), ([(1, 2)], 2), ([(1, 2, 3), (1, 9)], 1), ([(1, 2, 3, 4)], 0), ([], 0)],
+)
+def test_an_answer_is_followed_where_it_parts_from_another(ended, others, place):
+    answers = {"bitune": (1, 2, 3), **{f"other {number}": tokens for number, tokens in enumerate(others)}}
+    assert parting_place(replace(ended, answers=answers), "bitune") == place
 
 
 def test_the_lens_follows_one_answer_on_every_cache(handlers, ended):
