@@ -19,7 +19,9 @@ from app.evidence.handlers import EvidenceHandlers
 from app.limits import Limits
 from app.mixing import tab as mixing
 from app.mixing.handlers import MixingHandlers
+from app.models import base_tab
 from app.models import tab as models_section
+from app.models.base_handlers import BaseHandlers
 from app.models.handlers import ModelsHandlers
 from app.sets import tab as sets
 from app.sets.handlers import SetHandlers
@@ -51,6 +53,7 @@ def build_page(
     votes: Kept = NOWHERE,
     recorded_map: RecordedReading | None = None,
     models: ModelsHandlers | None = None,
+    bases: BaseHandlers | None = None,
 ) -> gr.Blocks:
     """The page.
 
@@ -63,6 +66,7 @@ def build_page(
         votes: Where votes are kept.
         recorded_map: What Attention shows before anything was read, if there is one.
         models: Loads checkpoints from the page; None where that is not to be.
+        bases: Another base likewise.
 
     Returns:
         What `server.serve` launches.
@@ -72,6 +76,8 @@ def build_page(
         html(render("ui/head.html"), "bt-top", js_on_load=(APP / "ui" / "head.js").read_text(encoding="utf-8"))
         loaded = html(what_is_loaded(loading), "bt-loaded")
         section = None if models is None else models_section.build(models)
+        if bases is not None:
+            base_tab.build(bases)
         bar = sharing.build_bar()
         voting = Voting(loading, votes, admission.limits.votes_per_hour, admission.proxies)
         what_ifs, latest_run = gr.State({}), gr.State(None)  # of this visitor, for all tabs
@@ -104,12 +110,14 @@ def build_page(
 
 def what_is_loaded(loading: Loading) -> str:
     """The last line of the head: what is loaded, what is being done to load it, or why that failed."""
+    notes = render("ui/notes.html", notes=loading.notes)
     if not loading.ready:
-        return render("ui/loading.html", words=loading.words, problem=loading.problem)
+        state = {"words": loading.words, "problem": loading.problem, "goes_on": loading.goes_on}
+        return render("ui/loading.html", **state) + notes
     engine = loading.engine
     views = views_of(engine)
     cards = {name: card(facts.card) for name, facts in engine.checkpoints.items() if facts.card is not None}
-    return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views, cards=cards)
+    return render("ui/loaded.html", base=engine.base_facts, checkpoints=engine.checkpoints, views=views, cards=cards) + notes
 
 
 def follow(page: gr.Blocks, opened: Dependency, loading: Loading, loaded: gr.HTML, tabs: Sequence[WhenLoaded]) -> None:

@@ -1,10 +1,18 @@
-"""From settings to a served page: launch it, load the base and its checkpoints meanwhile, and serve until interrupted."""
+"""From settings to a served page: launch it, load the base and its checkpoints meanwhile, and serve until interrupted.
 
+Where another base is asked for from the page, this page ends and the next one begins, in the same process and at the same address: whatever
+belonged to the base before is gone by construction.
+"""
+
+import gc
+import logging
 import os
 import signal
 import sys
 import threading
 import time
+import weakref
+from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType
 
@@ -19,53 +27,146 @@ from app.guard.heads import bound_heads
 from app.guard.layer import Doorkeeper, Guard
 from app.guard.log import bounded_log
 from app.guard.unread import forgetting_unread
+from app.models.base_handlers import BaseHandlers
 from app.models.handlers import ModelsHandlers
 from app.page import build_page
 from app.settings import ON, Settings
 from app.ui.admission import Admission
 from app.ui.loading import Loading
 from app.ui.theme import look
-from app.votes.place import kept_in
+from app.votes.place import Kept, kept_in
 from app.zero import GPU, WorkerRunner, decorator
-from bitune.errors import BituneError, ConfigError, WrongBaseError
+from bitune.errors import BituneError, CheckpointError, ConfigError, WrongBaseError
 from bitune.progress import doing
+from bitune.schema.names import default_name
+
+log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends
 LAST_ANSWERS_SECONDS = 7.0  # for answers that are being written when the app is stopped; a container has 10 in all
-LOOK_SECONDS = 0.1  # between two looks at whether they are
+LOOK_SECONDS = 0.1  # between two looks at whether they are, and at whether another base was asked for
+FREED_SECONDS = 30.0  # for a request that is in the middle of a long forward
 EVENTS = 1000  # that Gradio keeps at most; who may run or wait is decided by the admission, long before
 THREADS = 40  # Gradio's own number
+
+
+@dataclass(frozen=True)
+class Turn:
+    """With what one page is served.
+
+    `before`: the settings of the page before it, which come back where this base cannot be loaded; `notes`: what it says of how it came to be.
+    """
+
+    settings: Settings
+    before: Settings | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no page was there before."""
+        return self.before is None and not self.notes
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page that is open. `bases`: what asks for the next one, None where nobody may."""
+
+    page: gr.Blocks
+    keeper: Doorkeeper
+    loading: Loading
+    bases: BaseHandlers | None
 
 
 def run(settings: Settings) -> None:
     """The whole app: the page first, then the engine under it. On ZeroGPU the engine first: see app/zero.py.
 
     Raises:
-        BituneError: the page cannot be served, or the engine not be loaded; open pages have said so.
+        BituneError: the first page cannot be served, or its engine not be loaded; open pages have said so.
     """
     with bounded_log():
-        loading, gpu = Loading(settings.checkpoints), decorator()
+        gpu, stopping = decorator(), threading.Event()
         if gpu is not None:
             check_zero(settings)
-            load(loading, settings, gpu)
-        keeper = keeper_of(settings)
-        with doing("Building the page"):
-            admission = Admission(settings.limits, keeper.proxies)
-            kept = kept_in(settings.votes, settings.votes_dataset)
-            models = ModelsHandlers(loading, admission, folders=not settings.public) if settings.loads and gpu is None else None
-            shown = {"recorded_map": attention.load(), "models": models}
-            page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept, **shown)
-            address = serve(page, settings, keeper)
-        print(f"Running on local URL: {address.rstrip('/')}", flush=True)
-        stopping = threading.Event()
         signal.signal(signal.SIGTERM, partial(stop, stopping))
+        serve_pages(settings, stopping, gpu)
+
+
+def serve_pages(settings: Settings, stopping: threading.Event, gpu: GPU | None = None) -> None:
+    """One page after the other, until the event is set; raises what `run` does."""
+    kept = kept_in(settings.votes, settings.votes_dataset)
+    turn = Turn(settings)
+    while turn is not None:
+        served = open_page(turn, kept, gpu)
         try:
-            if not loading.ready:
-                load(loading, settings)
-            while not stopping.wait(LOOK_SECONDS):
-                pass
+            following = until_next(served, turn, settings, stopping)
         finally:
-            close(page, keeper)
+            close(served.page, served.keeper)
+        if following is not None:
+            let_go(served.loading)
+        turn = following
+
+
+def open_page(turn: Turn, kept: Kept, gpu: GPU | None) -> Served:
+    """Serve the page of a turn, with the engine under it where that has to come first."""
+    settings, keeper = turn.settings, keeper_of(turn.settings)
+    admission, loading = Admission(settings.limits, keeper.proxies), Loading(settings.checkpoints, turn.notes)
+    if gpu is not None:
+        load(loading, turn, gpu)
+    with doing("Building the page"):
+        models = ModelsHandlers(loading, admission, folders=not settings.public) if settings.loads and gpu is None else None
+        bases = BaseHandlers(models, settings.base, settings.dtype) if models is not None and settings.exchanges else None
+        shown = {"recorded_map": attention.load(), "models": models, "bases": bases}
+        page = build_page(loading, load_all(), settings.data, admission=admission, votes=kept, **shown)
+        address = serve(page, settings, keeper)
+    print(f"Running on local URL: {address.rstrip('/')}", flush=True)
+    return Served(page, keeper, loading, bases)
+
+
+def until_next(served: Served, turn: Turn, first: Settings, stopping: threading.Event) -> Turn | None:
+    """Load what the page waits for, and serve it until another base is asked for.
+
+    Args:
+        served: The page.
+        turn: With what it is served.
+        first: What the app was started with, whose checkpoints come back with their base.
+        stopping: Set when the app ends.
+
+    Returns:
+        The next turn; None where the app ends.
+    """
+    port = served.page.server_port  # that of this page also where any free one was asked for
+    if not served.loading.ready:
+        try:
+            load(served.loading, turn)
+        except Exception as error:
+            if turn.before is None:
+                raise
+            if not isinstance(error, BituneError):
+                log.exception("%s could not be loaded", turn.settings.base)
+            return Turn(turn.before, notes=(served.loading.problem,))
+    while not stopping.wait(LOOK_SECONDS):
+        if served.bases is not None and served.bases.wanted is not None:
+            print(f"Another base was asked for from the page: {served.bases.wanted}", flush=True)
+            stopping.wait(FAREWELL_SECONDS)  # for open pages to learn it
+            wanted = replace(first.with_base(served.bases.wanted), port=port)
+            return None if stopping.is_set() else Turn(wanted, before=replace(turn.settings, port=port))
+    return None
+
+
+def let_go(loading: Loading) -> None:
+    """Free the engine of a page that has ended, so that two bases are never in memory: its last requests end within a token."""
+    from bitune.modeling.memory import release_freed, release_reserved
+
+    model = weakref.ref(loading.engine.base.model) if loading.ready else None
+    loading.let_go("This page has ended.")
+    deadline = time.monotonic() + FREED_SECONDS
+    with doing("Freeing the base before"):
+        gc.collect()
+        while model is not None and model() is not None and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+            gc.collect()
+    release_reserved()
+    release_freed()
 
 
 def check_zero(settings: Settings) -> None:
@@ -102,20 +203,31 @@ def keeper_of(settings: Settings) -> Doorkeeper:
     return Doorkeeper(settings.limits, networks(settings.proxies), mcp=settings.mcp)
 
 
-def load(loading: Loading, settings: Settings, gpu: GPU | None = None) -> None:
+def load(loading: Loading, turn: Turn, gpu: GPU | None = None) -> None:
     """Load the engine that the page waits for; what is raised here is told to the open pages first."""
+    settings, before = turn.settings, turn.before
     try:
-        engine = load_engine(settings)
+        engine = load_engine(settings, again=not turn.is_first)
+        there = {facts.source for facts in engine.checkpoints.values()}
+        if left := [default_name(source, {}) for source in settings.checkpoints if source not in there]:
+            loading.notes.append(f"Left out, as they cannot be loaded with this base: {', '.join(left)}.")
         loading.finish(engine, gpu and WorkerRunner(engine, gpu))
     except Exception as error:
         known = isinstance(error, BituneError)
-        loading.fail(str(error) if known else f"The model could not be loaded ({type(error).__name__}); the log says more.")
+        words = str(error) if known else f"{settings.base} could not be loaded ({type(error).__name__}); the log says more."
+        back = "" if before is None else f"Back to the base {before.base}: "
+        loading.fail(back + words, goes_on=before is not None)
         loading.wait_for_followers(FAREWELL_SECONDS)
         raise
 
 
-def load_engine(settings: Settings) -> "bitune.Engine":
-    """The base with its checkpoints. Says on the terminal what it does: a download may take a while."""
+def load_engine(settings: Settings, *, again: bool = False) -> "bitune.Engine":
+    """The base with its checkpoints. Says on the terminal what it does: a download may take a while.
+
+    Args:
+        settings: Which base, and which checkpoints.
+        again: Another page was there before, which a checkpoint that is damaged or gone by now must not end.
+    """
     with doing("Importing torch and transformers"):
         from bitune.inference.engine import Engine
 
@@ -127,8 +239,8 @@ def load_engine(settings: Settings) -> "bitune.Engine":
             with doing(f"Loading the checkpoint {source}"):
                 facts = engine.add_checkpoint(source)
             print(f"Loaded checkpoint {facts.name} from {source}", flush=True)
-        except WrongBaseError as error:
-            if settings.chosen:
+        except CheckpointError as error:
+            if not again and (settings.chosen or not isinstance(error, WrongBaseError)):
                 raise
             print(f"Left out {source}: {error}", flush=True)
     return engine

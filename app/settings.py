@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.guard.address import is_loopback, networks
 from app.limits import Limits, add_flags
@@ -25,7 +25,7 @@ class Settings:
     `checkpoints`: folders or Hub ids. `chosen`: a person named them; otherwise they are what lies in assets/checkpoints, and
     those that belong to another base are left out instead of ending the start. `data`: where the study's questions are read from.
     `proxies`: whose X-Forwarded-For is believed, see app/guard/address.py. `votes`: the file of votes, "" for the default one or `off`.
-    `votes_dataset`: Hub data set that gets them too, or "". `loading`: whether checkpoints can be loaded from the page, one of LOADING;
+    `votes_dataset`: Hub data set that gets them too, or "". `loading`: whether something can be loaded from the page, one of LOADING;
     `hosted`: whether the environment says that strangers open it.
     """
 
@@ -60,6 +60,15 @@ class Settings:
     def loads(self) -> bool:
         """Whether checkpoints can be loaded from the page."""
         return self.loading == ON or (self.loading == AUTO and not self.public)
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether another base can be loaded from the page: that restarts it for everybody, so never where strangers open it."""
+        return self.loads and not self.public
+
+    def with_base(self, base: str) -> "Settings":
+        """The same with another base; of the checkpoints, those that belong to it."""
+        return self if base == self.base else replace(self, base=base, chosen=False)
 
     @classmethod
     def from_command_line(cls, arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> "Settings":

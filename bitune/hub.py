@@ -85,11 +85,16 @@ def download_file(repository: str, filename: str, revision: str, folder: Path) -
         return Path(hf_hub_download(repository, filename, revision=revision, local_dir=folder, **how))
 
 
-def numbers_on_hub(repository: str, filename: str, revision: str) -> int:
-    """How many numbers a safetensors file of a model repository holds, by its header, the only part of it that is fetched."""
+def sizes_on_hub(repository: str, filename: str, revision: str) -> tuple[int, int]:
+    """How many tensors and numbers a safetensors file of a model repository holds, by its header, the only part of it that is fetched."""
     with doing(f"Asking the Hub how large {filename} of {repository} is"):
         header = HfApi().parse_safetensors_file_metadata(repository, filename, revision=revision)
-    return sum(header.parameter_count.values())
+    return len(header.tensors), sum(header.parameter_count.values())
+
+
+def is_on_hub(repository: str, filename: str, revision: str) -> bool:
+    """Whether a model repository has this file."""
+    return HfApi().file_exists(repository, filename, revision=revision)
 
 
 def _bar_of(download: Activity) -> type[tqdm]:

@@ -1,5 +1,6 @@
 """How much memory is free, and whether something fits into it: asked before it is loaded, as a system that runs out of memory ends processes."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,21 +17,31 @@ _FILES = (
 )
 
 
-def check_room(what: str, size: int, device: torch.device) -> None:
+def check_room(what: str, size: int, device: torch.device, given_back: int = 0) -> None:
     """ConfigError where `what` takes more memory than is free now.
 
     Args:
         what: The subject of the sentence.
         size: Bytes that it takes on the device, and on its way there in the memory of this computer.
         device: Where it goes.
+        given_back: Bytes on that device that are let go before it comes.
     """
     for place in dict.fromkeys((torch.device("cpu"), device)):
-        free = free_bytes(place)
+        returned = given_back if device.type != "cuda" or place == device else 0
+        free = free_bytes(place) + returned
         if size > free:
             where = "here" if place.type in ("cpu", "mps") else f"on {place}"
+            after = f", with the {spoken(returned)} that are given back before" if returned else ""
             raise ConfigError(
-                f"{what} takes about {spoken(size)} of memory and {spoken(free)} are free {where}; free memory, or choose a smaller one."
+                f"{what} takes about {spoken(size)} of memory and {spoken(free)} are free {where}{after}; free memory, or choose a "
+                "smaller one."
             )
+
+
+def written_bytes() -> int | None:
+    """How much memory this process has written to, on a system that says so: what it only maps from files counts as free already."""
+    info = psutil.Process().memory_info()
+    return info.rss - info.shared if sys.platform == "linux" else None
 
 
 def free_bytes(device: torch.device) -> int:

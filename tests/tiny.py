@@ -83,9 +83,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def saved_base(folder: Path) -> Base:
+def saved_base(folder: Path, family: str = "llama") -> Base:
     """A tiny base, written with its tokenizer to `folder`."""
-    base = tiny_base()
+    base = tiny_base(family)
     base.model.save_pretrained(folder)
     base.tokenizer.save_pretrained(folder)
     return base

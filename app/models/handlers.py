@@ -30,7 +30,7 @@ NOT_YET = "The checkpoints appear here when they are loaded."
 LOADED = "{name} is loaded: a variant to choose in every tab."
 UNLOADED = "{name} is unloaded."
 STOPPED = "Stopped; nothing was loaded."
-OTHERS = "Another checkpoint is being loaded; this one comes next."
+OTHERS = "Another checkpoint or base is being loaded; this one comes next."
 IN_USE = "{name} is no longer to be chosen, and goes when the requests have ended that still answer with it."
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class ModelsHandlers(OnEngine):
         """
         super().__init__(engine, admission)
         self.folders = folders
-        self._others = Lock()
+        self.others = Lock()  # whoever loads something holds it
         self._sources: dict[str, str] = {}  # of what was loaded from the Hub: the engine knows where its files lie
         self._fingerprints: dict[str, str] = {}  # of all that were unloaded, by the names that they had
 
@@ -72,8 +72,12 @@ class ModelsHandlers(OnEngine):
         """Which state of the checkpoints this is; None while the engine is loading."""
         return self.loading.version if self.loading.ready else None
 
+    def state(self) -> dict[str, object]:
+        """What open pages ask for again and again: the version, and why this page ends, None while it does not."""
+        return {"version": self.version(), "ends": self.admission.closed}
+
     def shown(self) -> str:
-        """The same as HTML, for a page that gets it before all else that belongs to it: what changes meanwhile then comes again."""
+        """The version as HTML, for a page that gets it before all else that belongs to it: what changes meanwhile then comes again."""
         return render("models/shown.html", version=self.version())
 
     def listing(self) -> str:
@@ -103,8 +107,9 @@ class ModelsHandlers(OnEngine):
     def load(self, source: object, name: object) -> Generator[Screen, None, CheckpointFacts]:
         """Download it where it is on the Hub, see whether it fits, and put it on the base; nothing of it stays where that fails."""
         source, name = self.check(source, name)
-        with alone(self._others) as waiting:
+        with alone(self.others) as waiting:
             yield from waiting
+            self.admission.check_open()
             files = yield from told(partial(self.fetch, source), f"Looking for {source}")
             return (yield from told(partial(self.put, files, name), f"Loading {source}"))
 

@@ -58,12 +58,12 @@ class Section:
 def build(handlers: ModelsHandlers) -> Section:
     """Put the components here; `wire` connects them when the tabs are there."""
 
-    def version(asked: None) -> int | None:  # Gradio passes what the browser gives, which is nothing
-        return handlers.version()
+    def state(asked: None) -> dict[str, object]:  # Gradio passes what the browser gives, which is nothing
+        return handlers.state()
 
     # Not in the accordion: what is in a closed one is not on the page.
     script = (FOLDER / "watch.js").read_text(encoding="utf-8")
-    watch = html(handlers.shown(), "bt-models-watch", js_on_load=script, server_functions=[version])
+    watch = html(handlers.shown(), "bt-models-watch", js_on_load=script, server_functions=[state])
     label, example = ("Folder or Hub id", "user/name, or a folder") if handlers.folders else ("Hub id", "user/name")
     with gr.Accordion(TITLE, open=False, elem_id="bt-models"):
         html(introduction(WORDS))

@@ -1,23 +1,49 @@
-// Whether the page still shows the checkpoints that are loaded: other visitors load some too.
+// Whether the page still shows what is loaded: other visitors load something too, and with another base the page ends and begins anew.
 
-const SECONDS = 2, MOST_SECONDS = 60; // between two looks, and where no answer comes
+const SECONDS = 2, MOST_SECONDS = 60, SOON = 0.5; // between two looks; where no answer comes; where another page is about to be there
 let seconds = SECONDS;
 let told = null; // the state that the page was asked to show last
+let ends = null; // why it ends, once it does
+let heard = Date.now(); // when the server last answered
 
 async function look() {
     const shown = element.querySelector("[data-version]");
-    if (document.hidden || !shown) return;
+    if ((document.hidden && !ends) || !shown) return;
+    // What answers after a silence may be another page, which knows nothing of this one.
+    if ((ends || Date.now() > heard + 2000 * SECONDS) && (await isAnother())) return location.reload();
     let there = null;
     try {
-        there = await server.version(null);
-        seconds = SECONDS;
+        const state = await server.state(null);
+        [there, heard] = [state.version, Date.now()];
+        if (state.ends) sayWhy(state.ends);
+        seconds = ends ? SOON : SECONDS;
     } catch {
-        seconds = Math.min(2 * seconds, MOST_SECONDS); // a server that has gone has no news
+        seconds = ends ? SOON : Math.min(2 * seconds, MOST_SECONDS); // a server that has gone has no news
     }
     if (there === null || String(there) === shown.dataset.version || there === told) return;
     told = there;
     setTimeout(() => (told = null), 10_000); // asked again, where that came to nothing
     trigger("input"); // not "change", which Gradio itself says where a value was filled in
+}
+
+// Whether another page is there at this address.
+async function isAnother() {
+    try {
+        const answer = await fetch("gradio_api/app_id");
+        return answer.ok && (await answer.json()).app_id !== window.gradio_config.app_id;
+    } catch {
+        return false;
+    }
+}
+
+function sayWhy(words) {
+    if (ends) return;
+    ends = words;
+    const said = document.createElement("p");
+    said.id = "bt-ends";
+    said.setAttribute("role", "alert");
+    document.body.append(said);
+    said.textContent = words;
 }
 
 async function watch() {

@@ -71,6 +71,7 @@ class Admission:
         proxies: Whose word is taken for where a request comes from, see app/guard/address.py.
         clock: Seconds, from any start.
         pace: What was measured.
+        closed: Why nobody is let in any more; None while somebody may be.
     """
 
     def __init__(self, limits: Limits, proxies: Sequence[Network] = (), clock: Callable[[], float] = time.monotonic):
@@ -78,8 +79,18 @@ class Admission:
         self._lock = threading.Lock()
         self._entered: list[Ticket] = []  # not running yet, whether their work is known or not
         self._running: list[Ticket] = []
+        self.closed: str | None = None
         self._counted_at = self._foreseen_at = clock()
         self._foreseen: Mapping[Ticket, float] = {}  # by `_forecast_lately`; empty as soon as the line is another one
+
+    def close(self, words: str) -> None:
+        """Nobody is let in from now on, and who waits is refused with these words; what runs goes on."""
+        self.closed = words
+
+    def check_open(self) -> None:
+        """Refused once nobody is let in any more."""
+        if self.closed is not None:
+            raise Refused(self.closed)
 
     def enter(self, visitor: str) -> Ticket:
         """A ticket for a new request, whose work may not be known yet.
@@ -90,6 +101,7 @@ class Admission:
         Raises:
             Refused: This visitor has as many requests here as one may have, or as many wait as may.
         """
+        self.check_open()
         with self._lock:
             self._count()
             own = [ticket for ticket in (*self._running, *self._entered) if ticket.visitor == visitor]
@@ -107,6 +119,7 @@ class Admission:
 
     def want(self, ticket: Ticket, work: Work) -> None:
         """See `Ticket.want`."""
+        self.check_open()
         self._check_size(work)
         with self._lock:
             self._count()
@@ -124,6 +137,7 @@ class Admission:
 
     def words(self, ticket: Ticket) -> str:
         """See `Ticket.words`."""
+        self.check_open()
         with self._lock:
             self._count()
             if self.clock() - ticket.wanted_at > self.limits.seconds_waiting:
@@ -169,6 +183,8 @@ class Admission:
 
     def _admit(self) -> None:
         """Let in whoever may run. Needs the lock."""
+        if self.closed is not None:
+            return
         line, self._foreseen = self._line(), {}
         seconds = self._seconds([*self._running, *line])
         while (ticket := self._next(self._running, line, seconds)) is not None:

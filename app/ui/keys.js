@@ -20,9 +20,9 @@ document.addEventListener("keydown", (event) => {
     tabs[to].click();
 });
 
-// Why a tab waits, or the section that loads checkpoints, as it stands there.
+// Why a tab waits, or a section of the head, as it stands there.
 function waiting(button) {
-    const words = button.closest("[role=tabpanel], #bt-models").querySelectorAll(".bt-empty, .bt-running .bt-silent");
+    const words = button.closest("[role=tabpanel], #bt-models, #bt-base").querySelectorAll(".bt-empty, .bt-running .bt-silent");
     return [...words].find((one) => one.offsetParent)?.textContent ?? "";
 }
 

@@ -29,12 +29,14 @@ class NotLoadedError(BituneError):
 class Loading:
     """An engine that comes later, or fails to come."""
 
-    def __init__(self, checkpoints: Sequence[str] = ()):
+    def __init__(self, checkpoints: Sequence[str] = (), notes: Sequence[str] = ()):
         """Nothing is loaded here: `finish` or `fail` ends the waiting.
 
         Args:
             checkpoints: Sources of the checkpoints that will be loaded, in order.
+            notes: Sentences that the head of the page shows, such as why another base is loaded than was asked for.
         """
+        self.notes, self.goes_on = list(notes), False
         self._expected = expected_names(checkpoints)
         self._engine: Engine | None = None
         self._runner: Runner | None = None
@@ -57,10 +59,15 @@ class Loading:
         self._engine, self._runner = engine, runner or Runner(engine)
         self._end()
 
-    def fail(self, problem: str) -> None:
-        """It will not come; `problem` is one sentence."""
-        self._problem = problem
+    def fail(self, problem: str, *, goes_on: bool = False) -> None:
+        """It will not come; `problem` is one sentence. `goes_on`: another page follows this one."""
+        self._problem, self.goes_on = problem, goes_on
         self._end()
+
+    def let_go(self, words: str) -> None:
+        """The engine goes, and nothing of the page holds it any more; whoever still asks for it gets these words."""
+        self._problem, self._engine, self._runner = self._problem or words, None, None
+        self._over.set()
 
     def _end(self) -> None:
         self._over.set()

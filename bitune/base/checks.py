@@ -59,8 +59,13 @@ _ROPE_NUMBERS = ("rope_theta", "factor", "original_max_position_embeddings", "pa
 _LAYERS = re.compile(r"(^|_)layers?$")
 
 
-def check_files(folder: Path) -> None:
-    """BaseNotFoundError unless the files of a folder in transformers' layout can be given to transformers."""
+def check_files(folder: Path, tensors: int | None = None) -> None:
+    """BaseNotFoundError unless the files of a folder in transformers' layout can be given to transformers.
+
+    Args:
+        folder: of a base.
+        tensors: how many its weights are, where these are not here; else the headers of its weights say so.
+    """
     for file, limit in _files(folder):
         check_file(file, limit, BaseNotFoundError)
     objects = {name: _read_object(folder / name) for name in _OBJECTS if (folder / name).exists()}
@@ -73,7 +78,9 @@ def check_files(folder: Path) -> None:
     sizes = list(_sizes(objects["config.json"]))
     _check_kinds(folder / "config.json", objects["config.json"], sizes)
     _check_tokenizer_kinds(folder, objects)
-    tensors = sum(len(read_header(folder / name, sys.maxsize, BaseNotFoundError).tensors) for name in weight_files(folder))
+    if tensors is None:
+        headers = (read_header(folder / name, sys.maxsize, BaseNotFoundError) for name in weight_files(folder))
+        tensors = sum(len(header.tensors) for header in headers)
     for name, value in sizes:
         most = min(MAX_COUNTED, tensors) if _LAYERS.search(name) else MAX_COUNTED
         if _COUNTED.search(name) and not _NOT_COUNTED.search(name) and abs(value) > most:

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from bitune.base.checks import check_files, check_gguf_layers
 from bitune.base.default import EMBEDDED
@@ -83,7 +91,7 @@ def load_base(
     if is_int8 and device_map is not None:
         raise ConfigError(f"The dtype is int8 and device_map is {device_map!r}; give one of the two.")
     dtype = torch.float32 if is_int8 else dtype
-    with doing(f"Loading the base {os.fspath(source)}"), _quiet():
+    with doing(f"Loading the base {os.fspath(source)}"), quiet():
         weights = _found(source)
         if weights.gguf is None:
             check_files(weights.folder)
@@ -136,15 +144,9 @@ def _load_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | N
 
 
 def _read_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | None) -> PreTrainedModel:
-    gguf = {} if weights.gguf is None else {"gguf_file": weights.gguf}
-    config = AutoConfig.from_pretrained(weights.folder, trust_remote_code=False, **gguf)
-    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnsupportedModelError(
-            f"{weights.id} is a {config.model_type!r} model, which transformers cannot run as a causal language model; "
-            "choose a decoder-only model."
-        )
+    config, gguf = read_config(weights), {}
     if weights.gguf is not None:
-        check_gguf_layers(weights.folder / weights.gguf, config.get_text_config(decoder=True).num_hidden_layers)
+        gguf["gguf_file"] = weights.gguf
         # Packed GGUF weights are not trainable and hide the linears from adapters: unpack them into plain nn.Linear.
         gguf["quantization_config"] = GgufConfig(dequantize=True)
     model, loaded = AutoModelForCausalLM.from_pretrained(
@@ -164,6 +166,25 @@ def _read_model(weights: Weights, dtype: torch.dtype, device_map: str | dict | N
             "copy or download them again."
         )
     return model
+
+
+def read_config(weights: Weights) -> PreTrainedConfig:
+    """The config of a base that a model can be built from.
+
+    Raises:
+        UnsupportedModelError: transformers runs no causal language model with it.
+        BaseNotFoundError: it promises more layers than a GGUF file has tensors; of a folder `check_files` says that.
+    """
+    gguf = {} if weights.gguf is None else {"gguf_file": weights.gguf}
+    config = AutoConfig.from_pretrained(weights.folder, trust_remote_code=False, **gguf)
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UnsupportedModelError(
+            f"{weights.id} is a {config.model_type!r} model, which transformers cannot run as a causal language model; "
+            "choose a decoder-only model."
+        )
+    if weights.gguf is not None:
+        check_gguf_layers(weights.folder / weights.gguf, config.get_text_config(decoder=True).num_hidden_layers)
+    return config
 
 
 def _load_tokenizer(weights: Weights) -> PreTrainedTokenizerBase | None:
@@ -194,7 +215,7 @@ def _pad_inside(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | Non
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No advice and no bars of transformers while loading: progress.py has a line for it. Restores both."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -3,7 +3,9 @@
 Finds and downloads files; never reads a weight and knows no torch, so that it can be tested without a model.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,29 +34,59 @@ def resolve_base(source: str | os.PathLike) -> Weights:
     Raises:
         BaseNotFoundError: nothing has that name, it has no weights that can be read, or the download failed.
     """
+    return _hashed(fetch_base(source))
+
+
+def fetch_base(source: str | os.PathLike) -> Weights:
+    """The same, but that only the embedded default's file is hashed: for somebody who does not ask yet which weights these are."""
     weights = check_base(source)
     if weights is not None:
-        return _hashed(weights)
+        return weights
     text = os.fspath(source)
     if text == EMBEDDED.name:
         file = embedded_file()
         return Weights(EMBEDDED.name, file.parent, gguf=file.name, sha256=EMBEDDED.sha256)
-    return hub_weights(*text.split("@", 1))
+    return _hub_weights(*hub_name(text))
 
 
 # --- the Hub ----------------------------------------------------------------------------------------------------------
 
 
-def hub_weights(repo: str, revision: str | None = None) -> Weights:
+def hub_name(source: str) -> tuple[str, str | None]:
+    """Repository and revision of `user/name@revision`."""
+    repository, _, revision = source.partition("@")
+    return repository, revision or None
+
+
+def hub_config(repo: str, revision: str | None = None) -> Path:
+    """The folder of what a Hub repository holds besides its weights, which are there as well if the local Hub cache has all of them."""
+    return _cached_snapshot(repo, revision) or _small_snapshot(repo, revision)
+
+
+def no_safetensors(repo: str) -> BaseNotFoundError:
+    """The sentence about a repository without weights that can be read."""
+    return BaseNotFoundError(
+        f"The Hub's {repo!r} has no safetensors weights, and no pickled ones are read, as they can run code; "
+        "choose a repository that has them, or download its .gguf file and name that."
+    )
+
+
+@contextlib.contextmanager
+def delivered(repo: str, revision: str | None) -> Iterator[None]:
+    """BaseNotFoundError where the Hub does not deliver what is asked of it in this block."""
+    source = f"{repo}@{revision}" if revision else repo
+    what = f"The base {source!r}{_nearest(repo)} is neither a folder here nor complete in the Hub cache, and the Hub did not deliver it"
+    with hub_errors(BaseNotFoundError, what, revision=revision):
+        yield
+
+
+def _hub_weights(repo: str, revision: str | None = None) -> Weights:
     """A snapshot of a Hub repository. What is complete in the local Hub cache is used without asking the Hub:
     a newer commit of a branch is taken by naming it, `user/name@commit`."""
     folder = _cached_snapshot(repo, revision) or _fetched_snapshot(repo, revision)
     if not weight_files(folder):
-        raise BaseNotFoundError(
-            f"The Hub's {repo!r} has no safetensors weights, and no pickled ones are read, as they can run code; "
-            "choose a repository that has them, or download its .gguf file and name that."
-        )
-    return replace(_hashed(folder_weights(folder)), id=repo, revision=folder.name)
+        raise no_safetensors(repo)
+    return replace(folder_weights(folder), id=repo, revision=folder.name)
 
 
 def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
@@ -64,14 +96,17 @@ def _cached_snapshot(repo: str, revision: str | None) -> Path | None:
     return folder if names and all((folder / name).is_file() for name in names) else None
 
 
-def _fetched_snapshot(repo: str, revision: str | None) -> Path:
-    source = f"{repo}@{revision}" if revision else repo
-    what = f"The base {source!r}{_nearest(repo)} is neither a folder here nor complete in the Hub cache, and the Hub did not deliver it"
-    with hub_errors(BaseNotFoundError, what, revision=revision):
+def _small_snapshot(repo: str, revision: str | None) -> Path:
+    with delivered(repo, revision):
         probe_hub()
-        folder = download_snapshot(repo, revision, SMALL_FILES, ignore=SUBFOLDERS)
-        # Only the files that will be read: many repositories hold the same weights in several formats.
-        weights = weight_files(folder) or ["model.safetensors"]
+        return download_snapshot(repo, revision, SMALL_FILES, ignore=SUBFOLDERS)
+
+
+def _fetched_snapshot(repo: str, revision: str | None) -> Path:
+    folder = _small_snapshot(repo, revision)
+    # Only the files that will be read: many repositories hold the same weights in several formats.
+    weights = weight_files(folder) or ["model.safetensors"]
+    with delivered(repo, revision):
         return download_snapshot(repo, folder.name, weights, ignore=SUBFOLDERS)
 
 
@@ -82,6 +117,7 @@ def _nearest(name: str) -> str:
 def _hashed(weights: Weights) -> Weights:
     """With the hash of the one file, where it is one and not too large."""
     names = weight_files(weights.folder) if weights.gguf is None else [weights.gguf]
-    if len(names) != 1 or (weights.folder / names[0]).stat().st_size > MAX_HASHED_BYTES:
+    unhashed = weights.sha256 is None and len(names) == 1
+    if not unhashed or (weights.folder / names[0]).stat().st_size > MAX_HASHED_BYTES:
         return weights
     return replace(weights, sha256=sha256_of(weights.folder / names[0]))

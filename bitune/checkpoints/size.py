@@ -7,7 +7,7 @@ from bitune.checkpoints.files import ADAPTER_WEIGHTS, WEIGHTS_BYTES
 from bitune.checkpoints.places import read_config
 from bitune.errors import CheckpointError
 from bitune.files import read_header
-from bitune.hub import hub_errors, numbers_on_hub
+from bitune.hub import hub_errors, sizes_on_hub
 
 BYTES_A_NUMBER = 8
 """Of memory, at most, while an adapter is put on a base: as it is read from its file, and in float32, in which it stays."""
@@ -40,4 +40,4 @@ def _numbers(folder: Path, name: str, repository: str | None) -> int:
     if repository is None:
         return 0
     with hub_errors(CheckpointError, f"{repository!r} could not be had from the Hub"):
-        return numbers_on_hub(repository, name, folder.name)
+        return sizes_on_hub(repository, name, folder.name)[1]

@@ -1,4 +1,4 @@
-"""Memory that torch has freed on a CPU: given back to the system by whoever is done.
+"""Memory that torch has freed: given back to the system by whoever is done.
 
 glibc keeps what lies between blocks that are still used. After long prompts of several variants that is some hundred megabytes, which
 nobody needs between two requests.
@@ -8,6 +8,8 @@ import ctypes
 import functools
 import sys
 from collections.abc import Callable
+
+import torch
 
 
 @functools.cache
@@ -26,3 +28,9 @@ def release_freed() -> bool:
     if trim is not None:
         trim(0)
     return trim is not None
+
+
+def release_reserved() -> None:
+    """Give back what torch has freed on a GPU and keeps for the next tensor."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

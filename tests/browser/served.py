@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.compare.recorded import record
 from app.limits import Limits
+from app.models.base_handlers import BaseHandlers
 from app.models.handlers import ModelsHandlers
 from app.page import build_page
 from app.server import serve
@@ -41,16 +42,18 @@ def tiny_engine(folder: Path) -> Engine:
 
 
 @contextmanager
-def served(engine: Engine, limits: Limits = MANY, loads: bool = False, **study: object) -> Iterator[str]:
+def served(engine: Engine, limits: Limits = MANY, loads: bool = False, bases: bool = False, **study: object) -> Iterator[str]:
     """The address of the page on this engine, with the first example recorded.
 
     Args:
         loads: Whether checkpoints can be loaded from it.
+        bases: Whether another base can be asked for as well; nobody is there who serves the page that follows.
         study: More arguments of build_page.
     """
     first, loading, admission = EXAMPLES[0], Loading.done(engine), Admission(limits)
     models = ModelsHandlers(loading, admission) if loads else None
-    page = build_page(loading, {first.key: record(engine, first)}, admission=admission, models=models, **study)
+    other = BaseHandlers(models, engine.base.id) if bases else None
+    page = build_page(loading, {first.key: record(engine, first)}, admission=admission, models=models, bases=other, **study)
     try:
         yield serve(page, Settings(port=0, limits=limits))
     finally:

@@ -45,8 +45,10 @@ def test_the_head_names_what_is_loaded():
 def test_until_then_it_says_what_is_being_done_or_why_it_failed():
     loading = render("ui/loading.html", words="Loading <x>: 3 s", problem=None)
     assert "Loading &lt;x&gt;: 3 s" in loading and 'role="status"' in loading
-    failed = render("ui/loading.html", words="Loading ...", problem="The base <x> is damaged.")
+    failed = render("ui/loading.html", words="Loading ...", problem="The base <x> is damaged.", goes_on=False)
     assert "The base &lt;x&gt; is damaged. Nothing runs here any more" in failed and 'role="alert"' in failed
+    followed = render("ui/loading.html", words="Loading ...", problem="The base is damaged.", goes_on=True)
+    assert "The base is damaged." in followed and "Nothing runs" not in followed
 
 
 def test_views_keep_their_colours_and_order():
