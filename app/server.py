@@ -42,7 +42,7 @@ from bitune.schema.names import default_name
 
 log = logging.getLogger(__name__)
 
-FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends
+FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends, or restarts
 LAST_ANSWERS_SECONDS = 7.0  # for answers that are being written when the app is stopped; a container has 10 in all
 LOOK_SECONDS = 0.1  # between two looks at whether they are, and at whether another base was asked for
 FREED_SECONDS = 30.0  # for a request that is in the middle of a long forward
@@ -147,10 +147,15 @@ def until_next(served: Served, turn: Turn, first: Settings, stopping: threading.
     while not stopping.wait(LOOK_SECONDS):
         if served.bases is not None and served.bases.wanted is not None:
             print(f"Another base was asked for from the page: {served.bases.wanted}", flush=True)
-            stopping.wait(FAREWELL_SECONDS)  # for open pages to learn it
+            let_pages_know(stopping)
             wanted = replace(first.with_base(served.bases.wanted), port=port)
             return None if stopping.is_set() else Turn(wanted, before=replace(turn.settings, port=port))
     return None
+
+
+def let_pages_know(stopping: threading.Event) -> None:
+    """Wait until open pages have learned that this one ends: they ask every two seconds."""
+    stopping.wait(FAREWELL_SECONDS)
 
 
 def let_go(loading: Loading) -> None:

@@ -40,7 +40,9 @@ def _bounded(protocol: type[asyncio.Protocol]) -> Callable[..., asyncio.Protocol
             super().connection_made(transport)
             self.watch()
             host = self.client[0] if self.client else ""
-            others = [other for other in self.connections if other.end is not None and (other.client or ("",))[0] == host]
+            # Who connected before this was set up, as pages do that wait for one that follows, has a plain protocol.
+            bounded = [other for other in self.connections if isinstance(other, Bounded)]
+            others = [other for other in bounded if other.end is not None and (other.client or ("",))[0] == host]
             if len(others) > self.most and not is_proxy(host, self.proxies):
                 transport.close()
 

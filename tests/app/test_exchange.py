@@ -36,8 +36,8 @@ class App:
 
 
 @contextmanager
-def running(settings: Settings, monkeypatch, farewell: float = 0.2) -> Iterator[App]:
-    """Serve these settings until the end of the block; open pages have `farewell` seconds to learn that they end."""
+def running(settings: Settings, monkeypatch, known: Event | None = None) -> Iterator[App]:
+    """Serve these settings until the end of the block. `known`: set when open pages know that theirs ends; by default they need not."""
     app, stopping, open_page = App(Queue(), []), Event(), server.open_page
 
     def opened(*given):
@@ -52,7 +52,9 @@ def running(settings: Settings, monkeypatch, farewell: float = 0.2) -> Iterator[
             app.ended.append(error)
 
     monkeypatch.setattr(server, "open_page", opened)
-    monkeypatch.setattr(server, "FAREWELL_SECONDS", farewell)
+    monkeypatch.setattr(server, "FAREWELL_SECONDS", 0.2)
+    if known is not None:
+        monkeypatch.setattr(server, "let_pages_know", lambda stopping: known.wait(120))
     thread = Thread(target=work)
     thread.start()
     try:

@@ -1,5 +1,7 @@
 """Another base from the page, in a real Chromium: every open page says that it restarts, and comes back by itself with the other base."""
 
+from threading import Event
+
 import pytest
 from playwright.sync_api import expect
 
@@ -29,7 +31,8 @@ def test_open_pages_come_back_with_the_other_base(browser, tmp_path, monkeypatch
     saved_base(folder / "broken", "qwen3")
     (folder / "broken" / "tokenizer.json").write_text("{}")
     settings = Settings(str(folder / "base"), (str(folder / "lora"),), chosen=True, port=0, votes="off")
-    with running(settings, monkeypatch, farewell=3.0) as app:
+    known = Event()
+    with running(settings, monkeypatch, known) as app:
         url = address(app.next())
         for page in visit(browser, url, "desktop", "light"):
             for other in visit(browser, url, "phone", "dark"):
@@ -40,7 +43,9 @@ def test_open_pages_come_back_with_the_other_base(browser, tmp_path, monkeypatch
                 page.locator("#bt-base-load").click()
                 for each in (page, other):
                     expect(each.locator("#bt-ends")).to_have_text(RESTARTS.format(base=folder / "other"))
+                ARTIFACTS.mkdir(exist_ok=True)
                 other.screenshot(path=ARTIFACTS / "base-restarts.png")
+                known.set()
                 for each in (page, other):
                     expect(each.locator("#bt-loaded summary")).to_contain_text("Loaded other", timeout=60_000)
                     expect(each.locator("#bt-ends")).to_have_count(0)
