@@ -123,8 +123,8 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--loading",
         default=environment.get("BITUNE_LOADING", AUTO),
         metavar="|".join(LOADING),
-        help="whether checkpoints can be loaded and unloaded from the page; auto: where it is open to this computer alone. A public page "
-        "takes them from the Hub only (environment: BITUNE_LOADING)",
+        help="whether checkpoints and another base can be loaded from the page; auto: where it is open to this computer alone. A public page "
+        "takes checkpoints from the Hub only, and no base (environment: BITUNE_LOADING)",
     )
     flags.add_argument(
         "--host",
