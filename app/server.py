@@ -6,7 +6,6 @@ belonged to the base before is gone by construction.
 
 import gc
 import logging
-import os
 import signal
 import sys
 import threading
@@ -20,20 +19,16 @@ import gradio as gr
 
 import bitune
 from app.attention import recorded as attention
-from app.checks import available_port, cannot_listen
 from app.compare.recorded import load_all
-from app.guard.address import networks
-from app.guard.heads import bound_heads
-from app.guard.layer import Doorkeeper, Guard
+from app.guard.layer import Doorkeeper
 from app.guard.log import bounded_log
-from app.guard.unread import forgetting_unread
 from app.models.base_handlers import BaseHandlers
 from app.models.handlers import ModelsHandlers
 from app.page import build_page
+from app.serving import close, keeper_of, serve
 from app.settings import ON, Settings
 from app.ui.admission import Admission
 from app.ui.loading import Loading
-from app.ui.theme import look
 from app.votes.place import Kept, kept_in
 from app.zero import GPU, WorkerRunner, decorator
 from bitune.errors import BituneError, CheckpointError, ConfigError, WrongBaseError
@@ -43,11 +38,8 @@ from bitune.schema.names import default_name
 log = logging.getLogger(__name__)
 
 FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends, or restarts
-LAST_ANSWERS_SECONDS = 7.0  # for answers that are being written when the app is stopped; a container has 10 in all
-LOOK_SECONDS = 0.1  # between two looks at whether they are, and at whether another base was asked for
+LOOK_SECONDS = 0.1  # between two looks at whether another base was asked for, or the one before has gone
 FREED_SECONDS = 30.0  # for a request that is in the middle of a long forward
-EVENTS = 1000  # that Gradio keeps at most; who may run or wait is decided by the admission, long before
-THREADS = 40  # Gradio's own number
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ def serve_pages(settings: Settings, stopping: threading.Event, gpu: GPU | None =
     """One page after the other, until the event is set; raises what `run` does."""
     kept = kept_in(settings.votes, settings.votes_dataset)
     turn = Turn(settings)
-    while turn is not None:
+    while turn is not None and not stopping.is_set():
         served = open_page(turn, kept, gpu)
         try:
             following = until_next(served, turn, settings, stopping)
@@ -166,12 +158,19 @@ def let_go(loading: Loading) -> None:
     loading.let_go("This page has ended.")
     deadline = time.monotonic() + FREED_SECONDS
     with doing("Freeing the base before"):
-        gc.collect()
+        collect()
         while model is not None and model() is not None and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-            gc.collect()
+            collect()
     release_reserved()
     release_freed()
+
+
+def collect() -> None:
+    """Collect garbage, in a thread of its own: in this one SIGTERM would be lost where it comes within a destructor."""
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    thread.join()
 
 
 def check_zero(settings: Settings) -> None:
@@ -191,21 +190,6 @@ def stop(stopping: threading.Event, number: int, frame: FrameType | None) -> Non
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     stopping.set()
     sys.exit(0)
-
-
-def close(page: gr.Blocks, keeper: Doorkeeper) -> None:
-    """End the page: nothing new is let in, what is being answered has LAST_ANSWERS_SECONDS, and then every connection ends."""
-    keeper.ending = True
-    deadline = time.monotonic() + LAST_ANSWERS_SECONDS
-    while keeper.working and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
-    page.server.config.timeout_graceful_shutdown = 1  # uvicorn's: by default it waits for every page that is open somewhere
-    page.close(verbose=False)
-
-
-def keeper_of(settings: Settings) -> Doorkeeper:
-    """The keeper of the guard that these settings ask for."""
-    return Doorkeeper(settings.limits, networks(settings.proxies), mcp=settings.mcp)
 
 
 def load(loading: Loading, turn: Turn, gpu: GPU | None = None) -> None:
@@ -249,50 +233,3 @@ def load_engine(settings: Settings, *, again: bool = False) -> "bitune.Engine":
                 raise
             print(f"Left out {source}: {error}", flush=True)
     return engine
-
-
-def serve(page: gr.Blocks, settings: Settings, keeper: Doorkeeper | None = None) -> str:
-    """Launch the page behind its guard; it then answers in threads of its own.
-
-    Args:
-        page: What `build_page` made.
-        settings: Where to listen, and what visitors may take.
-        keeper: Of the guard, where the caller wants to look at it; by default one of its own.
-
-    Returns:
-        The address of the page.
-
-    Raises:
-        ConfigError: Nobody can listen there.
-    """
-    keeper = keeper or keeper_of(settings)
-    page.queue(max_size=EVENTS, api_open=False)
-    # uvicorn would believe what X-Forwarded-For says of whoever connects from this computer; whom to believe is the guard's to know.
-    os.environ["FORWARDED_ALLOW_IPS"] = ""
-    try:
-        _, address, _ = page.launch(
-            server_name=settings.host,
-            server_port=settings.port
-            or available_port(settings),  # Gradio alone would try 7860 and on, as every other page here does
-            max_threads=THREADS
-            + settings.limits.running
-            + settings.limits.waiting,  # an event that waits takes one of as many places
-            mcp_server=settings.mcp,
-            prevent_thread_lock=True,
-            quiet=True,
-            ssr_mode=False,
-            run_history=False,
-            show_error=True,  # what Gradio itself refuses, such as a missing argument, reaches the caller in words
-            footer_links=["api"],
-            enable_monitoring=False,
-            state_session_capacity=settings.limits.sessions,
-            app_kwargs={
-                "middleware": [(Guard, (), {"keeper": keeper})],  # class and arguments, as Starlette takes them
-                "lifespan": forgetting_unread,
-            },
-            **look(),
-        )
-    except OSError as error:
-        raise cannot_listen(settings, error) from error
-    bound_heads(page.server.config, settings.limits.connections, keeper.proxies)
-    return address
