@@ -43,7 +43,7 @@ function sayWhy(words) {
     const said = document.createElement("p");
     said.id = "bt-ends";
     said.setAttribute("role", "alert");
-    document.body.append(said);
+    document.querySelector(".gradio-container").append(said); // for its letters
     said.textContent = words;
 }
 
