@@ -10,7 +10,7 @@ from gradio.events import Dependency
 
 from app.models.handlers import LoadRequest, ModelsHandlers, Screen, UnloadRequest
 from app.ui.caller import Caller
-from app.ui.events import MODEL, PRIVATE
+from app.ui.events import MODEL, PRIVATE, sent
 from app.ui.frame import ModelRequest, StopButton, Updates, listen, screens
 from app.ui.pieces import html
 from app.ui.shared import WhatIfTarget, WhenLoaded
@@ -114,7 +114,7 @@ def wire_unload(section: Section, show, outputs: list) -> Dependency:
     unloading, proxies = UnloadRequest(section.handlers), section.handlers.admission.proxies
 
     def take(event: gr.EventData) -> Updates:
-        return {section.wanted: event.name}
+        return {section.wanted: sent(event, "name", str)}
 
     async def run(**values: object) -> AsyncIterator[Updates]:
         async with aclosing(screens(unloading, Caller.current(proxies), **values)) as running:

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from bitune import Engine
 from tests.browser.served import TEMPLATE, served, tiny_folders
-from tests.browser.visitor import ARTIFACTS, SIZES, ended, run, visit
+from tests.browser.visitor import ARTIFACTS, SIZES, ended, go, run, visit
 from tests.tiny import bitune_on, tiny_base
 
 pytestmark = pytest.mark.browser
@@ -42,10 +42,6 @@ def load(page, source, name=""):
 
 def names(page):
     return page.locator("#bt-variants label")
-
-
-def go(page, tab):
-    page.get_by_role("tab", name=tab, exact=True).click()
 
 
 def test_what_one_visitor_loads_all_have_in_every_tab_until_it_is_unloaded(browser, url, folder):
