@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from app.votes.place import kept_in
 from bitune import Engine
 from tests.browser.served import METHODS, served, tiny_folders
-from tests.browser.visitor import SIZES, ended, go, run, visit
+from tests.browser.visitor import ended, every_screen, go, run, visit
 from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.browser
@@ -101,8 +101,7 @@ def grave(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_axe_finds_nothing_grave(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         found = {look: words for look in looks(page) if (words := grave(page))}

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.attention.recorded import record as record_map
 from tests.browser.served import TEMPLATE, served, tiny_engine
-from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 
 pytestmark = pytest.mark.browser
 
@@ -415,8 +415,7 @@ def test_bertviz_is_dark_on_a_dark_page(browser, url):
         expect(body).to_have_css("background-color", "rgb(0, 0, 0)")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         open_attention(page)

@@ -9,7 +9,7 @@ from app.models.base_handlers import RESTARTS
 from app.settings import Settings
 from tests.app.test_exchange import address, running
 from tests.browser.served import served, tiny_engine, tiny_folders
-from tests.browser.visitor import ARTIFACTS, SIZES, ended, run, visit
+from tests.browser.visitor import ARTIFACTS, SIZES, ended, every_screen, run, visit
 from tests.tiny import saved_base
 
 pytestmark = pytest.mark.browser
@@ -66,8 +66,7 @@ def test_open_pages_come_back_with_the_other_base(browser, tmp_path, monkeypatch
                 assert page.locator("#bt-results .bt-answer h3").all_inner_texts() == ["base", "lora"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, tmp_path, size, scheme):
     with served(tiny_engine(tmp_path), loads=True, bases=True) as url:
         for page in visit(browser, url, size, scheme):

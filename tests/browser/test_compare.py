@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from app.ui.examples import EXAMPLES
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 
 pytestmark = pytest.mark.browser
 
@@ -123,8 +123,7 @@ def test_a_link_to_a_variant_that_is_not_here_says_so_and_runs_no_other(browser,
         expect(page.locator("#bt-variants input:checked")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         run(page, "hello there")

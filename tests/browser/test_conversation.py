@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 
 pytestmark = pytest.mark.browser
 QUESTION = "#bt-question textarea"
@@ -132,8 +132,7 @@ def test_a_bad_question_is_a_sentence_beside_the_answers(page):
     ended(page)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_a_conversation_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         lengths = page.get_by_role("button", name="Length and sampling")

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from app.evidence.items import PAGE
 from tests.browser.served import TEMPLATE, served, tiny_engine
-from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 from tests.evidence_files import VARIANTS, evidence, records, sums, write_evidence, write_records
 
 pytestmark = pytest.mark.browser
@@ -218,8 +218,7 @@ def test_without_results_a_sentence_says_how_to_make_them(browser, tmp_path):
             expect(page.locator("#bt-items")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         opened(page)
@@ -273,8 +272,7 @@ def test_other_peoples_questions_are_counted_and_not_listed_as_hashes(browser, s
         assert re.search(r"\b[0-9a-f]{12}\b", page.locator("main").inner_text()) is None
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_our_own_questions_and_the_difference_fit_every_screen(browser, shipped, size, scheme):
     width = SIZES[size]["width"]
     for page in visit(browser, shipped, size, scheme):

@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 
 from app.ui.loading import WAITING
 from tests.browser.loading import held
-from tests.browser.visitor import ARTIFACTS, SIZES, ended, visit
+from tests.browser.visitor import ARTIFACTS, SIZES, ended, every_screen, visit
 from tests.tiny import saved_base
 
 pytestmark = pytest.mark.browser
@@ -96,8 +96,7 @@ def test_an_open_page_says_why_nothing_will_run(browser, tmp_path, monkeypatch):
             page.screenshot(path=ARTIFACTS / "loading-failed.png")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, tmp_path, monkeypatch, size, scheme):
     with held(tmp_path, monkeypatch) as app:
         for page in visit(browser, app.address, size, scheme):

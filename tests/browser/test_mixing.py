@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from bitune import Engine
 from tests.browser.served import TEMPLATE, served, tiny_folders
-from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, go, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, every_screen, go, run, visit
 from tests.tiny import bitune_on, tiny_base
 
 pytestmark = pytest.mark.browser
@@ -316,8 +316,7 @@ def test_what_ifs_belong_to_one_visitor(browser, url, page):
         expect(other.locator(".bt-slot:visible")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         opened(page)

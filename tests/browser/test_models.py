@@ -1,12 +1,15 @@
 """Checkpoints from the page, in a real Chromium: loaded by one visitor, there for all in every tab, unloaded; and none of it in public."""
 
+from threading import Event
+
 import pytest
 from gradio_client import Client
 from playwright.sync_api import expect
 
 from bitune import Engine
+from bitune.model.decoding import Decoder
 from tests.browser.served import TEMPLATE, served, tiny_folders
-from tests.browser.visitor import ARTIFACTS, SIZES, ended, go, run, visit
+from tests.browser.visitor import ARTIFACTS, SIZES, ended, every_screen, go, run, visit
 from tests.tiny import bitune_on, tiny_base
 
 pytestmark = pytest.mark.browser
@@ -86,7 +89,21 @@ def test_what_one_visitor_loads_all_have_in_every_tab_until_it_is_unloaded(brows
             expect(page.locator("#bt-results .bt-answer h3")).to_have_count(3)
 
 
-def test_unloading_during_a_request_waits_for_it(browser, url, folder, slow_tokens):
+@pytest.fixture
+def go_on(monkeypatch):
+    """No token is written before it is set."""
+    forward, told = Decoder.next_logits, Event()
+
+    def step(self):
+        assert told.wait(120)
+        return forward(self)
+
+    monkeypatch.setattr(Decoder, "next_logits", step)
+    yield told
+    told.set()
+
+
+def test_unloading_during_a_request_waits_for_it(browser, url, folder, go_on):
     for page in visit(browser, url, "desktop", "light"):
         open_section(page)
         load(page, folder / "bitune")
@@ -95,6 +112,7 @@ def test_unloading_during_a_request_waits_for_it(browser, url, folder, slow_toke
         page.get_by_role("button", name="Unload bitune").click()
         expect(page.locator("#bt-models-words")).to_contain_text("have ended that still answer with it")
         expect(names(page)).to_have_text(["base", "lora"])
+        go_on.set()
         ended(page)
         expect(page.locator("#bt-results .bt-answer h3")).to_have_count(3)
         expect(page.locator("#bt-models-words")).to_contain_text("bitune is unloaded", timeout=60_000)
@@ -137,8 +155,7 @@ def test_a_public_page_has_neither_section_nor_endpoint(browser, folder):
         )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, folder, size, scheme):
     for page in visit(browser, url, size, scheme):
         ARTIFACTS.mkdir(exist_ok=True)

@@ -63,7 +63,7 @@ def test_a_set_is_answered_compared_and_looked_through(page):
     expect(page.locator(".bt-set-row header", has_not_text="the same text")).to_have_count(0)
     with page.expect_download() as saved:
         page.locator("#bt-set-jsonl").click()
-    head, *rows = map(json.loads, saved.value.path().read_text(encoding="utf-8").splitlines())
+    head, *rows = map(json.loads, saved.value.path().read_text(encoding="utf-8").rstrip("\n").split("\n"))
     assert head["settings"]["max_new_tokens"] == 4 and [row["index"] for row in rows] == list(range(30))
     assert rows[3]["right"] == "6" and set(rows[3]["answers"]) == {"base", "lora", "bitune"}
     with page.expect_download() as saved:

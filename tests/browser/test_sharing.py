@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from app.sharing.links import decode, encode
 from tests.browser.loading import held
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 from tests.evidence_files import evidence, records, sums, write_evidence, write_records
 
 pytestmark = pytest.mark.browser
@@ -286,8 +286,7 @@ def test_the_history_is_bounded_and_drops_the_oldest(page):
     expect(page.locator("#bt-note").get_by_role("alert")).to_contain_text("no saved run of this page")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     state = {"compare": {"prompt": "p", "variants": ["ghost", "lora"], "seed": -1}}
     for page in visit(browser, url, size, scheme, "#" + encode(state)):

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from app.ui.templates import faithful
 from app.votes.place import Kept, kept_in
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, every_screen, run, visit
 
 pytestmark = pytest.mark.browser
 NAMES = ["base", "lora", "bitune"]
@@ -166,8 +166,7 @@ def test_where_voting_is_off_the_page_says_why_and_goes_on(browser, engine, tmp_
         expect(page.locator("#bt-results h3").first).not_to_contain_text("Answer")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     ARTIFACTS.mkdir(exist_ok=True)
     for page in visit(browser, url, size, scheme):

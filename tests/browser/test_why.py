@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from bitune import Engine
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, run, visit
+from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.browser
@@ -115,8 +115,7 @@ def test_hidden_names_stay_hidden(page):
     expect(page.locator("#bt-look-tokens")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@every_screen
 def test_it_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
         look(page, "What does it read first?")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 ARTIFACTS = Path(__file__).parent.parent.parent / "test-artifacts"
@@ -13,6 +14,15 @@ FLAGS = [
 SIZES = {"desktop": {"width": 1440, "height": 900}, "phone": {"width": 420, "height": 900}}
 HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"> ${1+1} {{7*7}}"
 ANSWERS = "#bt-results .bt-answer .bt-text"
+every_screen = pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        ("desktop", "light"),
+        ("phone", "dark"),
+        *(pytest.param(*other, marks=pytest.mark.long) for other in (("desktop", "dark"), ("phone", "light"))),
+    ],
+)
+"""Both widths and both schemes; each of them once, unless all are wanted (`make test-long`)."""
 
 
 # Gradio draws the tab before what is in it.
