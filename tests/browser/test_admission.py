@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import server
+from app import serving
 from app.limits import Limits
 from tests.browser.served import served, tiny_engine
 from tests.browser.visitor import ARTIFACTS, ended, run, visit
@@ -36,7 +36,7 @@ def requests_running() -> list[str]:
 
 
 def test_where_gradio_takes_no_more_events_the_page_stays_as_it_was(browser, engine, monkeypatch):
-    monkeypatch.setattr(server, "EVENTS", 0)
+    monkeypatch.setattr(serving, "EVENTS", 0)
     with served(engine) as url:
         for page in visit(browser, url, "desktop", "light"):
             press(page, "#bt-run")
