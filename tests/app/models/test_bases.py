@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import threading
 from html import unescape
 
 import pytest
@@ -20,7 +19,7 @@ from bitune import Engine, memory
 from bitune.base import preview as previews
 from tests.app.models.test_models import hub_of
 from tests.app.ui.test_running import until
-from tests.app.ui.visiting import Visitor, collected, run
+from tests.app.ui.visiting import Visitor, collected, held_up, run
 from tests.browser.served import tiny_folders
 from tests.hub import COMMIT
 from tests.tiny import saved_base, tiny_base, tiny_model
@@ -136,14 +135,7 @@ def test_of_a_repository_the_config_and_the_headers_are_read_first(folder, bases
 
 
 def test_stop_leaves_the_base(folder, bases, monkeypatch):
-    looking, go, look = threading.Event(), threading.Event(), BaseHandlers.look
-
-    def slow(self, source):
-        looking.set()
-        assert go.wait(30)
-        return look(self, source)
-
-    monkeypatch.setattr(BaseHandlers, "look", slow)
+    looking, go = held_up(monkeypatch, BaseHandlers, "look")
 
     async def visit():
         visitor = Visitor()
@@ -159,14 +151,7 @@ def test_stop_leaves_the_base(folder, bases, monkeypatch):
 
 
 def test_it_waits_for_a_checkpoint_that_is_being_loaded(folder, bases, monkeypatch):
-    reading, go, fetch = threading.Event(), threading.Event(), ModelsHandlers.fetch
-
-    def slow(self, source):
-        reading.set()
-        assert go.wait(30)
-        return fetch(self, source)
-
-    monkeypatch.setattr(ModelsHandlers, "fetch", slow)
+    reading, go = held_up(monkeypatch, ModelsHandlers, "fetch")
 
     async def visit():
         loading = screens(LoadRequest(bases.models), Visitor(), source=str(folder / "bitune"), name="")

@@ -24,7 +24,7 @@ from bitune.adapters.layers import adapter_layers
 from bitune.cancellation import Cancelled, cancellable
 from bitune.checkpoints.folder import hub_checkpoint
 from tests.app.ui.test_running import until
-from tests.app.ui.visiting import Visitor, collected, run
+from tests.app.ui.visiting import Visitor, collected, held_up, run
 from tests.browser.served import TEMPLATE, tiny_folders
 from tests.hub import COMMIT, Hub, running_hub
 from tests.tiny import bitune_on, tiny_base
@@ -241,15 +241,7 @@ def test_only_what_is_there_is_unloaded(handlers):
 
 
 def test_two_visitors_load_one_after_the_other(folder, engine, handlers, monkeypatch):
-    reading, go = threading.Event(), threading.Event()
-    fetch = ModelsHandlers.fetch
-
-    def slow(self, source):
-        reading.set()
-        assert go.wait(30)
-        return fetch(self, source)
-
-    monkeypatch.setattr(ModelsHandlers, "fetch", slow)
+    reading, go = held_up(monkeypatch, ModelsHandlers, "fetch")
 
     async def visit():
         first = asyncio.create_task(collected(screens(LoadRequest(handlers), Visitor(), source=str(folder / "bitune"), name="")))

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+import pytest
 from gradio.context import LocalContext
 from starlette.requests import Request
 
@@ -55,3 +56,16 @@ def called(function: Callable, *given: object) -> object:
         return await function(*given)
 
     return asyncio.run(call())
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> tuple[threading.Event, threading.Event]:
+    """Make a method of a class wait; returns what is set when somebody has called it, and what lets all calls go on."""
+    called, go, method = threading.Event(), threading.Event(), getattr(owner, name)
+
+    def waiting(*given: object, **values: object) -> object:
+        called.set()
+        assert go.wait(30)
+        return method(*given, **values)
+
+    monkeypatch.setattr(owner, name, waiting)
+    return called, go
