@@ -114,8 +114,8 @@ def _kept(call: _Call, keys: Tensor, row: int, start: int, seen_of: dict[int, Te
             return None
         # Layers of a kind share their mask, so it is copied once.
         seen = seen_of.setdefault(id(call.mask), call.mask[row, 0, start:, start:].clone())
-    elif not call.module.is_causal:
-        return None
+    elif call.arguments.get("is_causal") is False or not getattr(call.module, "is_causal", True):
+        return None  # what transformers' sdpa function looks at; not every family says it
     return LayerQueries(call.module, call.query[row, :, start:].clone(), seen, arguments)
 
 

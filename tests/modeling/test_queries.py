@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from bitune.modeling.interface import cache_input
+from bitune.modeling.interface import attention_modules, cache_input
 from bitune.modeling.queries import attention_weights, nbytes_of, noted_queries
 from tests.closeness import assert_close
 from tests.tiny import FAMILIES, ids, tiny_model
@@ -40,6 +40,15 @@ def test_weights_are_those_that_eager_attention_gives_out(family):
             assert_close(found, weights)
         masks = {id(layer.seen): layer.seen for layer in layers if layer.seen is not None}
         assert nbytes_of(layers) == sum(layer.query.nbytes for layer in layers) + sum(seen.nbytes for seen in masks.values())
+
+
+def test_attention_that_does_not_say_whether_it_is_causal_is_taken_as_sdpa_takes_it():
+    model, (prompt,) = tiny_model(), ids(4)
+    for module in attention_modules(model.modules()):
+        if "is_causal" in vars(module):
+            del module.is_causal
+    queries, cache = noted(model, prompt)
+    assert [layer.seen for layer in queries.of_row(cache, 0, 0)] == [None] * 4
 
 
 def test_a_model_that_does_not_attend_with_sdpa_is_left_alone():
