@@ -47,5 +47,5 @@ part("svg").addEventListener("click", () => save(openFigure(), "image/svg+xml", 
 part("arrays").addEventListener("click", saveArrays);
 part("bertviz-draw").addEventListener("click", drawBertviz);
 
-watch("value", () => show(props.value));
-show(props.value);
+watch("value", () => show(JSON.parse(props.value)));
+show(JSON.parse(props.value));

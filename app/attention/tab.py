@@ -16,6 +16,7 @@ from app.ui.events import QUIET
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, browser_function, listen, model_api
 from app.ui.latest_run import LatestRun
+from app.ui.pieces import as_text
 from app.ui.prompt_templates import template_choice, templates_left
 from app.ui.shared import LinkPart, PromptTarget, WhenLoaded
 from app.ui.templates import introduction
@@ -80,7 +81,7 @@ def build(
                 stop = StopButton(elem_id="bt-stop-attention", scale=0, min_width=100)
     fields = {"prompt": prompt, "variant": variant, "beside": beside, "template": template, "answer": answer}
     view = browser_view(handlers, recorded)
-    request = ModelRequest(start, stop, [view], lambda screen: {view: screen.value})
+    request = ModelRequest(start, stop, [view], lambda screen: {view: as_text(screen.value)})
     arrived = gr.State(None)  # the id of the run that was read by itself, once
     request.wire(handlers, {**fields, "what_ifs": what_ifs}, also=[arrived.change])
     wire_latest_run(tab, handlers, Places(fields, view, what_ifs, latest_run, arrived))
@@ -128,7 +129,7 @@ def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> Lin
             here = [*handlers.names, *what_ifs]
             words += not_here(name for name in (link.variant, link.beside) if name and name not in here)
             updates |= choosing(handlers, fields, here, link.variant, link.beside or "")
-        return {**updates, view: {"words": FROM_LINK, "look": look}}, words
+        return {**updates, view: as_text({"words": FROM_LINK, "look": look})}, words
 
     return LinkPart("attention", Link, fields, [*fields.values(), view], restore)
 
@@ -142,7 +143,7 @@ def browser_view(handlers: AttentionHandlers, recorded: RecordedReading | None) 
     """The part that lives in the browser. Its template is fixed text: what a prompt holds never becomes part of a template."""
     questions = {handlers.picture: HeadQuestion, handlers.arrays: LayerQuestion, handlers.frame: FrameQuestion}
     return gr.HTML(
-        None if recorded is None else recorded.screen,
+        as_text(None if recorded is None else recorded.screen),
         html_template=(FOLDER / "view.html").read_text(encoding="utf-8"),
         js_on_load="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS),
         server_functions=[
@@ -182,7 +183,7 @@ def wire_latest_run(tab: gr.Tab, handlers: AttentionHandlers, places: Places) ->
             **choosing(handlers, fields, here, first, beside),
             last: latest_run,
             places.arrived: latest_run.id if found.reads else gr.skip(),
-            places.view: {"words": found.words} if found.words else gr.skip(),
+            places.view: as_text({"words": found.words}) if found.words else gr.skip(),
         }
 
     def change_variant(taken: LatestRun | None, chosen: str, prompt: str, answer: str) -> Updates:

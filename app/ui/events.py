@@ -11,7 +11,9 @@ from bitune.errors import ConfigError
 T = TypeVar("T")
 
 PRIVATE = {"api_visibility": "private"}
-QUIET = {**PRIVATE, "show_progress": "hidden"}
+# No progress of Gradio's anywhere. "hidden" alone hides it: the page still keeps a status of each output, and at every event copies the
+# values of all that is in an output, which for the tabs is the whole page.
+QUIET = {**PRIVATE, "show_progress": "hidden", "show_progress_on": []}
 AT_ONCE = {**QUIET, "queue": False}
 # Who may run the model is decided by app/ui/admission.py, not by Gradio's queue: that knows neither direct requests nor how long they take.
 MODEL = {**QUIET, "concurrency_limit": None}

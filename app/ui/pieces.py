@@ -1,6 +1,7 @@
 """HTML of ours as a component."""
 
 import gradio as gr
+from pydantic_core import to_json
 
 
 def html(text: str = "", elem_id: str | None = None, **options: object) -> gr.HTML:
@@ -12,3 +13,12 @@ def html(text: str = "", elem_id: str | None = None, **options: object) -> gr.HT
         options: More arguments of gr.HTML.
     """
     return gr.HTML(text, elem_id=elem_id, apply_default_css=False, **options)
+
+
+def as_text(value: object) -> str:
+    """What the script of a gr.HTML draws, as JSON in one text, which the script parses.
+
+    On the page Gradio copies the values of components, and of what is in them, at every event: each list of a nested value costs time
+    then, and tens of thousands of numbers keep the page busy for seconds. A text is not copied.
+    """
+    return to_json(value, inf_nan_mode="null").decode()

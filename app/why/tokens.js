@@ -1,7 +1,7 @@
 // The tokens of the answers in the browser: the step that is open, drawn as text alone; clicks and keys; the numbers as a file.
 
 const place = (name) => element.querySelector('[data-part="' + name + '"]');
-let drawn = null, open = null, asked = null;
+let drawn = null, open = null, asked = null, seen = {};
 const BUTTONS = { "bt-look-tokens": "tokens", "bt-layers-run": "layers", "bt-lens-run": "lens" };
 
 const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→") || "‥";
@@ -30,13 +30,13 @@ function line(list, token, value, rank, said, go) {
     const button = made(item, "button");
     button.type = "button";
     button.style.setProperty("--chance", Math.exp(value).toFixed(4));
-    made(button, "code", "", visible(props.value.data.texts[token]));
+    made(button, "code", "", visible(seen.data.texts[token]));
     made(button, "span", "", (rank === null ? "" : "no. " + (rank + 1) + ", ") + percent(value));
     button.addEventListener("click", go);
 }
 
 function distribution(parent, answer, view, at) {
-    const { data } = props.value, scores = data.scores[answer][view.name], said = data.answers[answer].tokens[at].id;
+    const { data } = seen, scores = data.scores[answer][view.name], said = data.answers[answer].tokens[at].id;
     const column = made(parent, "div", "bt-distribution bt-v" + view.colour);
     chip(column, view);
     const list = made(column, "ol");
@@ -47,7 +47,7 @@ function distribution(parent, answer, view, at) {
 }
 
 function show(number, at) {
-    const { data, answers, views } = props.value, answer = answers[number], tokens = data.answers[answer].tokens;
+    const { data, answers, views } = seen, answer = answers[number], tokens = data.answers[answer].tokens;
     open = { number, at };
     for (const button of element.querySelectorAll(".bt-strip button")) {
         const isOpen = Number(button.dataset.answer) === number && Number(button.dataset.place) === at;
@@ -70,12 +70,12 @@ function show(number, at) {
 }
 
 function moved(key) {
-    const { data, answers } = props.value, last = data.answers[answers[open.number]].tokens.length - 1;
+    const { data, answers } = seen, last = data.answers[answers[open.number]].tokens.length - 1;
     return { ArrowRight: Math.min(open.at + 1, last), ArrowLeft: Math.max(open.at - 1, 0), Home: 0, End: last }[key];
 }
 
 function save() {
-    const blob = new Blob([JSON.stringify(props.value.data, null, 1)], { type: "application/json" });
+    const blob = new Blob([JSON.stringify(seen.data, null, 1)], { type: "application/json" });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = "why-they-part.json";
@@ -103,22 +103,23 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("bt-say", (event) => {
     if (!element.isConnected) return;
-    const step = drawn && open ? { token_of: props.value.answers[open.number], token: open.at } : {};
+    const step = drawn && open ? { token_of: seen.answers[open.number], token: open.at } : {};
     event.detail.compare = { looked: { ...(asked ? { panel: asked } : {}), ...step } };
 });
 
-function draw(value) {
+function draw() {
+    seen = JSON.parse(props.value);
     const body = place("tokens");
-    if (value.html === undefined) {
+    if (seen.html === undefined) {
         drawn = null;
         body.replaceChildren();
-        if (value.words) made(body, "p", "bt-empty", value.words);
-        if (value.problem) made(body, "p", "bt-problem", value.problem).setAttribute("role", "alert");
-    } else if (value.html !== drawn) {
-        body.innerHTML = drawn = value.html;
-        show(value.opened.answer, value.opened.place);
+        if (seen.words) made(body, "p", "bt-empty", seen.words);
+        if (seen.problem) made(body, "p", "bt-problem", seen.problem).setAttribute("role", "alert");
+    } else if (seen.html !== drawn) {
+        body.innerHTML = drawn = seen.html;
+        show(seen.opened.answer, seen.opened.place);
     }
 }
 
-watch("value", () => draw(props.value));
-draw(props.value);
+watch("value", draw);
+draw();

@@ -8,7 +8,7 @@ from gradio.events import Dependency
 from app.ui.events import PRIVATE, sent
 from app.ui.frame import ModelRequest, StopButton, Updates, listen
 from app.ui.loading import OnEngine
-from app.ui.pieces import html
+from app.ui.pieces import as_text, html
 from app.ui.templates import heading
 from app.why.part import Part, start_look
 from app.why.run import EndedRun
@@ -31,7 +31,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
         look = gr.Button("Look at the tokens", elem_id="bt-look-tokens", scale=0, min_width=190)
         stop = StopButton(elem_id="bt-stop-tokens", scale=0, min_width=100)
     view = gr.HTML(
-        {},
+        as_text(NOTHING.value),
         html_template='<div data-part="tokens"></div>',
         js_on_load=(FOLDER / "tokens.js").read_text(encoding="utf-8"),
         apply_default_css=False,
@@ -41,14 +41,14 @@ def build(on: OnEngine, run: gr.State) -> Part:
     found = gr.State(None)  # what the view is made of
 
     def show(screen: Screen) -> Updates:
-        return {view: screen.value, found: screen.found}
+        return {view: as_text(screen.value), found: screen.found}
 
     scores, request = TokenScores(on), ModelRequest(look, stop, [view, found], show)
     ended = request.wire(scores, {"run": run})
     going_on = build_going_on(on, run, view)
 
     def redrawn(run: EndedRun | None, found: Parting | None) -> Updates:
-        return {view: gr.skip() if run is None or found is None else scores.screen(run, found).value}
+        return {view: gr.skip() if run is None or found is None else as_text(scores.screen(run, found).value)}
 
     def follow(chosen: Dependency) -> None:
         for listener in (chosen, ended):  # another reference may have been chosen while the model was looking

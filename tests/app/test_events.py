@@ -35,3 +35,9 @@ def test_an_event_with_anything_in_it_is_a_sentence(page, sent):
             answer = client.post("gradio_api/run/predict", json=request).json()
             said = str(answer.get("error") or answer["data"])
             assert "reload the page" in said and "failed inside" not in said, (page.fns[number].name, said)
+
+
+def test_no_listener_has_the_page_keep_the_status_of_its_outputs(page):
+    own = [one for one in page.config["dependencies"] if one["api_visibility"] == "private" and one["backend_fn"]]
+    assert len(own) > 80
+    assert [one["targets"] for one in own if one["show_progress_on"] != []] == []

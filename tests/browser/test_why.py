@@ -33,6 +33,21 @@ def look(page, prompt="hello there"):
     expect(page.locator("#bt-look-tokens")).to_be_enabled()
 
 
+COUNT_COPIES = (
+    "() => { const copy = structuredClone; window.copies = 0; structuredClone = (...of) => (window.copies++, copy(...of)); }"
+)
+
+
+def test_a_press_does_not_copy_the_page(page):
+    """Gradio copies values for each of its updates; 80,000 of them kept the page busy for up to 12 s after a press."""
+    look(page)
+    page.evaluate(COUNT_COPIES)
+    page.locator(".bt-distribution li button >> nth=1").click()
+    expect(page.locator("#bt-gone-on .bt-difference")).to_contain_text("new token")
+    copies = page.evaluate("window.copies")
+    assert 0 < copies < 10_000, "Gradio copies otherwise now, or somebody's nested values or outputs are copied whole again"
+
+
 def test_from_two_answers_to_why_they_part_and_on(page):
     expect(page.locator("#bt-why-note")).to_contain_text("These answers are recorded")
     look(page, HOSTILE)
