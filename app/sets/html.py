@@ -8,7 +8,7 @@ from app.ui.pace import spoken
 from app.ui.templates import count, render
 from bitune.evaluation.intervals import RESAMPLES, Interval
 from bitune.sets.compared import compare
-from bitune.sets.lines import interval, percent
+from bitune.sets.lines import interval, percent, points
 from bitune.sets.rows import Row
 
 SILENT = "ended at once"
@@ -33,7 +33,7 @@ def summary(progress: Progress, resamples: int = RESAMPLES) -> str:
         return ""
     first, *others = compared.variants
     rest = [pair for pair in compared.pairs if pair[0] != first]
-    words = {"interval": interval, "percent": percent, "apart": is_apart}
+    words = {"interval": interval, "percent": percent, "points": points, "apart": is_apart}
     return render("sets/summary.html", compared=compared, views=progress.views, first=first, others=others, rest=rest, **words)
 
 

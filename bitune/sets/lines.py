@@ -5,7 +5,7 @@ from bitune.sets.compared import Comparison, OfPair, OfVariant
 
 
 def comparison_lines(compared: Comparison) -> list[str]:
-    """A line a variant, then one a pair; shares in percent, each with its 95 % interval."""
+    """A line a variant, then one a pair; shares in percent, their differences in points, each with its 95 % interval."""
     samples = "" if compared.rows == compared.prompts else f", {compared.rows:,} answers of each variant"
     judged = f", {compared.judged:,} of them with a right answer" if compared.judged else ""
     lines = [f"{compared.prompts:,} prompts{judged}{samples}"]
@@ -21,18 +21,27 @@ def _variant(one: OfVariant) -> str:
 def _pair(pair: OfPair) -> str:
     facts = [f"the same text {percent(pair.same)}", f"{interval(pair.tokens, '+')} tokens"]
     if pair.right:
-        facts.append(f"right {percent(pair.right, '+')}, alone {pair.only_second} to {pair.only_first}")
+        facts.append(f"right {points(pair.right)}, alone {pair.only_second} to {pair.only_first}")
     return "   ".join(facts)
 
 
-def percent(share: Interval, sign: str = "") -> str:
+def percent(share: Interval) -> str:
     """`41.0 % (38.2 to 44.1)`."""
-    return "{:{s}.1f} % ({:{s}.1f} to {:{s}.1f})".format(*(100 * value for value in _values(share)), s=sign)
+    return "{:.1f} % ({:.1f} to {:.1f})".format(*_hundredfold(share))
+
+
+def points(difference: Interval) -> str:
+    """The difference of two shares: `+3.1 points (-1.0 to +7.2)`, since 41 % and 44 % are 3 points apart and not 3 %."""
+    return "{:+.1f} points ({:+.1f} to {:+.1f})".format(*_hundredfold(difference))
 
 
 def interval(value: Interval, sign: str = "") -> str:
     """`23.4 (20.1 to 26.7)`."""
     return "{:{s}.1f} ({:{s}.1f} to {:{s}.1f})".format(*_values(value), s=sign)
+
+
+def _hundredfold(value: Interval) -> tuple[float, ...]:
+    return tuple(100 * one for one in _values(value))
 
 
 def _values(value: Interval) -> tuple[float, float, float]:

@@ -195,7 +195,8 @@ def test_a_comparison_as_lines():
     lines = comparison_lines(compare(ROWS))
     assert lines[0] == "4 prompts, 3 of them with a right answer"
     assert lines[1].startswith("base ") and "right 33.3 %" in lines[1] and "25 % cut" in lines[1]
-    assert lines[3].startswith("qa and base") and "the same text 25.0 %" in lines[3] and "alone 2 to 0" in lines[3]
+    assert lines[3].startswith("qa and base") and "the same text 25.0 % (" in lines[3] and "alone 2 to 0" in lines[3]
+    assert "right +66.7 points (" in lines[3], "two of three more: 67 points, not percent"
     assert "right" not in comparison_lines(compare(ROWS[2:3]))[1]
 
 
