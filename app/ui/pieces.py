@@ -1,7 +1,11 @@
-"""HTML of ours as a component."""
+"""HTML of ours as a component, and what its script draws."""
+
+from typing import Any
 
 import gradio as gr
-from pydantic_core import to_json
+from pydantic import TypeAdapter
+
+ANYTHING = TypeAdapter(Any)
 
 
 def html(text: str = "", elem_id: str | None = None, **options: object) -> gr.HTML:
@@ -21,4 +25,4 @@ def as_text(value: object) -> str:
     On the page Gradio copies the values of components, and of what is in them, at every event: each list of a nested value costs time
     then, and tens of thousands of numbers keep the page busy for seconds. A text is not copied.
     """
-    return to_json(value, inf_nan_mode="null").decode()
+    return ANYTHING.dump_json(value).decode()
