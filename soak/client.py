@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from soak.stream import Lines
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -55,9 +57,10 @@ async def call(client: httpx.AsyncClient, endpoint: str, arguments: dict, most_s
 
 
 async def _events(stream: httpx.Response) -> AsyncIterator[tuple[str, object]]:
-    event = ""
-    async for line in stream.aiter_lines():
-        if line.startswith("event: "):
-            event = line.removeprefix("event: ")
-        elif line.startswith("data: "):
-            yield event, json.loads(line.removeprefix("data: "))
+    event, lines = "", Lines()
+    async for text in stream.aiter_text():
+        for line in lines.of(text):
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                yield event, json.loads(line.removeprefix("data: "))

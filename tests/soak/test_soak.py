@@ -7,6 +7,7 @@ import pytest
 
 from soak.__main__ import main
 from soak.parts import PARTS, Plan
+from soak.stream import Lines
 from tests.browser.served import tiny_folders
 
 
@@ -58,3 +59,9 @@ def test_a_page_that_is_gone_is_a_figure(plan, tmp_path, monkeypatch, capsys):
 def test_a_part_that_there_is_not(capsys):
     assert main(["nothing"]) == 2
     assert "There is no part called 'nothing'" in capsys.readouterr().err
+
+
+def test_an_event_whose_text_holds_line_separators_is_one_line():
+    lines, text = Lines(), 'data: "a\x1cb\u2028c"\n\nevent: complete\nda'
+    assert lines.of(text[:9]) + lines.of(text[9:]) == ['data: "a\x1cb\u2028c"', "", "event: complete"]
+    assert lines.of("ta: 1\n") == ["data: 1"]
