@@ -37,7 +37,10 @@ def on_tab(browser, url, size, scheme):
 def begin(page, text, tokens=4):
     page.locator("#bt-set textarea").fill(text)
     page.get_by_role("button", name="Length and sampling").last.click()
+    slider = page.get_by_role("slider", name="range slider for New tokens").last
+    expect(slider).to_have_value("32")  # what is typed before Gradio has drawn the slider with its value is lost
     page.get_by_role("spinbutton", name="number input for New tokens").last.fill(str(tokens))
+    expect(slider).to_have_value(str(tokens))
     page.locator("#bt-set-run").click()
 
 
