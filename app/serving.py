@@ -13,9 +13,8 @@ from app.guard.unread import forgetting_unread
 from app.settings import Settings
 from app.ui.theme import look
 
-LAST_ANSWERS_SECONDS = (
-    5.0  # for answers that are being written when the page is closed; a container has 10 in all, and Python needs up to 4 to end
-)
+# For answers that are being written when the page is closed: a container has 10 in all, and Python needs up to 4 to end.
+LAST_ANSWERS_SECONDS = 5.0
 LOOK_SECONDS = 0.1  # between two looks at whether they are
 EVENTS = 1000  # that Gradio keeps at most; who may run or wait is decided by the admission, long before
 THREADS = 40  # Gradio's own number
