@@ -23,6 +23,6 @@ def as_text(value: object) -> str:
     """What the script of a gr.HTML draws, as JSON in one text, which the script parses.
 
     On the page Gradio copies the values of components, and of what is in them, at every event: each list of a nested value costs time
-    then, and tens of thousands of numbers keep the page busy for seconds. A text is not copied.
+    then, and tens of thousands of numbers keep the page busy for seconds. A text is one value.
     """
     return ANYTHING.dump_json(value).decode()

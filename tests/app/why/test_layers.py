@@ -129,7 +129,7 @@ def test_the_lens_follows_one_answer_on_every_cache(handlers, ended):
     expected = layer_lens(handlers.engine, "Is <b> tall?", ["base", "lora", "bitune"], ended.answers["bitune"], 2)
     assert not last.running
     for line, one in zip(last.chart.data, expected, strict=True):
-        assert list(line.y) == pytest.approx(list(one.probabilities), rel=1e-4)  # computed twice, with threads of another number
+        assert list(line.y) == pytest.approx(list(one.probabilities), rel=1e-5)  # computed twice: seen 3e-7 apart
     assert [line.line.dash for line in last.chart.data] == ["solid", "solid", "solid", "dot"]
     assert last.html.count("<td ") == 4 * 4
     labels = tokens_of(handlers, ended, "bitune")
