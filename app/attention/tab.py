@@ -12,6 +12,7 @@ from app.attention.handlers import AttentionHandlers
 from app.attention.recorded import RecordedReading
 from app.attention.request import FrameQuestion, HeadQuestion, LayerQuestion, Link
 from app.ui.checks import not_here
+from app.ui.choices import offered
 from app.ui.events import QUIET
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, browser_function, listen, model_api
@@ -99,11 +100,26 @@ def variants_beside(names: Iterable[str]) -> list[tuple[str, str]]:
     return [("nothing", ""), *((name, name) for name in names)]
 
 
-def choosing(handlers: AttentionHandlers, fields: Inputs, here: Sequence[str], variant: str | None, beside: str) -> Updates:
-    """Both choices of a variant among those that are `here`; what is not there any more gives way to the first choice, or nothing."""
+@dataclass(frozen=True)
+class Choice:
+    """A variant, and the one beside it ("" for nothing)."""
+
+    variant: str | None
+    beside: str
+
+
+def choosing(
+    handlers: AttentionHandlers, fields: Inputs, here: Sequence[str], wanted: Choice, chosen: Choice | None = None
+) -> Updates:
+    """The choice `wanted` among the variants that are `here`; what is not there gives way to the first choice, or nothing.
+
+    `chosen`: what the request found in the fields; None where they are to be set whatever they hold.
+    """
+    variant = wanted.variant if wanted.variant in here else handlers.first_choice()
+    beside = wanted.beside if wanted.beside in here else ""
     return {
-        fields["variant"]: gr.update(choices=here, value=variant if variant in here else handlers.first_choice()),
-        fields["beside"]: gr.update(choices=variants_beside(here), value=beside if beside in here else ""),
+        fields["variant"]: offered(here, chosen and chosen.variant, variant),
+        fields["beside"]: offered(variants_beside(here), chosen and chosen.beside, beside),
     }
 
 
@@ -112,8 +128,9 @@ def when_loaded(handlers: AttentionHandlers, fields: Inputs, what_ifs: gr.State)
     chosen = {name: fields[name] for name in ("variant", "beside", "template")}
 
     def fill(variant: str | None, beside: str, template: str, known: dict) -> Updates:
-        updates = choosing(handlers, fields, [*handlers.names, *known], variant, beside)
-        return {**updates, fields["template"]: gr.update(**templates_left(handlers.has_chat_template, template))}
+        now = Choice(variant, beside)
+        updates = choosing(handlers, fields, [*handlers.names, *known], now, now)
+        return {**updates, fields["template"]: templates_left(handlers.has_chat_template, template)}
 
     return WhenLoaded({**chosen, "known": what_ifs}, list(chosen.values()), fill)
 
@@ -128,7 +145,7 @@ def link_part(handlers: AttentionHandlers, fields: Inputs, view: gr.HTML) -> Lin
         if link.variant is not None:
             here = [*handlers.names, *what_ifs]
             words += not_here(name for name in (link.variant, link.beside) if name and name not in here)
-            updates |= choosing(handlers, fields, here, link.variant, link.beside or "")
+            updates |= choosing(handlers, fields, here, Choice(link.variant, link.beside or ""))
         return {**updates, view: as_text({"words": FROM_LINK, "look": look})}, words
 
     return LinkPart("attention", Link, fields, [*fields.values(), view], restore)
@@ -173,14 +190,15 @@ def wire_latest_run(tab: gr.Tab, handlers: AttentionHandlers, places: Places) ->
     def take(latest_run: LatestRun | None, taken: LatestRun | None, what_ifs: dict, chosen: str, beside: str) -> Updates:
         here = [*handlers.names, *what_ifs]
         if latest_run is None or latest_run == taken:
-            return choosing(handlers, fields, here, chosen, beside)
+            now = Choice(chosen, beside)
+            return choosing(handlers, fields, here, now, now)
         first = handlers.chosen_first(latest_run)
         found = arrival(handlers, latest_run, first, what_ifs) if first in here else Arrival(False)
         return {
             fields["prompt"]: latest_run.prompt,
             fields["answer"]: latest_run.answers[first],
             fields["template"]: latest_run.template,
-            **choosing(handlers, fields, here, first, beside),
+            **choosing(handlers, fields, here, Choice(first, beside), Choice(chosen, beside)),
             last: latest_run,
             places.arrived: latest_run.id if found.reads else gr.skip(),
             places.view: as_text({"words": found.words}) if found.words else gr.skip(),

@@ -13,6 +13,7 @@ from app.compare import conversation_tab
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.link_tab import Below, link_part
 from app.compare.request import MAX_NEW_TOKENS, MAX_TEMPERATURE, MIN_TOP_P, CompareRequest
+from app.ui.choices import offered
 from app.ui.events import AT_ONCE, sent
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen, model_api
@@ -163,8 +164,8 @@ def when_loaded(
 
     def fill(variants: list[str], template: str, known: dict[str, dict], shown: Screen) -> Updates:
         has_chat = handlers.has_chat_template
-        templates = gr.update(info=template_info(has_chat), **templates_left(has_chat, template))
-        return {**target.show(known, variants, None), fields["template"]: templates, **reasons.show(shown)}
+        templates = templates_left(has_chat, template, info=template_info(has_chat))
+        return {**target.show(known, variants, variants), fields["template"]: templates, **reasons.show(shown)}
 
     inputs = {"variants": fields["variants"], "template": fields["template"], "known": what_ifs, "shown": latest}
     return WhenLoaded(inputs, [*target.components, fields["template"], *reasons.components], fill)
@@ -259,10 +260,10 @@ def prompt_target(source: PromptSource, request: ModelRequest[Screen]) -> Prompt
 def what_if_target(handlers: CompareHandlers, variants: gr.CheckboxGroup, colours: gr.HTML) -> WhatIfTarget:
     """What-ifs are variants to choose; the colours of the others come from style.css, by place."""
 
-    def show(what_ifs: dict[str, dict], chosen: list[str], new: str | None) -> Updates:
+    def show(what_ifs: dict[str, dict], wanted: Sequence[str], chosen: list[str] | None = None) -> Updates:
         names = [*handlers.names, *what_ifs]
-        kept = [name for name in names if name in chosen or name == new]
+        kept = [name for name in names if name in wanted]
         views = with_what_ifs(handlers.views, what_ifs).values()
-        return {variants: gr.update(choices=names, value=kept), colours: render("compare/colours.html", views=views)}
+        return {variants: offered(names, chosen, kept), colours: render("compare/colours.html", views=views)}
 
     return WhatIfTarget(variants, [variants, colours], show)

@@ -1,5 +1,6 @@
 """The part of Mixing in which a person sets the ratios: presets, sliders, and the what-ifs made of them. Components and wiring only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -97,26 +98,27 @@ def what_if_list(handlers: MixingHandlers, of: gr.Radio, what_ifs: gr.State, tar
         rows.append(row)
     outputs = [what_ifs, note, *rows, *chips, *target.components]
 
-    def show(update: WhatIfUpdate, chosen: list[str]) -> Updates:
+    def show(update: WhatIfUpdate, wanted: Sequence[str], chosen: list[str] | None = None) -> Updates:
         by_colour = handlers.chips(update.what_ifs)
-        updates = {what_ifs: update.what_ifs, note: update.words, **target.show(update.what_ifs, chosen, update.name)}
+        updates = {what_ifs: update.what_ifs, note: update.words, **target.show(update.what_ifs, wanted, chosen)}
         for colour, (row, chip) in enumerate(zip(rows, chips, strict=True)):
             updates |= {row: gr.update(visible=colour in by_colour), chip: by_colour.get(colour, "")}
         return updates
 
     def add(slider_ratios: object, of: str, known: dict, chosen: list[str]) -> Updates:
-        return show(handlers.add(known, of, slider_ratios), chosen)
+        update = handlers.add(known, of, slider_ratios)
+        return show(update, [*chosen, update.name], chosen)
 
     inputs = {"slider_ratios": gr.JSON(visible=False), "of": of, "known": what_ifs, "chosen": target.chosen}
     listen(add_button.click, add, inputs, outputs, lambda words: {note: problem(words)}, js=READ_SLIDERS, **AT_ONCE)
     for colour, button in enumerate(removers):
 
         def remove(known: dict, chosen: list[str], colour=colour) -> Updates:
-            return show(handlers.remove(known, colour), chosen)
+            return show(handlers.remove(known, colour), chosen, chosen)
 
         listen(button.click, remove, {"known": what_ifs, "chosen": target.chosen}, outputs)
 
-    return WhatIfList(outputs, lambda known, chosen: show(WhatIfUpdate(known, None, ""), chosen))
+    return WhatIfList(outputs, lambda known, *variants: show(WhatIfUpdate(known, None, ""), *variants))
 
 
 def what_ifs_left(handlers: MixingHandlers, listed: WhatIfList, what_ifs: gr.State, target: WhatIfTarget) -> WhenLoaded:
@@ -125,6 +127,6 @@ def what_ifs_left(handlers: MixingHandlers, listed: WhatIfList, what_ifs: gr.Sta
     def fill(known: dict, chosen: list[str]) -> Updates:
         mixing = handlers.mixing
         kept = {name: value for name, value in known.items() if value["of"] in mixing}
-        return listed.show(kept, chosen) if kept != known else dict.fromkeys(listed.components, gr.skip())
+        return listed.show(kept, chosen, chosen) if kept != known else dict.fromkeys(listed.components, gr.skip())
 
     return WhenLoaded({"known": what_ifs, "chosen": target.chosen}, listed.components, fill)

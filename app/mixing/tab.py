@@ -11,6 +11,7 @@ from app.mixing.handlers import NO_CHECKPOINT, MixingHandlers
 from app.mixing.requests import Link, MeasureRequest, MeasureScreen, SweepRequest, SweepScreen
 from app.ui.api_types import MixingAnswer, Template
 from app.ui.checks import not_here
+from app.ui.choices import offered
 from app.ui.events import PRIVATE
 from app.ui.examples import EXAMPLES
 from app.ui.frame import ModelRequest, StopButton, Updates, listen, model_api
@@ -163,7 +164,7 @@ def when_loaded(
         names = handlers.checkpoints
         kept = [name for name in names if name in shown] if len(names) > 1 else names  # of one there is no choice
         return {
-            learned.chosen: gr.update(choices=names, value=kept, visible=len(names) > 1),
+            learned.chosen: offered(names, shown, kept, visible=len(names) > 1),
             **learned.show(handlers, kept),
             **{column: gr.update(visible=visible()) for column, visible in parts.items()},
             **view.fill(handlers, kept),

@@ -101,7 +101,7 @@ def wire(section: Section, target: WhatIfTarget, what_ifs: gr.State) -> None:
     def choose(loaded: str | None, chosen: list[str], known: dict) -> Updates:
         if loaded is None:
             return dict.fromkeys([*target.components, section.source, section.name], gr.skip())
-        return {**target.show(known, chosen, loaded), section.source: "", section.name: ""}
+        return {**target.show(known, [*chosen, loaded], chosen), section.source: "", section.name: ""}
 
     inputs = {"loaded": section.loaded, "chosen": target.chosen, "known": what_ifs}
     filled = [*target.components, section.source, section.name]

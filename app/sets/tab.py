@@ -11,6 +11,7 @@ from app.sets.handlers import GoingOn, Screen, SetHandlers
 from app.sets.progress import ALL
 from app.sets.request import MAX_SAMPLES, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.sets.run import set_screens
+from app.ui.choices import offered
 from app.ui.events import ENDPOINT, PRIVATE, QUIET, sent
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen
 from app.ui.linked import as_here
@@ -245,7 +246,7 @@ def wire_what_ifs(tab: gr.Tab, handlers: SetHandlers, variants: gr.CheckboxGroup
 
     def show(chosen: list[str], what_ifs: dict[str, dict]) -> Updates:
         names = [*handlers.names, *what_ifs]
-        return {variants: gr.update(choices=names, value=[name for name in names if name in chosen])}
+        return {variants: offered(names, chosen, [name for name in names if name in chosen])}
 
     listen(tab.select, show, {"chosen": variants, "what_ifs": what_ifs}, [variants])
 
@@ -268,8 +269,8 @@ def when_loaded(handlers: SetHandlers, fields: Inputs, what_ifs: gr.State) -> Wh
     def fill(variants: list[str], template: str, known: dict[str, dict]) -> Updates:
         names = [*handlers.names, *known]
         return {
-            fields["variants"]: gr.update(choices=names, value=[name for name in names if name in variants]),
-            fields["template"]: gr.update(**templates_left(handlers.has_chat_template, template)),
+            fields["variants"]: offered(names, variants, [name for name in names if name in variants]),
+            fields["template"]: templates_left(handlers.has_chat_template, template),
         }
 
     chosen = {name: fields[name] for name in ("variants", "template")}

@@ -2,6 +2,8 @@
 
 import gradio as gr
 
+from app.ui.choices import offered
+
 TEMPLATES = {"own": "its own", "chat": "the base's chat template", "none": "none"}
 
 
@@ -12,10 +14,15 @@ def template_choice(has_chat_template: bool, **options: object) -> gr.Radio:
         has_chat_template: Whether the base has one.
         options: More arguments of gr.Radio.
     """
-    return gr.Radio(label="Template around the prompt", **templates_left(has_chat_template, "own"), **options)
+    return gr.Radio(templates_of(has_chat_template), value="own", label="Template around the prompt", **options)
 
 
-def templates_left(has_chat_template: bool, chosen: str) -> dict[str, object]:
-    """The choices of that component, and `chosen` as its value where it is among them."""
-    choices = [(label, key) for key, label in TEMPLATES.items() if has_chat_template or key != "chat"]
-    return {"choices": choices, "value": chosen if chosen in [key for _, key in choices] else "own"}
+def templates_left(has_chat_template: bool, chosen: str, **options: object) -> dict[str, object]:
+    """The update of that component for another base: `chosen` stays where it is among its templates."""
+    choices = templates_of(has_chat_template)
+    return offered(choices, chosen, chosen if chosen in [key for _, key in choices] else "own", **options)
+
+
+def templates_of(has_chat_template: bool) -> list[tuple[str, str]]:
+    """The templates that a base has, as choices."""
+    return [(label, key) for key, label in TEMPLATES.items() if has_chat_template or key != "chat"]

@@ -59,13 +59,13 @@ def wire_targets(
 class WhatIfTarget:
     """A tab in which a visitor's what-ifs are variants to choose.
 
-    `chosen`: the choice, an input of whoever adds a what-if. `components`: what is updated. `show`: the what-ifs that there are, the
-    variants chosen until now and the name of a new what-if, or None, as these updates.
+    `chosen`: the choice, an input of whoever adds a what-if. `components`: what is updated. `show`: the what-ifs that there are and the
+    variants to choose, as these updates; then what the request found chosen, if it was one of the visitor (choices.py).
     """
 
     chosen: gr.CheckboxGroup
     components: Sequence[Component]
-    show: Callable[[Mapping[str, dict], Sequence[str], str | None], Updates]
+    show: Callable[..., Updates]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class LinkPart:
 
 @dataclass(frozen=True)
 class WhatIfList:
-    """Where a visitor's what-ifs are listed, and chosen: `show`, with the variants that are chosen besides, as updates of `components`."""
+    """Where a visitor's what-ifs are listed, and chosen: `show`, with the same arguments as WhatIfTarget's, as updates of `components`."""
 
     components: Sequence[Component]
-    show: Callable[[Mapping[str, dict], Sequence[str]], Updates]
+    show: Callable[..., Updates]

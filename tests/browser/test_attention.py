@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.attention.recorded import record as record_map
 from tests.browser.served import TEMPLATE, served, tiny_engine
-from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
+from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, slow, visit
 
 pytestmark = pytest.mark.browser
 
@@ -32,6 +32,18 @@ def page(browser, url):
     for page in visit(browser, url, "desktop", "light"):
         open_attention(page)
         yield page
+
+
+def test_what_is_chosen_while_the_tab_is_opened_stays(browser, url):
+    for page in visit(browser, url, "desktop", "light"):
+        slow(page)
+        page.get_by_role("tab", name="Attention").click()
+        page.locator("#bt-attention-variant input[value=lora]").check()
+        page.locator("#bt-attention-beside input").click()
+        page.get_by_role("option", name="bitune").click()
+        page.wait_for_timeout(2_000)
+        expect(page.locator("#bt-attention-variant input[value=lora]")).to_be_checked()
+        expect(page.locator("#bt-attention-beside input")).to_have_value("bitune")
 
 
 def open_attention(page: Page) -> None:

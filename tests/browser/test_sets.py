@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import visit
+from tests.browser.visitor import slow, visit
 
 pytestmark = pytest.mark.browser
 
@@ -97,6 +97,15 @@ def test_stop_keeps_what_was_answered_and_go_on_answers_the_rest(page):
     page.locator("#bt-set-go-on").click()
     ended(page, 30)
     expect(page.locator("#bt-set-go-on")).to_be_hidden()
+
+
+def test_what_is_chosen_while_the_tab_is_opened_stays(browser, url):
+    for page in visit(browser, url, "desktop", "light", parts=PARTS):
+        slow(page)
+        page.get_by_role("tab", name="Many prompts").click()
+        page.locator("#bt-set-variants input[name=lora]").uncheck()
+        page.wait_for_timeout(2_000)
+        expect(page.locator("#bt-set-variants input[name=lora]")).not_to_be_checked()
 
 
 def test_a_file_is_read_in_the_browser(page, tmp_path):

@@ -52,6 +52,19 @@ def visit(browser: Browser, url: str, size: str, scheme: str, query: str = "", p
     assert broken == [], broken
 
 
+def slow(page: Page) -> None:
+    """From now on every request of the page leaves a second later: a long way to the server."""
+    page.evaluate(
+        """() => {
+            const fetched = window.fetch;
+            window.fetch = async (...request) => {
+                await new Promise((done) => setTimeout(done, 1000));
+                return fetched(...request);
+            };
+        }"""
+    )
+
+
 def go(page: Page, tab: str) -> None:
     """Open a tab by its name."""
     page.get_by_role("tab", name=tab, exact=True).click()
