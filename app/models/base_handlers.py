@@ -8,10 +8,11 @@ ends, and the next one begins with the other base, in app/server.py.
 from collections.abc import Generator, Iterator
 from functools import partial
 
-from app.models.handlers import LoadRequest, ModelsHandlers, Screen, alone, told
+from app.models.handlers import LoadRequest, ModelsHandlers, Screen, alone, in_thread_with_progress
 from app.models.sources import MAX_SOURCE
 from app.ui.templates import empty
 from bitune.base.local import EMBEDDED, check_base
+from bitune.cancellation import check, current
 from bitune.errors import BaseNotFoundError, ConfigError
 from bitune.files import local_path
 
@@ -61,14 +62,19 @@ class BaseHandlers:
         with alone(self.models.others) as waiting:
             yield from waiting
             self.admission.check_open()
-            commit = yield from told(partial(self.look, source), f"Looking for {source}")
-            yield from told(partial(self.fetch, commit), f"Fetching {source}")
+            commit = yield from in_thread_with_progress(partial(self.look, source), f"Looking for {source}")
+            yield from in_thread_with_progress(partial(self.fetch, commit), f"Fetching {source}")
+            check(current())  # Stop has said that the base stays
             self.wanted = source
             self.admission.close(RESTARTS.format(base=source))
         return source
 
     def look(self, source: str) -> str:
-        """How `fetch_base` names it; raises what its headers and its config tell to be wrong."""
+        """The source with the commit that was looked at, as `fetch_base` takes it.
+
+        Raises what its config and the headers of its files tell to be wrong, and ConfigError where it does not fit into the memory that is
+        free once the loaded base has gone.
+        """
         from bitune.base.preview import preview  # imports torch, and the page opens before that
         from bitune.memory import check_room
 

@@ -110,8 +110,8 @@ class ModelsHandlers(OnEngine):
         with alone(self.others) as waiting:
             yield from waiting
             self.admission.check_open()
-            files = yield from told(partial(self.fetch, source), f"Looking for {source}")
-            return (yield from told(partial(self.put, files, name), f"Loading {source}"))
+            files = yield from in_thread_with_progress(partial(self.fetch, source), f"Looking for {source}")
+            return (yield from in_thread_with_progress(partial(self.put, files, name), f"Loading {source}"))
 
     def fetch(self, source: str) -> Files:
         """Its files on this disk; those of the Hub only where what they hold fits into memory."""
@@ -161,7 +161,7 @@ class ModelsHandlers(OnEngine):
             raise UnknownNameError("checkpoint that can be unloaded here", str(name), self.can_go(self.engine.checkpoints))
         self._fingerprints[name] = facts.fingerprint
         said = False
-        for screen in told(partial(self.take_off, name), IN_USE.format(name=name), progress=False):
+        for screen in in_thread_with_progress(partial(self.take_off, name), IN_USE.format(name=name), progress=False):
             if not said and name not in self.engine.variants:
                 self.loading.changed()
                 said = True
@@ -220,7 +220,7 @@ class UnloadRequest(LoadRequest):
 
 @contextmanager
 def alone(others: Lock) -> Iterator[Iterator[Screen]]:
-    """Nobody else has this lock until the end of the block, which begins with yielding all of what it is given."""
+    """Within the block nothing else is loaded. The block gets the screens of the wait for that, and goes through all of them first."""
     taken = []
 
     def waiting() -> Iterator[Screen]:
@@ -236,11 +236,15 @@ def alone(others: Lock) -> Iterator[Iterator[Screen]]:
             others.release()
 
 
-def told(call: Callable[[], T], words: str, *, progress: bool = True) -> Generator[Screen, None, T]:
+def in_thread_with_progress(call: Callable[[], T], words: str, *, progress: bool = True) -> Generator[Screen, None, T]:
     """What `call` returns, and meanwhile how far it is.
 
+    It ends when the thread has, also after Stop and for somebody who has gone: until then what is read takes memory, so nothing else may be
+    loaded, and it counts as a request of whoever asked. A visitor who has pressed Stop sees the end at once all the same: that screen
+    comes from app/ui/running.py, which does not wait for this.
+
     Args:
-        call: Runs in a thread of its own, in the same block of a request that can be cancelled. Where the request is, this is not waited for.
+        call: Runs in a thread of its own, in the same block of a request that can be cancelled.
         words: What is shown, until there is something to be said of its progress.
         progress: Whether something may be said of that.
     """
@@ -254,8 +258,11 @@ def told(call: Callable[[], T], words: str, *, progress: bool = True) -> Generat
 
     Thread(target=copy_context().run, args=(work,), name="bitune load", daemon=True).start()
     said = None
-    while not wait([future], LOOK_SECONDS).done:
-        check(current())
-        if (line := (now() if progress else None) or words) != said:
-            yield Screen(render("models/progress.html", words=(said := line)), running=True)
+    try:
+        while not wait([future], LOOK_SECONDS).done:
+            check(current())
+            if (line := (now() if progress else None) or words) != said:
+                yield Screen(render("models/progress.html", words=(said := line)), running=True)
+    finally:
+        wait([future])
     return future.result()

@@ -68,6 +68,24 @@ def test_what_there_is_to_load_is_said_to_all_and_nobody_is_let_in_any_more(fold
         assert "The page restarts with the base" in asked()
 
 
+def test_stop_while_its_files_are_fetched_leaves_the_page_as_it_is(folder, bases, monkeypatch):
+    fetching, go = held_up(monkeypatch, BaseHandlers, "fetch")
+
+    async def visit():
+        visitor = Visitor()
+        asking = asyncio.create_task(collected(screens(BaseRequest(bases), visitor, source=str(folder / "other"))))
+        await until(fetching.is_set)
+        visitor.stopped = True
+        *_, last = await asking
+        assert bases.models.others.locked(), "nothing else is loaded while its files are still read"
+        go.set()
+        await until(lambda: not bases.models.others.locked())
+        return last
+
+    assert "the base stays as it is" in asyncio.run(visit()).words
+    assert bases.wanted is None and bases.admission.closed is None
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from app.compare.handlers import CompareHandlers
 from app.limits import Limits
-from app.models.handlers import LoadRequest, ModelsHandlers, UnloadRequest
+from app.models.handlers import LOOK_SECONDS, LoadRequest, ModelsHandlers, UnloadRequest
 from app.models.sources import checked_name, checked_source
 from app.ui.admission import Admission
 from app.ui.frame import screens
@@ -284,6 +284,39 @@ def test_stop_loads_nothing(folder, engine, handlers, monkeypatch):
         return last
 
     assert "nothing was loaded" in asyncio.run(visit()).words
+
+
+@pytest.mark.parametrize("end", ["stop", "leave"])
+def test_the_next_one_is_loaded_when_what_was_stopped_is_really_over(folder, engine, monkeypatch, end):
+    reading, go = held_up(monkeypatch, Engine, "add_checkpoint")
+    handlers = ModelsHandlers(engine, Admission(Limits(per_address=2)))
+
+    def asked(visitor, source):
+        return collected(screens(LoadRequest(handlers), visitor, source=str(source), name=""))
+
+    async def visit():
+        first, second = Visitor(), Visitor()
+        stopped = asyncio.create_task(asked(first, folder / "bitune"))
+        await until(reading.is_set)
+        first.stopped = end == "stop"
+        if end == "leave":
+            first.leave()
+        seen = await asyncio.wait_for(stopped, 5)
+        assert end == "leave" or "nothing was loaded" in seen[-1].words, "at once, whatever is still read"
+        assert handlers.admission.counts == (0, 1), "it counts as theirs until nothing is read any more"
+        reading.clear()
+        following = asyncio.create_task(asked(second, folder / "other"))
+        await until(lambda: handlers.admission.counts == (0, 2))
+        await asyncio.sleep(3 * LOOK_SECONDS)
+        assert not reading.is_set(), "two are read at once, and measured by the same free memory"
+        assert "As many requests from your address" in (await asked(Visitor(), folder / "other"))[-1].words
+        go.set()
+        last = (await following)[-1]
+        await until(lambda: handlers.admission.counts == (0, 0))
+        return last
+
+    assert asyncio.run(visit()).loaded == "other"
+    assert list(engine.variants) == ["base", "lora", "other"]
 
 
 def test_a_hub_repository_is_measured_before_it_is_downloaded(folder, engine, handlers, tmp_path, monkeypatch):
