@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from markupsafe import Markup
 
-from app.compare.handlers import CompareHandlers, Screen
+from app.compare.handlers import NOT_ANSWERED, CompareHandlers, Screen
 from app.compare.request import MAX_LINKED_SEED, CompareRequest
 from app.ui.errors import sentence
 from app.ui.pace import Work
@@ -66,7 +66,8 @@ def questions_in(screen: Screen) -> list[str]:
 
 
 class GoingOn:
-    """A button that goes on from the answers on the screen: `frame.ModelHandlers`. What cannot be asked is a note beside them."""
+    """A button that goes on from the answers on the screen, for `frame.from_shown`. Whatever keeps it from answering is a note beside them:
+    they are the conversation, and nothing else holds it."""
 
     def __init__(self, compare: CompareHandlers, asked: Asked):
         """`asked` makes the request from the screen and the fields, by name."""
@@ -109,13 +110,15 @@ class GoingOn:
         """While the engine is loading, or others come first."""
         return self.compare.waiting(words)
 
-    def finish(self, latest: Screen) -> Screen:
-        """After a run that was cancelled."""
+    def finish(self, latest: Screen | None, shown: Screen) -> Screen:
+        """After a run that was cancelled; `shown` where not a token of it had come."""
+        if latest is None or latest.update is None:
+            return replace(shown, note=NOT_ANSWERED)
         return self.compare.finish(latest)
 
-    def failed(self, words: str) -> Screen:
-        """Instead of answers."""
-        return self.compare.failed(words)
+    def failed(self, words: str, latest: Screen | None, shown: Screen) -> Screen:
+        """A note beside what was there before."""
+        return replace(shown, note=words)
 
 
 def coloured(request: CompareRequest, what_ifs: Mapping[str, Mapping]) -> dict[str, dict]:

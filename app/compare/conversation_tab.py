@@ -10,7 +10,7 @@ from gradio.events import Dependency
 from app.compare.conversation import UNTESTED, WAYS, GoingOn, again, can_go_on, follow_up, questions_in, story
 from app.compare.handlers import CompareHandlers, Screen
 from app.ui.events import PRIVATE, sent
-from app.ui.frame import Inputs, ModelRequest, Updates, listen
+from app.ui.frame import Inputs, ModelRequest, Updates, from_shown, listen
 from app.ui.pieces import html
 from app.ui.templates import problem
 from bitune.schema.conversation import RECOMPUTE
@@ -150,5 +150,5 @@ def go_on(
 
     mine = (button, request.stop.button)
     outputs = [component for component in request.components if component not in mine]
-    going_on = ModelRequest(button, request.stop, [*outputs, fields["seed"], fields["prompt"]], show)
-    return going_on.wire(going, inputs)
+    asking = ModelRequest(button, request.stop, [*outputs, fields["seed"], fields["prompt"]], show)
+    return asking.wire(going, inputs, from_shown)

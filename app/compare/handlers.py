@@ -34,6 +34,7 @@ from bitune.schema.generation import GenerationSettings
 NO_WHAT_IFS: Mapping[str, Mapping] = MappingProxyType({})
 REQUEST = TypeAdapter(CompareRequest)
 FROM_LINK = "The conversation comes from the link. Press Ask to see the answers to its last question."
+NOT_ANSWERED = "Stopped before the first token."
 NO_TURNS = "No variant that is loaded here has answered every turn of the link's conversation, so it is left out."
 NOTHING_YET = (
     "Nothing has run yet. Write a prompt or take an example, then press Run: each chosen variant answers in a column of its own."
@@ -194,7 +195,7 @@ class CompareHandlers(OnEngine):
     def finish(self, latest: Screen) -> Screen:
         """After a run that was cancelled: the answers as far as they came."""
         if latest.update is None:
-            return Screen(empty("Stopped before the first token."))
+            return Screen(empty(NOT_ANSWERED))
         completions = {
             name: completion if completion.finish_reason else replace(completion, finish_reason="cancelled")
             for name, completion in latest.update.completions.items()

@@ -19,7 +19,7 @@ from app.ui.caller import Caller, Gone
 from app.ui.errors import sentence
 from app.ui.events import AT_ONCE, ENDPOINT, MODEL, STOPPING
 from app.ui.pace import Work
-from app.ui.running import OnModel, Waiting, admitted, until_over
+from app.ui.running import Course, FromShown, OnModel, admitted
 
 Inputs = Mapping[str, Component]
 Updates = dict[Component, object]
@@ -73,22 +73,14 @@ def guarded(function: Callable, failed: Callable[[str], object]) -> Callable:
     return call
 
 
-async def screens(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
-    """The screens of a request, from the first second on. What Stop left or an error is the last one; closing this ends the request."""
-    over = until_over(shown(handlers, caller, **values), handlers.finish, lambda words, _: handlers.failed(words))
-    async with aclosing(over):
-        async for screen in over:
-            yield screen
+def screens(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
+    """The screens of a request whose place on the page is its own."""
+    return Course(handlers, values).screens(caller)
 
 
-async def shown(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
-    """The screens of a request that nothing ends."""
-    if handlers.loading.ready:
-        yield handlers.announce(**values)
-    running = admitted(handlers, caller, partial(handlers.work, **values), partial(handlers.run, **values))
-    async with aclosing(running) as steps:
-        async for step in steps:
-            yield handlers.waiting(step.words) if isinstance(step, Waiting) else step
+def from_shown(handlers: ModelHandlers[S], caller: Caller, **values: object) -> AsyncIterator[S]:
+    """The screens of a request that goes on from the one that is `shown`, among its values; `finish` and `failed` get it last."""
+    return FromShown(handlers, values).screens(caller)
 
 
 class StopButton:
@@ -165,7 +157,7 @@ class ModelRequest(Generic[S]):
         Args:
             handlers: What happens.
             inputs: The components whose values a request gets, by name.
-            screens: What becomes of a request whose way through the line is another than that of one request.
+            screens: The screens of a request, where it is not alone in its place on the page or takes the line more than once.
             also: Events that run it as its button does.
 
         Returns:

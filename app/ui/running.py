@@ -1,17 +1,19 @@
 """A request from its first second to its last: wait for the engine, wait in the line, run in a thread of its own.
 
 Waiting takes no thread. The model runs in as many threads as the admission lets in. Whoever closes the iterator, or whose client goes away,
-sets the event that every layer and token looks at (bitune/cancellation.py); the place is free when the thread has ended.
+sets the event that every layer and token looks at (bitune/cancellation.py); the place is free when the thread has ended. `Course` makes
+screens of it.
 """
 
 import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 from app.ui.admission import Admission, Ticket
 from app.ui.caller import Caller, Gone, Stopped
@@ -73,6 +75,63 @@ async def admitted(
     finally:
         if not running:
             ticket.leave()
+
+
+class Course(Generic[T]):
+    """The screens of one request, from the first second on. What Stop left or an error is the last one; closing them ends the request.
+
+    A request whose way through the line is another, or whose screens stand on those before, is a class below this one.
+
+    Attributes:
+        handlers: What happens, as `frame.ModelHandlers` has it.
+        values: What was asked, by name.
+    """
+
+    def __init__(self, handlers: Any, values: Mapping[str, object]):
+        self.handlers, self.values = handlers, values
+
+    async def screens(self, caller: Caller) -> AsyncIterator[T]:
+        """All of them."""
+        async with aclosing(until_over(self._shown(caller), self.finish, self.failed)) as over:
+            async for screen in over:
+                yield screen
+
+    async def _shown(self, caller: Caller) -> AsyncIterator[T]:
+        """As long as nothing ends them."""
+        latest = None
+        if self.handlers.loading.ready:
+            yield (latest := self.handlers.announce(**self.values))
+        async with aclosing(self.steps(caller)) as steps:
+            async for step in steps:
+                yield (latest := self.waiting(step.words, latest) if isinstance(step, Waiting) else step)
+
+    def steps(self, caller: Caller) -> AsyncIterator[Waiting | T]:
+        """What comes of it, and before that why it has to wait."""
+        work, run = (partial(method, **self.values) for method in (self.handlers.work, self.handlers.run))
+        return admitted(self.handlers, caller, work, run)
+
+    def waiting(self, words: str, latest: T | None) -> T:
+        """While it waits."""
+        return self.handlers.waiting(words)
+
+    def finish(self, latest: T | None) -> T:
+        """What Stop leaves of the latest screen."""
+        return self.handlers.finish(latest)
+
+    def failed(self, words: str, latest: T | None) -> T:
+        """What an error leaves."""
+        return self.handlers.failed(words)
+
+
+class FromShown(Course[T]):
+    """Of a request that stands where something is shown already, `shown` among its values: what ends it before it has anything of its own
+    must leave that, so the handlers get it beside the latest screen."""
+
+    def finish(self, latest: T | None) -> T:
+        return self.handlers.finish(latest, self.values["shown"])
+
+    def failed(self, words: str, latest: T | None) -> T:
+        return self.handlers.failed(words, latest, self.values["shown"])
 
 
 async def until_over(

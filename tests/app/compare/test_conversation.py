@@ -1,16 +1,23 @@
 """More than one turn in Compare, on a real tiny engine: what is asked next, what is shown of it, and what cannot be asked."""
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
-from app.compare.conversation import NOTHING_TO_GO_ON, SAME_AGAIN, GoingOn, again, follow_up, story, turns_in
+from app.compare.conversation import NOTHING_TO_GO_ON, SAME_AGAIN, GoingOn, again, can_go_on, follow_up, story, turns_in
 from app.compare.handlers import CompareHandlers, Screen
 from app.compare.history import MAX_TURNS, read_history
 from app.compare.request import MAX_LINKED_SEED, CompareRequest
+from app.limits import Limits
+from app.ui.admission import Admission
+from app.ui.frame import from_shown
+from app.ui.pace import Work
 from bitune.errors import ConfigError
 from bitune.schema.conversation import EARLIER, Turn
 from tests.app.ui import visiting
+from tests.app.ui.visiting import Visitor, collected
 from tests.browser.served import tiny_engine
 
 SAMPLING = {"max_new_tokens": 6, "temperature": 0, "top_p": 1, "seed": 0}
@@ -33,7 +40,11 @@ def first(handlers) -> Screen:
 
 def ask(handlers, shown, question="And why?", kept=None, earlier="recompute", **sampling) -> list[Screen]:
     fields = {"question": question, "kept": kept, "earlier": earlier, "what_ifs": {"mine": WHAT_IF}, **SAMPLING, **sampling}
-    return visiting.run(GoingOn(handlers, follow_up), shown=shown, **fields)
+    return going_on(handlers, follow_up, shown, **fields)
+
+
+def going_on(handlers, asked, shown, visitor=None, **fields) -> list[Screen]:
+    return asyncio.run(collected(from_shown(GoingOn(handlers, asked), visitor or Visitor(), shown=shown, **fields)))
 
 
 @pytest.mark.parametrize("earlier", EARLIER)
@@ -60,7 +71,7 @@ def test_a_question_asked_anew_leaves_out_what_came_after_it(handlers, first):
 
 def test_regenerate_takes_the_next_seed_and_the_same_turns(handlers, first):
     second = ask(handlers, first, seed=7)[-1]
-    *_, other = visiting.run(GoingOn(handlers, again), shown=second, what_ifs={}, **SAMPLING | {"temperature": 1.5, "seed": 99})
+    *_, other = going_on(handlers, again, second, what_ifs={}, **SAMPLING | {"temperature": 1.5, "seed": 99})
     assert (other.request.seed, other.request.temperature) == (8, 1.5)
     assert (other.request.prompt, other.request.history) == (second.request.prompt, second.request.history)
     assert other.update["bitune"].text != second.update["bitune"].text
@@ -70,7 +81,7 @@ def test_regenerate_takes_the_next_seed_and_the_same_turns(handlers, first):
 
 
 def test_what_cannot_be_asked_is_a_note_and_the_answers_stay(handlers, first):
-    *_, same = visiting.run(GoingOn(handlers, again), shown=first, what_ifs={}, **SAMPLING)
+    *_, same = going_on(handlers, again, first, what_ifs={}, **SAMPLING)
     assert same.note == SAME_AGAIN
     for question, words in (("  ", "The prompt is empty"), ("long " * 300, "512")):
         last = ask(handlers, first, question)[-1]
@@ -78,6 +89,54 @@ def test_what_cannot_be_asked_is_a_note_and_the_answers_stay(handlers, first):
         assert (last.answers, last.update, last.running) == (first.answers, first.update, False)
     for shown in (Screen("recorded"), Screen("", running=True, update=first.update, request=first.request)):
         assert ask(handlers, shown)[-1].note == NOTHING_TO_GO_ON
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"per_address": 1}, "from your address"),
+        ({"waiting": 1}, "As many requests wait here"),
+        ({"seconds_waiting": 1}, "nothing waits here for more than"),
+        ({"prompt_tokens": 10}, "tokens to read; this page allows at most 10"),
+    ],
+)
+def test_a_follow_up_that_is_refused_leaves_the_conversation(handlers, first, monkeypatch, limits, words):
+    second = ask(handlers, first)[-1]
+    full = Admission(Limits(running=1, **limits))
+    full.pace.learn(Work(1, new_tokens=1), 100)
+    runs, waits = full.enter(Visitor().visitor), full.enter("another") if "waiting" in limits else None
+    runs.want(Work(1, new_tokens=1))
+    monkeypatch.setattr(handlers, "admission", full)
+    last = ask(handlers, second, "Since when?")[-1]
+    assert words in last.note
+    assert last == replace(second, note=last.note) and can_go_on(last) and story(last) == story(second)
+    assert waits is None or full.counts == (1, 1)
+
+
+def test_a_follow_up_that_is_stopped_in_the_line_leaves_the_conversation(handlers, first, monkeypatch):
+    full = Admission(Limits(running=1))
+    full.enter("another").want(Work(1))
+    monkeypatch.setattr(handlers, "admission", full)
+    visitor = Visitor()
+
+    async def stopped():
+        found = []
+        fields = {"question": "And why?", "kept": None, "earlier": "recompute", "what_ifs": {}, **SAMPLING}
+        async for screen in from_shown(GoingOn(handlers, follow_up), visitor, shown=first, **fields):
+            found.append(screen)
+            visitor.stopped = "number 1 of 1 in the line" in screen.answers
+        return found
+
+    assert asyncio.run(stopped())[-1] == replace(first, note="Stopped before the first token.")
+
+
+def test_any_error_in_a_follow_up_leaves_the_conversation(handlers, first, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(handlers.runner, "stream", broken)
+    last = ask(handlers, first)[-1]
+    assert "RuntimeError" in last.note and last == replace(first, note=last.note)
 
 
 def test_a_variant_that_was_removed_is_a_note(handlers, first):
