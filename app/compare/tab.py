@@ -162,12 +162,18 @@ def when_loaded(
     """The variants that there are, and the templates of this base; what is chosen stays as far as it is there. And whether recorded
     answers can be looked into."""
 
-    def fill(variants: list[str], template: str, known: dict[str, dict], shown: Screen) -> Updates:
+    def fill(variants: list[str], template: str, known: dict[str, dict], shown: Screen, run: EndedRun | None) -> Updates:
         has_chat = handlers.has_chat_template
         templates = templates_left(has_chat, template, info=template_info(has_chat))
-        return {**target.show(known, variants, variants), fields["template"]: templates, **reasons.show(shown)}
+        return {**target.show(known, variants, variants), fields["template"]: templates, **reasons.show(shown, run)}
 
-    inputs = {"variants": fields["variants"], "template": fields["template"], "known": what_ifs, "shown": latest}
+    inputs = {
+        "variants": fields["variants"],
+        "template": fields["template"],
+        "known": what_ifs,
+        "shown": latest,
+        "run": reasons.run,
+    }
     return WhenLoaded(inputs, [*target.components, fields["template"], *reasons.components], fill)
 
 

@@ -23,6 +23,12 @@ class Stopped(Exception):
     """Whoever asked pressed Stop, and reads what came so far."""
 
 
+def current_session() -> str | None:
+    """Gradio's name for the open page whose event is being answered; None for programs, and where no event is."""
+    request = LocalContext.request.get()
+    return request.session_hash if isinstance(request, Request) else None
+
+
 @dataclass(eq=False)
 class Caller:
     """Who called the function that runs now.
@@ -46,9 +52,9 @@ class Caller:
             proxies: Whose word is taken for where a request comes from.
         """
         request = LocalContext.request.get()
-        http, session = (request.request, request.session_hash) if isinstance(request, Request) else (request, None)
+        http = request.request if isinstance(request, Request) else request
         visitor = address_of(by_name(http.headers.raw), http.client.host if http.client else "", proxies)
-        return cls(visitor, LocalContext.event_id.get(), http, LocalContext.blocks.get(), session)
+        return cls(visitor, LocalContext.event_id.get(), http, LocalContext.blocks.get(), current_session())
 
     async def is_gone(self) -> bool:
         """Whether the connection is closed on which the answer would be sent."""

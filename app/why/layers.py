@@ -12,6 +12,7 @@ from app.ui.plots import chart, drawn
 from app.ui.templates import heading
 from app.why import layers_api
 from app.why.layers_run import EffectsRequest, EffectsScreen, mixing_of
+from app.why.looks import Looks
 from app.why.part import Part, start_look
 from app.why.run import EndedRun
 
@@ -24,7 +25,7 @@ FILE = "bitune-layers"
 ROVING = (Path(__file__).resolve().parent / "roving.js").read_text(encoding="utf-8")
 
 
-def build(on: OnEngine, run: gr.State) -> Part:
+def build(on: OnEngine, run: gr.State, looks: Looks) -> Part:
     """See `part.Build`."""
     model_api(layers_api.layers_function(on), "layers", on, layers_api.work_of_layers(on))
     with gr.Column(elem_id="bt-layers") as box:
@@ -40,7 +41,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
         return {result: screen.html, bars: gr.update(**drawn(screen.chart, FILE))}
 
     request = ModelRequest(start, stop, [result, bars], show)
-    request.wire(EffectsRequest(on), {"run": run, "of": of})
+    request.wire(EffectsRequest(on), {"run": run, "of": of}, looks.screens)
 
     def for_run(run: EndedRun) -> Updates:
         names = mixing_of(run)

@@ -1,6 +1,7 @@
 """The effects of mixing as HTML and as a chart. Pure; colours are in layers.css.
 
-Blue is a layer, or a token, that keeps the first reading alone, orange one that takes the second alone.
+In the chart blue is a layer that keeps the first reading alone, orange one that takes the second alone. A token is shaded by the sign of its
+change: orange where the answer gets less likely without its second reading, blue where it gets more likely.
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,7 @@ from app.why import layers_api
 from app.why.layers import ROVING, wished_or_first
 from app.why.layers_run import mixing_of
 from app.why.lens_run import LensRequest, LensScreen, parting_place, tokens_of
+from app.why.looks import Looks
 from app.why.part import Part, start_look
 from app.why.run import EndedRun
 
@@ -22,7 +23,7 @@ TITLE, WORDS = (
 FILE = "bitune-layer-by-layer"
 
 
-def build(on: OnEngine, run: gr.State) -> Part:
+def build(on: OnEngine, run: gr.State, looks: Looks) -> Part:
     """See `part.Build`."""
     model_api(layers_api.lens_function(on), "lens", on, layers_api.work_of_lens_call(on))
     html(heading(TITLE, WORDS, level=3))
@@ -39,7 +40,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
         return {result: screen.html, lines: gr.update(**drawn(screen.chart, FILE))}
 
     request = ModelRequest(start, stop, [result, lines], show)
-    request.wire(LensRequest(on), {"run": run, "of": of, "place": place})
+    request.wire(LensRequest(on), {"run": run, "of": of, "place": place}, looks.screens)
 
     def follow(run: EndedRun | None, of: str) -> Updates:
         return {place: gr.skip() if run is None else gr.update(choices=tokens_of(on, run, of), value=parting_place(run, of))}

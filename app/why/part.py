@@ -10,6 +10,7 @@ from gradio.events import Dependency
 from app.ui.frame import Updates
 from app.ui.loading import OnEngine
 from app.why.look import Panel
+from app.why.looks import Looks
 from app.why.run import EndedRun
 
 
@@ -35,6 +36,6 @@ def start_look(run: EndedRun, panel: Panel) -> dict[str, str]:
     return {"variant": "primary" if run.look.panel == panel else "secondary"}
 
 
-Build = Callable[[OnEngine, gr.State], Part]
-"""Puts a part's components here and wires them. Gets where the model runs, and the State that holds the EndedRun on the screen, or None,
-as an input for its listeners."""
+Build = Callable[[OnEngine, gr.State, Looks], Part]
+"""Puts a part's components here and wires them. Gets where the model runs; the State that holds the EndedRun on the screen, or None,
+as an input for its listeners; and through what its requests go, so that they end with that run."""

@@ -7,12 +7,14 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
+from app.ui.caller import current_session
 from app.ui.frame import Updates, model_api
 from app.ui.loading import OnEngine
 from app.ui.pieces import html
 from app.ui.templates import heading, render
 from app.why import layers, lens, tokens_tab
 from app.why.api import Ask, WhyApi
+from app.why.looks import Looks
 from app.why.part import Build, Part
 from app.why.run import EndedRun, Recorded, Shown, run_of
 
@@ -28,7 +30,7 @@ PARTS: tuple[Build, ...] = (tokens_tab.build, layers.build, lens.build)
 @dataclass(frozen=True)
 class Section:
     """`box`: all of it, seen only where there are answers to ask about. `note`: on recorded ones. `inner`: the parts, seen where something can
-    be computed. `run`: State of the EndedRun on the screen, or None."""
+    be computed. `run`: State of the EndedRun on the screen, or None. `looks`: what is being computed for it."""
 
     box: gr.Column
     note: gr.HTML
@@ -36,15 +38,23 @@ class Section:
     run: gr.State
     parts: Sequence[Part]
     not_looked_into: NotLookedInto
+    looks: Looks
 
     @property
     def components(self) -> list[Component]:
         """All that `show` may update."""
         return [self.box, self.note, self.inner, self.run, *(component for part in self.parts for component in part.components)]
 
-    def show(self, shown: Shown) -> Updates:
-        """The section for a run that has ended; while the next one goes on, and while names are hidden, it is away."""
+    def show(self, shown: Shown, before: EndedRun | None = None) -> Updates:
+        """The section for a run that has ended; while the next one goes on, and while names are hidden, it is away.
+
+        Args:
+            shown: What the tab shows.
+            before: What `run` held until now, where it is known; of the same run all that was found stays.
+        """
         run = run_of(shown)
+        if run is None or run != before:
+            self.looks.end(current_session())
         if run is None:
             return {self.box: gr.update(visible=False), self.run: None}
         why_not = "" if shown.recording is None else self.not_looked_into(shown.recording)
@@ -52,6 +62,8 @@ class Section:
         seen = {self.box: gr.update(visible=True), self.note: render("why/note.html", words=note)}
         if why_not:
             return {**seen, self.inner: gr.update(visible=False), self.run: None}
+        if run == before:
+            return seen
         emptied = {component: value for part in self.parts for component, value in part.show(run).items()}
         return {**seen, self.inner: gr.update(visible=True), self.run: run, **emptied}
 
@@ -61,7 +73,7 @@ class Section:
         return {name: component for part in self.parts for name, component in part.fields.items()}
 
     def compared(self, shown: Shown, run: EndedRun | None) -> EndedRun | None:
-        """The run that can be asked about, `run`, with the reference that is on the screen now."""
+        """`run`, with the reference that is on the screen now; None where no run can be asked about."""
         return run if run is None else run_of(shown)
 
     def follow(self, chosen: Dependency) -> None:
@@ -83,12 +95,12 @@ def build(on: OnEngine, ask: Ask, not_looked_into: NotLookedInto) -> Section:
     with gr.Column(visible=False, elem_id="bt-why") as box:
         html(heading(TITLE, WORDS))
         note = html("", "bt-why-note")
-        parts = []
+        looks, parts = Looks(), []
         with gr.Column() as inner:
             for part in PARTS:
                 with gr.Column(elem_classes="bt-why-part"):
-                    parts.append(part(on, run))
+                    parts.append(part(on, run, looks))
     api = WhyApi(on, ask)
     model_api(api.parting, "parting", api, api.parting_work)
     model_api(api.go_on, "go_on", api, api.go_on_work)
-    return Section(box, note, inner, run, parts, not_looked_into)
+    return Section(box, note, inner, run, parts, not_looked_into, looks)

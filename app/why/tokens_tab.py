@@ -10,6 +10,7 @@ from app.ui.frame import ModelRequest, StopButton, Updates, listen
 from app.ui.loading import OnEngine
 from app.ui.pieces import as_text, html
 from app.ui.templates import heading
+from app.why.looks import Looks
 from app.why.part import Part, start_look
 from app.why.run import EndedRun
 from app.why.tokens import GoneOn, GoOn, Screen, TokenScores
@@ -24,7 +25,7 @@ PRESS_GO_ON = "() => document.querySelector('#bt-go-on-from:not(:disabled)')?.cl
 NOTHING, NOBODY = Screen({}), GoneOn("")
 
 
-def build(on: OnEngine, run: gr.State) -> Part:
+def build(on: OnEngine, run: gr.State, looks: Looks) -> Part:
     """Put the components here and wire them; a `part.Build`."""
     html(heading(TITLE, WORDS, level=3))
     with gr.Row(elem_classes="bt-actions"):
@@ -44,8 +45,8 @@ def build(on: OnEngine, run: gr.State) -> Part:
         return {view: as_text(screen.value), found: screen.found}
 
     scores, request = TokenScores(on), ModelRequest(look, stop, [view, found], show)
-    ended = request.wire(scores, {"run": run})
-    going_on = build_going_on(on, run, view)
+    ended = request.wire(scores, {"run": run}, looks.screens)
+    going_on = build_going_on(on, run, looks, view)
 
     def redrawn(run: EndedRun | None, found: Parting | None) -> Updates:
         return {view: gr.skip() if run is None or found is None else as_text(scores.screen(run, found).value)}
@@ -61,7 +62,7 @@ def build(on: OnEngine, run: gr.State) -> Part:
     return Part([*request.components, *going_on.components], emptied, follow=follow)
 
 
-def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[GoneOn]:
+def build_going_on(on: OnEngine, run: gr.State, looks: Looks, view: gr.HTML) -> ModelRequest[GoneOn]:
     """Where a variant goes on from a token that was pressed in `view`. The press fills `chosen` and presses the button."""
     chosen = gr.State(None)
     answer = html("", "bt-gone-on")
@@ -74,7 +75,7 @@ def build_going_on(on: OnEngine, run: gr.State, view: gr.HTML) -> ModelRequest[G
         return {answer: screen.html}
 
     request = ModelRequest(start, stop, [answer], show)
-    request.wire(GoOn(on), {"run": run, "chosen": chosen})
+    request.wire(GoOn(on), {"run": run, "chosen": chosen}, looks.screens)
 
     def choose(event: gr.EventData) -> Updates:
         return {chosen: sent(event, "chosen", dict)}

@@ -89,6 +89,23 @@ def test_what_one_visitor_loads_all_have_in_every_tab_until_it_is_unloaded(brows
             expect(page.locator("#bt-results .bt-answer h3")).to_have_count(3)
 
 
+def test_what_another_visitor_found_stays(browser, url, folder):
+    """The page learns of the new checkpoint, and what was looked at below its answers is not emptied."""
+    for page in visit(browser, url, "desktop", "light"):
+        run(page, "hello there")
+        ended(page)
+        page.locator("#bt-look-tokens").click()
+        expect(page.locator("#bt-tokens .bt-strip")).to_have_count(2)
+        for other in visit(browser, url, "desktop", "light"):
+            open_section(other)
+            load(other, folder / "bitune", "mine")
+            expect(other.locator("#bt-models-words")).to_contain_text("mine is loaded")
+        expect(names(page)).to_have_text(["base", "lora", "mine"])
+        page.wait_for_timeout(1_000)  # the tabs are told one after the other
+        expect(page.locator("#bt-tokens .bt-strip")).to_have_count(2)
+        expect(page.locator("#bt-why")).to_be_visible()
+
+
 @pytest.fixture
 def go_on(monkeypatch):
     """No token is written before it is set."""

@@ -5,7 +5,9 @@ import json
 import pytest
 from playwright.sync_api import expect
 
+from app.ui.runner import Runner
 from bitune import Engine
+from tests.app.ui.visiting import held_up
 from tests.browser.served import served, tiny_engine
 from tests.browser.visitor import ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
 from tests.tiny import tiny_base
@@ -79,6 +81,26 @@ def test_from_two_answers_to_why_they_part_and_on(page):
     expect(page.locator("#bt-tokens .bt-strip")).to_have_count(0)
     expect(page.locator("#bt-gone-on article")).to_have_count(0)
     assert page.title() == "Bitune"
+
+
+def test_a_look_ends_with_its_run(page, monkeypatch):
+    """What was found of the run before shows nowhere below the next one, and the model is free."""
+    run(page, "hello there")
+    ended(page)
+    began, goes_on = held_up(monkeypatch, Runner, "part")
+    page.locator("#bt-look-tokens").click()
+    expect(page.locator("#bt-stop-tokens")).to_be_enabled()
+    assert began.wait(30)
+    run(page, "something else")
+    ended(page)
+    goes_on.set()
+    page.wait_for_timeout(1_000)
+    expect(page.locator("#bt-tokens .bt-strip")).to_have_count(0)
+    page.locator("#bt-look-tokens").click()
+    expect(page.locator("#bt-tokens .bt-strip")).to_have_count(3)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as JSON").click()
+    assert json.loads(download.value.path().read_text(encoding="utf-8"))["prompt"] == "something else"
 
 
 def test_recorded_answers_are_looked_into_at_once(page):
