@@ -22,6 +22,7 @@ from soak.visitors import ask_often, client_of, visit
 EXIT_SECONDS = 10  # at most, after SIGTERM
 GROWTH = 0.05  # of memory, after the first fifth of the requests
 VOTERS, VOTES = 3, 6  # at once; thanks until the app is killed
+VOTING_SECONDS = 300  # at most, for a page that says no thanks
 LONG = "Tell me everything that you know about the sea. " * 8
 
 
@@ -155,15 +156,17 @@ def voting(plan: Plan) -> dict[str, object]:
 
 
 def vote_until_killed(app: App, thanked: list[str]) -> None:
-    """Run and vote until the app is gone; who has the last thanks that are needed kills it, while the others go on."""
+    """Run and vote until the app is gone, for VOTING_SECONDS at most; who has the last thanks that are needed kills it, while the others
+    go on."""
+    end = time.monotonic() + VOTING_SECONDS
     with suppress(httpx.HTTPError):
         session = Session(f"{app.url}/")
-        while True:
+        while time.monotonic() < end:
             session.run(blind=True)
             run = session.values[session.run_id]
             if "Thanks" in session.vote("0"):
                 thanked.append(run)
-            if len(thanked) == VOTES:
+            if len(thanked) >= VOTES:  # another may have had thanks since the line above
                 app.process.kill()
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from soak import parts
 from soak.__main__ import main
 from soak.parts import PARTS, Plan
 from soak.stream import Lines
@@ -45,6 +46,41 @@ def test_memory_is_measured_after_every_request(plan):
 def test_kill_9_loses_no_vote_that_was_thanked_for(plan):
     figures = PARTS["voting"](plan)
     assert figures["ok"], figures
+
+
+class Votes:
+    """A page in the place of `Session` that answers a vote with `words`, until its app is killed."""
+
+    def __init__(self, words: str):
+        self.words, self.values, self.run_id, self.runs, self.process = words, {1: "run"}, 1, 0, self
+        self.url, self.killed = "", False
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def run(self, blind: bool) -> None:
+        self.runs += 1
+        assert self.runs < 1000, "it never ends"
+        if self.killed:
+            raise httpx.ConnectError("gone")
+
+    def vote(self, choice: str) -> str:
+        return self.words
+
+
+def test_two_voters_who_have_their_thanks_in_one_moment_end_the_voting_all_the_same(monkeypatch):
+    page = Votes("Thanks")
+    monkeypatch.setattr(parts, "Session", lambda url: page)
+    parts.vote_until_killed(page, ["run"] * parts.VOTES)
+    assert page.killed and page.runs == 2
+
+
+def test_a_page_that_says_no_thanks_ends_the_voting_too(monkeypatch):
+    page = Votes("Votes are not kept here.")
+    monkeypatch.setattr(parts, "Session", lambda url: page)
+    monkeypatch.setattr(parts, "VOTING_SECONDS", 0.0001)
+    parts.vote_until_killed(page, [])
+    assert not page.killed
 
 
 def test_a_page_that_is_gone_is_a_figure(plan, tmp_path, monkeypatch, capsys):
