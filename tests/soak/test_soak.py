@@ -9,6 +9,7 @@ from soak import parts
 from soak.__main__ import main
 from soak.parts import PARTS, Plan
 from soak.stream import Lines
+from soak.visitors import _alike
 from tests.browser.served import tiny_folders
 
 
@@ -81,6 +82,13 @@ def test_a_page_that_says_no_thanks_ends_the_voting_too(monkeypatch):
     monkeypatch.setattr(parts, "VOTING_SECONDS", 0.0001)
     parts.vote_until_killed(page, [])
     assert not page.killed
+
+
+@pytest.mark.parametrize(("apart", "alike"), [(0.0021, True), (0.02, False)])
+def test_rounding_is_no_mixing_up(apart, alike):
+    """0.0021 is what was measured of the same request in another batch, in bfloat16."""
+    one, other = ({"bitune": {"moved_keys": [0.5, moved]}, "lora": {"moved_keys": None}} for moved in (0.9, 0.9 + apart))
+    assert _alike("mixing", one, other) is alike
 
 
 def test_a_page_that_is_gone_is_a_figure(plan, tmp_path, monkeypatch, capsys):
