@@ -1,12 +1,15 @@
 """The soak test, a few seconds of it on a tiny base: its figures are those of a page that holds. The whole of it is `python -m soak`."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from soak import parts
 from soak.__main__ import main
+from soak.client import Reply
 from soak.parts import PARTS, Plan
 from soak.stream import Lines
 from soak.visitors import _alike
@@ -82,6 +85,20 @@ def test_a_page_that_says_no_thanks_ends_the_voting_too(monkeypatch):
     monkeypatch.setattr(parts, "VOTING_SECONDS", 0.0001)
     parts.vote_until_killed(page, [])
     assert not page.killed
+
+
+@pytest.mark.parametrize(("words", "ok"), [("It does not fit into the memory that is free.", True), ("(RuntimeError)", False)])
+def test_a_shortage_has_to_be_called_one(monkeypatch, words, ok):
+    answer = {"completions": {"base": {"text": "Hi"}}}
+
+    def ask(app, endpoint, prompt, **arguments):
+        refused = prompt != "Hello."
+        return Reply(None if refused else answer, words if refused else "", 1.0, True)
+
+    app = SimpleNamespace(room=lambda megabytes: nullcontext(), process=SimpleNamespace(poll=lambda: None))
+    monkeypatch.setattr(parts, "_app", lambda plan: nullcontext(app))
+    monkeypatch.setattr(parts, "_ask", ask)
+    assert parts.shortage(Plan())["ok"] is ok
 
 
 @pytest.mark.parametrize(("apart", "alike"), [(0.0021, True), (0.02, False)])
