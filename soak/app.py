@@ -15,6 +15,7 @@ import httpx
 import psutil
 
 from bitune.errors import BituneError
+from soak.stream import lines_of
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 300
@@ -105,7 +106,7 @@ def _wait_until_loaded(app: App) -> None:
         try:
             posted = httpx.post(f"{app.url}/gradio_api/call/v2/mixing", json={}, timeout=10).json()
             with httpx.stream("GET", f"{app.url}/gradio_api/call/mixing/{posted['event_id']}", timeout=START_SECONDS) as answer:
-                if any(line == "event: complete" for line in answer.iter_lines()):
+                if any(line == "event: complete" for line in lines_of(answer.iter_text())):
                     return
         except httpx.TransportError:
             time.sleep(0.5)

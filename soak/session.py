@@ -1,12 +1,11 @@
 """A visitor who runs and votes by the requests that the page sends, without a browser."""
 
 import json
-from itertools import chain
 from uuid import uuid4
 
 import httpx
 
-from soak.stream import Lines
+from soak.stream import lines_of
 
 
 class Session:
@@ -40,7 +39,7 @@ class Session:
         httpx.post(f"{self.url}gradio_api/queue/join", json=self.body(listener), timeout=60).raise_for_status()
         sent = ""
         with httpx.stream("GET", f"{self.url}gradio_api/queue/data", params={"session_hash": self.hash}, timeout=60) as stream:
-            for line in chain.from_iterable(map(Lines().of, stream.iter_text())):
+            for line in lines_of(stream.iter_text()):
                 sent += line
                 if '"process_completed"' in line:
                     self.take(listener, json.loads(line.removeprefix("data: "))["output"].get("data", ()))

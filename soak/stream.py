@@ -1,5 +1,7 @@
 """Server-sent events as they come over HTTP."""
 
+from collections.abc import Iterable, Iterator
+
 
 class Lines:
     """Lines of a stream, each once it is whole.
@@ -14,3 +16,10 @@ class Lines:
         """The lines that end in this piece of the stream."""
         *whole, self._rest = (self._rest + text).split("\n")
         return whole
+
+
+def lines_of(pieces: Iterable[str]) -> Iterator[str]:
+    """The lines of a stream that comes in these pieces."""
+    lines = Lines()
+    for piece in pieces:
+        yield from lines.of(piece)

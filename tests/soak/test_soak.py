@@ -11,7 +11,7 @@ from soak import parts
 from soak.__main__ import main
 from soak.client import Reply
 from soak.parts import PARTS, Plan
-from soak.stream import Lines
+from soak.stream import Lines, lines_of
 from soak.visitors import _alike
 from tests.browser.served import tiny_folders
 
@@ -126,3 +126,4 @@ def test_an_event_whose_text_holds_line_separators_is_one_line():
     lines, text = Lines(), 'data: "a\x1cb\u2028c"\n\nevent: complete\nda'
     assert lines.of(text[:9]) + lines.of(text[9:]) == ['data: "a\x1cb\u2028c"', "", "event: complete"]
     assert lines.of("ta: 1\n") == ["data: 1"]
+    assert list(lines_of([text[:9], text[9:], "ta: 1\n"])) == ['data: "a\x1cb\u2028c"', "", "event: complete", "data: 1"]
