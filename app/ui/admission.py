@@ -41,10 +41,14 @@ class Ticket:
         work: What it asks for; None until that is known, and while it is, it waits without a place in the line.
         admitted: Has a result as soon as it may run.
         seconds: For how long it has had the model: its share, where several run.
+        goes_on: Whether more of it comes after what runs now.
+        begun: Whether a part of it has run: the others wait for as long as it takes.
+        busy: Whether a thread works for it: its place is free when that has ended.
     """
 
-    def __init__(self, admission: "Admission", visitor: str):
+    def __init__(self, admission: "Admission", visitor: str, *, goes_on: bool = False):
         self._admission, self.visitor = admission, visitor
+        self.goes_on, self.begun, self.busy = goes_on, False, False
         self.work: Work | None = None
         self.asked_at = self.wanted_at = self.key = admission.clock()
         self.seconds = 0.0
@@ -58,8 +62,13 @@ class Ticket:
         """Where it stands in the line, and how long that will be; Refused once it has waited as long as one may."""
         return self._admission.words(self)
 
+    def over(self, *, ended: bool) -> None:
+        """What ran of it has ended; where more comes, it may ask for that by `want`. `ended`: it ran to its end, so it tells how long such
+        requests take."""
+        self._admission.over(self, ended)
+
     def leave(self, *, ended: bool = False) -> None:
-        """It is over; may be called again. `ended`: it ran to its end, so it tells how long such requests take."""
+        """Nothing more of it comes; may be called again. While it is `busy`, it leaves when that is `over`. `ended`: as in `over`."""
         self._admission.leave(self, ended)
 
 
@@ -92,11 +101,13 @@ class Admission:
         if self.closed is not None:
             raise Refused(self.closed)
 
-    def enter(self, visitor: str) -> Ticket:
+    def enter(self, visitor: str, *, goes_on: bool = False) -> Ticket:
         """A ticket for a new request, whose work may not be known yet.
 
         Args:
             visitor: A text that is the same for all requests of a visitor.
+            goes_on: Whether it takes the line more than once, until it leaves. It counts as one request all the time, so what has begun is
+                not refused half way because others came meanwhile.
 
         Raises:
             Refused: This visitor has as many requests here as one may have, or as many wait as may.
@@ -113,7 +124,7 @@ class Admission:
                 )
             if len(self._entered) >= self.limits.waiting:
                 raise Refused(f"As many requests wait here as may, {len(self._entered)}; {self._come_back()}.")
-            ticket = Ticket(self, visitor)
+            ticket = Ticket(self, visitor, goes_on=goes_on)
             self._entered.append(ticket)
             return ticket
 
@@ -126,7 +137,7 @@ class Admission:
             ticket.work, ticket.wanted_at = work, self.clock()  # the time before went into loading the model, say
             ticket.key = ticket.asked_at + (self.pace.seconds(work) or 0.0)
             start = self._forecast().get(ticket)
-            if start is not None and start > self.limits.seconds_waiting:
+            if not ticket.begun and start is not None and start > self.limits.seconds_waiting:
                 ticket.work = None
                 room = start - self.limits.seconds_waiting
                 raise Refused(
@@ -140,7 +151,7 @@ class Admission:
         self.check_open()
         with self._lock:
             self._count()
-            if self.clock() - ticket.wanted_at > self.limits.seconds_waiting:
+            if not ticket.begun and self.clock() - ticket.wanted_at > self.limits.seconds_waiting:
                 raise Refused(
                     f"This has waited for {spoken(self.limits.seconds_waiting)}, as long as anything waits here; {self._come_back()}."
                 )
@@ -151,23 +162,40 @@ class Admission:
                 f"Others come first: this is number {place} of {max(len(line), place)} in the line{when(start, 'it starts in')}."
             )
 
+    def over(self, ticket: Ticket, ended: bool) -> None:
+        """See `Ticket.over`."""
+        with self._lock:
+            ticket.busy = False
+            self._take_out(ticket, ended)
+            if ticket.goes_on:
+                ticket.begun = ticket.begun or ticket.work is not None
+                ticket.work, ticket.seconds, ticket.admitted, ticket.asked_at = None, 0.0, Future(), self.clock()
+                self._entered.append(ticket)
+            self._admit()
+
     def leave(self, ticket: Ticket, ended: bool) -> None:
         """See `Ticket.leave`."""
         with self._lock:
-            self._count()
-            if ticket in self._entered:
-                self._entered.remove(ticket)
-            if ticket in self._running:
-                self._running.remove(ticket)
-                if ended:
-                    self.pace.learn(ticket.work, ticket.seconds)
-            self._admit()
+            ticket.goes_on = False
+            if not ticket.busy:
+                self._take_out(ticket, ended)
+                self._admit()
 
     @property
     def counts(self) -> tuple[int, int]:
         """How many run, and how many wait."""
         with self._lock:
             return len(self._running), len(self._entered)
+
+    def _take_out(self, ticket: Ticket, ended: bool) -> None:
+        """It neither runs nor waits any more. Needs the lock."""
+        self._count()
+        if ticket in self._entered:
+            self._entered.remove(ticket)
+        if ticket in self._running:
+            self._running.remove(ticket)
+            if ended:
+                self.pace.learn(ticket.work, ticket.seconds)
 
     def _check_size(self, work: Work) -> None:
         """Refused for more than one request may ask for."""

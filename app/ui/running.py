@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import aclosing, closing
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -58,23 +58,36 @@ async def admitted(
         Gone, Stopped: See `Caller.check`.
         Exception: What `work` and `run` raise.
     """
-    ticket = on.admission.enter(caller.visitor)
-    running = False
+    with entered(on, caller) as ticket:
+        async with aclosing(let_in(on, ticket, caller, work, run)) as steps:
+            async for step in steps:
+                yield step
+
+
+@contextmanager
+def entered(on: OnModel, caller: Caller, *, goes_on: bool = False) -> Iterator[Ticket]:
+    """The ticket of a request, which is left in the end; Refused. `goes_on`: it takes the line more than once, each time by `let_in`."""
+    ticket = on.admission.enter(caller.visitor, goes_on=goes_on)
     try:
-        async for words in until_loaded(on.loading, caller):
-            yield words
-        asked = await asyncio.to_thread(work)
-        if asked is not None:
-            ticket.want(asked)
-            async for words in in_line(ticket, caller):
-                yield words
-        running = True
-        async with aclosing(in_thread(run, ticket, caller)) as values:
-            async for value in values:
-                yield value
+        yield ticket
     finally:
-        if not running:
-            ticket.leave()
+        ticket.leave()
+
+
+async def let_in(
+    on: OnModel, ticket: Ticket, caller: Caller, work: Callable[[], Work | None], run: Callable[[], Generator[T]]
+) -> AsyncIterator[Waiting | T]:
+    """As `admitted`, with a ticket."""
+    async for words in until_loaded(on.loading, caller):
+        yield words
+    asked = await asyncio.to_thread(work)
+    if asked is not None:
+        ticket.want(asked)
+        async for words in in_line(ticket, caller):
+            yield words
+    async with aclosing(in_thread(run, ticket, caller)) as values:
+        async for value in values:
+            yield value
 
 
 class Course(Generic[T]):
@@ -184,7 +197,7 @@ async def in_line(ticket: Ticket, caller: Caller) -> AsyncIterator[Waiting]:
 async def in_thread(run: Callable[[], Generator[T]], ticket: Ticket, caller: Caller) -> AsyncIterator[T]:
     """The values of `run()`, which runs in a thread of its own; of several that came since the last look, the last one.
 
-    The thread leaves the ticket, also where this is closed before it has ended.
+    The ticket is busy until the thread has ended, also where this is closed before that.
     """
     cancelled, box = threading.Event(), Box(asyncio.get_running_loop())
 
@@ -197,14 +210,15 @@ async def in_thread(run: Callable[[], Generator[T]], ticket: Ticket, caller: Cal
                     check(cancelled)  # what runs in another process (app/zero.py) notices it only when it is closed
         except BaseException as raised:  # raised again where the values are read
             error = raised
-        ticket.leave(ended=error is None and not cancelled.is_set())
+        ticket.over(ended=error is None and not cancelled.is_set())
         box.end(error)
 
     here = contextvars.copy_context()  # ZeroGPU asks Gradio whose request this is
+    ticket.busy = True
     try:
         threading.Thread(target=here.run, args=(work,), name="bitune page request", daemon=True).start()
     except BaseException:  # the system lets no more threads begin
-        ticket.leave()
+        ticket.over(ended=False)
         raise
     try:
         while True:

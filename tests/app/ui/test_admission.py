@@ -259,3 +259,47 @@ def test_from_any_thread_never_more_run_than_may():
         list(threads.map(visit, range(300)))
     assert max(most) <= 3 and len(most) == 300
     assert admission.counts == (0, 0)
+
+
+def test_what_has_begun_goes_on_where_the_line_is_full_and_long():
+    admission, clock = open_to(1, waiting=2, per_address=1, seconds_waiting=10)
+    set_of = admission.enter("v", goes_on=True)
+    set_of.want(tokens(5))
+    set_of.busy = True
+    for visitor in ("a", "b"):
+        ask(admission, 5, visitor)
+    clock.now = 5
+    set_of.over(ended=True)
+    assert admission.counts == (1, 2), "the first of the others runs, and the set waits beside the second"
+    for visitor, words in (("v", "from your address"), ("c", "As many requests wait here")):
+        with pytest.raises(Refused, match=words):
+            admission.enter(visitor)
+    set_of.want(tokens(30))
+    assert "number 2 of 2" in set_of.words()
+    clock.now = 100
+    assert "number 2 of 2" in set_of.words(), "longer than anything may wait that has not begun"
+    admission.close("The page ends.")
+    with pytest.raises(Refused, match="The page ends"):
+        set_of.words()
+
+
+def test_the_first_part_is_refused_as_anything_is():
+    admission, _ = open_to(1, seconds_waiting=10)
+    ask(admission, 20)
+    first = admission.enter("v", goes_on=True)
+    with pytest.raises(Refused, match="would wait for"):
+        first.want(tokens(1))
+
+
+def test_what_goes_on_has_its_place_until_its_thread_has_ended_and_none_afterwards():
+    admission, _ = open_to(1)
+    set_of = admission.enter("v", goes_on=True)
+    set_of.want(tokens(1))
+    set_of.busy = True
+    waiting = ask(admission)
+    set_of.leave()
+    assert admission.counts == (1, 1) and not waiting.admitted.done()
+    set_of.over(ended=False)
+    assert admission.counts == (1, 0) and waiting.admitted.done()
+    set_of.leave()
+    assert admission.counts == (1, 0)
