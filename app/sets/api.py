@@ -49,13 +49,14 @@ class SetRowValue(TypedDict):
 
 
 class SetsAnswer(TypedDict):
-    """What /sets returns, again and again: `rows` so far, in the order of the set; `compared` in the end."""
+    """What /sets returns, again and again: `rows` so far, in the order of the set; `compared` in the end; `problem`: why it ended before."""
 
     done: int
     total: int
     rows: list[SetRowValue]
     compared: dict | None
     settings: dict
+    problem: str | None
 
 
 class ForPrograms(SetHandlers):
@@ -71,6 +72,9 @@ class ForPrograms(SetHandlers):
 
     def running(self, progress: Progress) -> Screen:
         return Screen("", running=True, progress=progress)
+
+    def ended(self, latest: Screen, words: str = "") -> Screen:
+        return Screen("", progress=latest.progress)
 
 
 def sets_function(handlers: ForPrograms) -> Callable[..., AsyncIterator[SetsAnswer]]:
@@ -106,11 +110,14 @@ def sets_function(handlers: ForPrograms) -> Callable[..., AsyncIterator[SetsAnsw
         Returns:
             done and total: rows; rows: of each prompt and sample the answers by variant; compared, when all are there: with 95 % intervals how
             long answers are, how often two variants give the same text, and who is right; settings: what made the answers. A client that
-            iterates gets all of it anew after each batch, with compared null; others and MCP tools get the end.
+            iterates gets all of it anew after each batch, with compared null; others and MCP tools get the end. problem: null, or where
+            something ended the set after its first rows, a sentence on it: then done is below total, rows has what was answered and compared
+            is null. What ends it before any row is an error.
         """
         caller = Caller.current(handlers.admission.proxies)
         how = {"template": template, "max_new_tokens": max_new_tokens, "temperature": temperature}
         asked = {"prompts": prompts, "variants": variants, "what_ifs": what_ifs, **how}
+        progress = None
         try:
             steps = answered(handlers, caller, **asked, top_p=top_p, seed=seed, samples=samples)
             async with aclosing(steps):
@@ -120,23 +127,27 @@ def sets_function(handlers: ForPrograms) -> Callable[..., AsyncIterator[SetsAnsw
                     progress = step.progress
                     # Past Gradio's queue, as tools of MCP come, the first value is the only one that is fetched.
                     if caller.event_id is not None:
-                        yield as_json(progress)
-            compared = await asyncio.to_thread(compare, progress.rows)
+                        yield await asyncio.to_thread(as_json, progress)
+            last = as_json(progress, await asyncio.to_thread(compare, progress.rows))
         except Gone:
             return
         except Exception as error:
-            toast(sentence(error))
-        yield as_json(progress, compared)
+            words = sentence(error)
+            if progress is None or not progress.rows:
+                toast(words)
+            last = as_json(progress, problem=words)
+        yield last
 
     return sets
 
 
-def as_json(progress: Progress, compared: Comparison | None = None) -> Mapping[str, object]:
-    """A set as far as it is answered, as plain values."""
+def as_json(progress: Progress, compared: Comparison | None = None, problem: str | None = None) -> Mapping[str, object]:
+    """A set as far as it is answered, as plain values; `problem`: what ended it there."""
     return {
         "done": len(progress.rows),
         "total": progress.total,
         "rows": [row.to_dict() for row in in_order(progress.rows)],
         "compared": None if compared is None else compared.to_dict(),
         "settings": dict(progress.facts),
+        "problem": problem,
     }

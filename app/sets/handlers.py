@@ -21,10 +21,10 @@ from bitune.sets.rows import in_order as rows_in_order
 
 ROWS = 16
 """Answers that are written together: so many that a step is used well, so few that nobody beside them waits long for a turn."""
-RESAMPLES_MEANWHILE = (
-    500  # of the intervals that are shown while more rows come, after every batch: with 12 variants all of them take seconds
-)
+# Of the intervals that are shown while more rows come, after every batch: with 12 variants all of them take seconds.
+RESAMPLES_MEANWHILE = 500
 NOTHING_YET = "No set has run yet. Paste prompts or open a file, then press Run: every chosen variant answers every prompt."
+NOT_ANSWERED = "Stopped before the first answer."
 NOTHING_TO_SAVE = "There is no answer to save yet: press Run."
 
 
@@ -99,8 +99,8 @@ class SetHandlers(OnEngine):
         """At once after Run."""
         return Screen(empty("Reading the prompts …"), running=True)
 
-    def begin(self, **values: object) -> Iterator[Begun]:
-        """Read a set and plan its batches; raises what is wrong with it."""
+    def begin(self, shown: Screen | None = None, **values: object) -> Iterator[Begun]:
+        """Read a set and plan its batches; raises what is wrong with it. `shown`: what stands there, of which this takes nothing."""
         request = SetRequest(**values)
         yield self.begun(request, parse_set(request.text))
 
@@ -186,17 +186,22 @@ class SetHandlers(OnEngine):
         rows, filters = html.rows(progress, on_page), filters_of(progress.rows)
         return Screen(status, screen.summary, rows, False, progress, filters, wanted, page, pages, position)
 
-    def finish(self, latest: Screen | None) -> Screen:
-        """After Stop: what was answered stays."""
-        if latest is None or latest.progress is None:
-            return Screen(empty("Stopped before the first answer."))
-        return self.ended(latest, "Stopped.")
+    def finish(self, latest: Screen | None, shown: Screen | None = None) -> Screen:
+        """After Stop: what was answered stays, and where nothing was, what was `shown` before."""
+        kept = worth_keeping(latest, shown)
+        if kept is None:
+            return Screen(empty(NOT_ANSWERED))
+        return self.ended(kept, "Stopped.") if kept is latest else self.beside(kept, html.said(NOT_ANSWERED))
 
-    def failed(self, words: str, latest: Screen | None) -> Screen:
-        """A sentence; what was answered before stays."""
-        if latest is None or latest.progress is None:
-            return Screen(problem(words))
-        return replace(self.ended(latest), status=problem(words) + html.status(latest.progress, running=False))
+    def failed(self, words: str, latest: Screen | None, shown: Screen | None = None) -> Screen:
+        """A sentence; what was answered stays, and where nothing was, what was `shown` before."""
+        kept = worth_keeping(latest, shown)
+        return Screen(problem(words)) if kept is None else self.beside(kept, problem(words))
+
+    def beside(self, kept: Screen, words: str) -> Screen:
+        """A set as far as it was answered, with a sentence, as HTML, above it."""
+        ended = self.ended(kept) if kept.running else kept
+        return replace(ended, status=words + html.status(kept.progress, running=False))
 
     def look(self, screen: Screen, wanted: str, page: int) -> Screen:
         """Other rows of a set that does not run."""
@@ -223,7 +228,9 @@ class GoingOn(SetHandlers):
     def announce(self, shown: Screen) -> Screen:
         if shown.progress is None:
             return Screen(empty("There is no set to go on with."), running=True)
-        return self.running(shown.progress)
+        # Only what is there already: this is called on the event loop, and a summary takes its time to count.
+        status = html.status(shown.progress, running=True)
+        return Screen(status, shown.summary, shown.rows, True, shown.progress)
 
     def begin(self, shown: Screen) -> Iterator[Begun]:
         if shown.progress is None:
@@ -233,6 +240,13 @@ class GoingOn(SetHandlers):
         if self.facts(progress) != progress.facts:
             raise ConfigError("What is loaded here is not what gave the answers so far; press Run to begin anew.")
         yield Begun(self.running(progress), batches)
+
+
+def worth_keeping(latest: Screen | None, shown: Screen | None) -> Screen | None:
+    """Which screen stays where a set ends before its end: the one with answers, the `latest` if both have some, or one that can be gone on
+    with; None without any."""
+    sets = [screen for screen in (latest, shown) if screen is not None and screen.progress is not None]
+    return next((screen for screen in sets if screen.progress.rows), sets[0] if sets and sets[0] is latest else None)
 
 
 def parse_or_none(text: str) -> tuple[SetPrompt, ...] | None:

@@ -26,6 +26,11 @@ def status(progress: Progress, *, running: bool, words: str = "") -> str:
     return render("sets/status.html", words=words, done=done, total=progress.total, facts=parts, running=running)
 
 
+def said(words: str) -> str:
+    """A sentence above the figures."""
+    return render("sets/note.html", words=words)
+
+
 def summary(progress: Progress, resamples: int = RESAMPLES) -> str:
     """What the rows say together, a line a variant, each held against the first; `resamples` of each interval."""
     compared = compare(progress.rows, resamples)

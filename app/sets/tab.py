@@ -8,6 +8,7 @@ import gradio as gr
 
 from app.sets.api import ForPrograms, sets_function
 from app.sets.handlers import GoingOn, Screen, SetHandlers
+from app.sets.html import said
 from app.sets.progress import ALL
 from app.sets.request import MAX_SAMPLES, MAX_TEMPERATURE, MIN_TOP_P, Link
 from app.sets.run import set_screens
@@ -131,7 +132,7 @@ def build(tab: gr.Tab, handlers: SetHandlers, what_ifs: gr.State, tabs: gr.Tabs,
                     go_on = gr.Button("Go on", elem_id="bt-set-go-on")
     panel = results(handlers.first_screen(), place)
     request = ModelRequest(run, stop, panel.components, panel.show)
-    request.wire(handlers, {"text": text, **fields, "what_ifs": what_ifs}, set_screens)
+    request.wire(handlers, {"text": text, **fields, "what_ifs": what_ifs, "shown": panel.shown}, set_screens)
     again = ModelRequest(go_on, stop, [*panel.components, run], lambda screen: again_shown(panel, run, screen))
     again.wire(GoingOn(handlers.loading, handlers.admission), {"shown": panel.shown}, set_screens)
     wire_file(handlers, file, text, note)
@@ -200,7 +201,7 @@ def wire_file(handlers: SetHandlers, file: gr.HTML, text: gr.Textbox, note: gr.H
 
     def opened(event: gr.EventData) -> Updates:
         prompts, words = handlers.opened(sent(event, "text", str), sent(event, "name", str))
-        return {text: prompts, note: render("sets/note.html", words=words)}
+        return {text: prompts, note: said(words)}
 
     listen(file.upload, opened, {}, [text, note], lambda words: {note: problem(words)})
     text.input(lambda: "", None, note, **QUIET)

@@ -14,7 +14,9 @@ from app.sets.api import ForPrograms, sets_function
 from app.sets.request import Link
 from app.ui.admission import Admission
 from app.ui.caller import Caller
+from app.ui.runner import Runner
 from app.ui.validation import as_far_as_valid
+from bitune import ConfigError
 from bitune.data.prompt_sets import parse_set
 from bitune.sets.compared import compare
 from bitune.sets.rows import SetSettings
@@ -62,10 +64,30 @@ def test_the_rows_are_those_of_the_command_line(engine, queued):
     by_place = sorted(rows, key=lambda row: row.key)
     assert last["rows"] == [row.to_dict() for row in by_place]
     assert last["compared"] == compare(rows).to_dict() and last["compared"]["judged"] == 11
-    assert (last["done"], last["total"]) == (12, 12) and last["settings"]["max_new_tokens"] == 3
+    assert (last["done"], last["total"], last["problem"]) == (12, 12, None) and last["settings"]["max_new_tokens"] == 3
     assert [value["done"] for value in before][0] == 0 and all(value["compared"] is None for value in before)
     assert json.loads(json.dumps(last)) == last, "plain JSON"
     assert values(engine, prompts=text, variants=["base", "bitune"], max_new_tokens=3)[-1] == last
+
+
+def test_what_ends_a_set_on_its_way_leaves_the_rows_so_far(engine, queued, monkeypatch):
+    asked, batch = [], Runner.batch
+
+    def fails_later(self, prompts, variants, **how):
+        asked.append(prompts)
+        if len(asked) > 1:
+            raise ConfigError("The second batch is too much.")
+        return batch(self, prompts, variants, **how)
+
+    monkeypatch.setattr(Runner, "batch", fails_later)
+    for event in ("1", None):
+        asked.clear()
+        last = values(engine, event, prompts=PROMPTS, variants=["base", "bitune"], max_new_tokens=3)[-1]
+        assert last["problem"] == "The second batch is too much." and last["compared"] is None
+        assert last["done"] == len(last["rows"]) == len(asked[0]) < last["total"]
+    asked[:] = [None]
+    with pytest.raises(gr.Error, match="too much"):
+        values(engine, prompts=PROMPTS, variants=["base"], max_new_tokens=3)
 
 
 def test_past_the_queue_there_is_one_value(engine, queued):

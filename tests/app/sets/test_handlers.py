@@ -4,19 +4,24 @@ import asyncio
 import csv
 import io
 import json
+import threading
+from dataclasses import replace
 
 import pytest
 
 from app.limits import Limits
+from app.sets import html
 from app.sets.handlers import GoingOn, SetHandlers
 from app.sets.progress import ALL, PAGE, filters_of, page_of
 from app.sets.run import set_screens
-from app.ui.admission import Admission
+from app.ui.admission import Admission, Refused
 from app.ui.loading import Loading
+from app.ui.pace import Work
 from bitune import ConfigError, DataError, UnknownNameError
 from bitune.sets.compared import compare
 from bitune.sets.rows import Row, SetAnswer, SetSettings
 from bitune.sets.run import answer_set
+from tests.app.ui.test_running import until
 from tests.app.ui.visiting import Visitor, collected
 from tests.browser.served import tiny_engine
 
@@ -34,8 +39,8 @@ def handlers(engine):
     return SetHandlers(engine)
 
 
-def screens(handlers, visitor=None, **values):
-    return asyncio.run(collected(set_screens(handlers, visitor or Visitor(), **values)))
+def screens(handlers, visitor=None, shown=None, **values):
+    return asyncio.run(collected(set_screens(handlers, visitor or Visitor(), shown=shown, **values)))
 
 
 def stopped_after(handlers, rows, visitor, **values):
@@ -43,7 +48,7 @@ def stopped_after(handlers, rows, visitor, **values):
 
     async def watched():
         found = []
-        async for screen in set_screens(handlers, visitor, **values):
+        async for screen in set_screens(handlers, visitor, **{"shown": None, **values}):
             found.append(screen)
             visitor.stopped = screen.progress is not None and len(screen.progress.rows) >= rows
         return found
@@ -97,13 +102,118 @@ def test_an_error_on_the_way_keeps_what_was_answered(handlers, monkeypatch):
     assert "The second batch is too much." in last.status and last.can_go_on and len(last.progress.rows) == len(asked[0])
 
 
+def test_a_set_that_does_not_begin_leaves_the_one_before(engine, handlers, monkeypatch):
+    whole = screens(handlers, **ASKED)[-1]
+    part = stopped_after(handlers, 1, Visitor(), **ASKED)[-1]
+    full = SetHandlers(engine, Admission(Limits(running=1, waiting=1)))
+    full.admission.enter("another").want(Work(1))
+    full.admission.enter("a third")
+    small, seen = SetHandlers(engine, Admission(Limits(prompt_tokens=10))), (handlers.look(whole, "differ", 0), part)
+    for before in seen:
+        for on, asked, words in (
+            (handlers, {"samples": 3}, "samples is 3 at temperature 0"),
+            (handlers, {"text": '{"prompt": 1}'}, "line 1: field"),
+            (full, {}, "As many requests wait here"),
+            (small, {}, "allows at most 10"),
+        ):
+            last = screens(on, shown=before, **{**ASKED, **asked})[-1]
+            assert words in last.status and 'role="alert"' in last.status and f"{len(before.progress.rows)} of 12" in last.status
+            assert last == replace(before, status=last.status) and last.can_go_on == before.can_go_on
+            assert handlers.saved(last, "csv") == handlers.saved(before, "csv")
+    assert "As many requests wait" in screens(full, **ASKED)[-1].status
+
+
+def test_stop_before_the_first_rows_leaves_the_set_before(handlers):
+    before = screens(handlers, **ASKED)[-1]
+    last = stopped_after(handlers, 0, Visitor(), shown=before, **ASKED)[-1]
+    assert "Stopped before the first answer." in last.status and last == replace(before, status=last.status)
+    visitor = Visitor()
+    visitor.stopped = True
+    last = screens(handlers, visitor, **ASKED)[-1]
+    assert "Stopped" in last.status and not last.running and not last.rows
+
+
+def test_going_on_that_is_refused_leaves_the_set(engine, handlers):
+    part = stopped_after(handlers, 1, Visitor(), **ASKED)[-1]
+    full = Admission(Limits(per_address=1))
+    full.enter(Visitor().visitor)
+    last = screens(GoingOn(engine, full), shown=part)[-1]
+    assert "from your address" in last.status and last.can_go_on and last.progress == part.progress
+
+
+def test_what_rows_say_is_not_counted_on_the_event_loop(engine, handlers, monkeypatch):
+    part = stopped_after(handlers, 1, Visitor(), **ASKED)[-1]
+    threads = []
+    monkeypatch.setattr(html, "compare", lambda *given: threads.append(threading.current_thread()) or compare(*given))
+    first, *_, last = screens(GoingOn(engine, handlers.admission), shown=part)
+    assert first.running and first.rows and first.summary == part.summary and len(last.progress.rows) == 12
+    assert threads and threading.main_thread() not in threads
+
+
+def test_a_set_that_has_begun_waits_where_others_are_refused(engine, monkeypatch):
+    """The line is full between its two batches, longer than anything may wait, and its visitor has all the requests that one may have."""
+    admission = Admission(Limits(running=1, waiting=2, per_address=1))
+    handlers, visitor, others, words = SetHandlers(engine, admission), Visitor(), [], []
+
+    async def watched():
+        found = []
+        async for screen in set_screens(handlers, visitor, shown=None, **ASKED):
+            found.append(screen)
+            if screen.progress and screen.progress.rows and not others:
+                for name in ("another", "a third"):
+                    others.append(admission.enter(name))
+                    others[-1].want(Work(1, new_tokens=1))
+                await until(lambda: admission.counts == (1, 2))
+                monkeypatch.setattr(admission, "limits", replace(admission.limits, seconds_waiting=1))
+                admission.pace.learn(Work(1, new_tokens=1), 1000)
+                with pytest.raises(Refused, match="from your address"):
+                    admission.enter(visitor.visitor)
+            elif others and "in the line" in screen.status:
+                words.append(screen.status)
+                if len(words) == 3:  # more than a second
+                    for other in others:
+                        other.leave()
+        return found
+
+    last = asyncio.run(watched())[-1]
+    assert len(words) >= 3 and "it starts in about" in words[0] and "8 of 12" in words[0]
+    assert len(last.progress.rows) == 12 and not last.running
+    assert admission.counts == (0, 0)
+
+
+@pytest.mark.parametrize("way", ["stop", "leave", "close"])
+def test_a_set_that_waits_between_batches_ends_when_it_should(engine, way):
+    admission = Admission(Limits(running=1))
+    handlers, visitor, others = SetHandlers(engine, admission), Visitor(), []
+
+    async def watched():
+        found = []
+        async for screen in set_screens(handlers, visitor, shown=None, **ASKED):
+            found.append(screen)
+            if screen.progress and screen.progress.rows and not others:
+                others.append(admission.enter("another"))
+                others[0].want(Work(1, new_tokens=1))
+            elif others and "in the line" in screen.status:
+                visitor.stopped = way == "stop"
+                if way == "leave":
+                    visitor.leave()
+                elif way == "close":
+                    admission.close("The page ends.")
+        return found
+
+    last = asyncio.run(watched())[-1]
+    assert {"stop": "Stopped.", "leave": "in the line", "close": "The page ends."}[way] in last.status
+    assert len(last.progress.rows) == 8 and last.running == (way == "leave")
+    assert admission.counts == (1, 0), "the other one"
+
+
 def test_a_set_waits_for_the_engine_and_says_so(engine):
     loading = Loading()
     handlers = SetHandlers(loading)
 
     async def both():
         found = []
-        async for screen in set_screens(handlers, Visitor(), text="Why?", variants=["base"], max_new_tokens=2):
+        async for screen in set_screens(handlers, Visitor(), shown=None, text="Why?", variants=["base"], max_new_tokens=2):
             found.append(screen)
             if len(found) == 1:
                 loading.finish(engine)
