@@ -40,23 +40,32 @@ log = logging.getLogger(__name__)
 FAREWELL_SECONDS = 3.0  # for open pages to show why the app ends, or restarts
 LOOK_SECONDS = 0.1  # between two looks at whether another base was asked for, or the one before has gone
 FREED_SECONDS = 30.0  # for a request that is in the middle of a long forward
+ADDRESS_SECONDS = 30.0  # for another program to give back the port of the page before
+AGAIN_SECONDS = 1.0  # between two tries to have it
 
 
 @dataclass(frozen=True)
-class Turn:
-    """With what one page is served.
+class PagePlan:
+    """How one page is served, and what follows where its base cannot be loaded.
 
-    `before`: the settings of the page before it, which come back where this base cannot be loaded; `notes`: what it says of how it came to be.
+    Attributes:
+        settings: Of this page.
+        others: Settings of the pages to try then, in order; where there are none, the app ends.
+        notes: Sentences on how this page came to be, which its head shows.
     """
 
     settings: Settings
-    before: Settings | None = None
+    others: tuple[Settings, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def is_first(self) -> bool:
         """Whether no page was there before."""
-        return self.before is None and not self.notes
+        return not self.others and not self.notes
+
+    def after(self, problem: str) -> "PagePlan":
+        """The page that follows because of this problem."""
+        return PagePlan(self.others[0], self.others[1:], (*self.notes, problem))
 
 
 @dataclass(frozen=True)
@@ -86,24 +95,39 @@ def run(settings: Settings) -> None:
 def serve_pages(settings: Settings, stopping: threading.Event, gpu: GPU | None = None) -> None:
     """One page after the other, until the event is set; raises what `run` does."""
     kept = kept_in(settings.votes, settings.votes_dataset)
-    turn = Turn(settings)
-    while turn is not None and not stopping.is_set():
-        served = open_page(turn, kept, gpu)
+    plan, open_next = PagePlan(settings), open_page
+    while plan is not None and not stopping.is_set():
+        served = open_next(plan, kept, gpu)
         try:
-            following = until_next(served, turn, settings, stopping)
+            following = until_next(served, plan, settings, stopping)
         finally:
             close(served.page, served.keeper)
         if following is not None:
             let_go(served.loading)
-        turn = following
+        plan, open_next = following, partial(open_again, stopping)
 
 
-def open_page(turn: Turn, kept: Kept, gpu: GPU | None) -> Served:
-    """Serve the page of a turn, with the engine under it where that has to come first."""
-    settings, keeper = turn.settings, keeper_of(turn.settings)
-    admission, loading = Admission(settings.limits, keeper.proxies), Loading(settings.checkpoints, turn.notes)
+def open_again(stopping: threading.Event, plan: PagePlan, kept: Kept, gpu: GPU | None) -> Served:
+    """As `open_page`, at the address of the page before. Another program may have its port for a moment, so that is tried for a while.
+
+    Raises:
+        ConfigError: The address cannot be had for ADDRESS_SECONDS. Open pages would look for this page nowhere else.
+    """
+    deadline = time.monotonic() + ADDRESS_SECONDS
+    while True:
+        try:
+            return open_page(plan, kept, gpu)
+        except ConfigError:
+            if time.monotonic() > deadline or stopping.wait(AGAIN_SECONDS):
+                raise
+
+
+def open_page(plan: PagePlan, kept: Kept, gpu: GPU | None) -> Served:
+    """Serve the page of a plan, with the engine under it where that has to come first."""
+    settings, keeper = plan.settings, keeper_of(plan.settings)
+    admission, loading = Admission(settings.limits, keeper.proxies), Loading(settings.checkpoints, plan.notes)
     if gpu is not None:
-        load(loading, turn, gpu)
+        load(loading, plan, gpu)
     with doing("Building the page"):
         models = ModelsHandlers(loading, admission, folders=not settings.public) if settings.loads and gpu is None else None
         bases = BaseHandlers(models, settings.base, settings.dtype) if models is not None and settings.exchanges else None
@@ -114,34 +138,34 @@ def open_page(turn: Turn, kept: Kept, gpu: GPU | None) -> Served:
     return Served(page, keeper, loading, bases)
 
 
-def until_next(served: Served, turn: Turn, first: Settings, stopping: threading.Event) -> Turn | None:
+def until_next(served: Served, plan: PagePlan, first: Settings, stopping: threading.Event) -> PagePlan | None:
     """Load what the page waits for, and serve it until another base is asked for.
 
     Args:
         served: The page.
-        turn: With what it is served.
+        plan: How it is served.
         first: What the app was started with, whose checkpoints come back with their base.
         stopping: Set when the app ends.
 
     Returns:
-        The next turn; None where the app ends.
+        The plan of the next page; None where the app ends.
     """
     port = served.page.server_port  # that of this page also where any free one was asked for
     if not served.loading.ready:
         try:
-            load(served.loading, turn)
+            load(served.loading, plan)
         except Exception as error:
-            if turn.before is None:
+            if not plan.others:
                 raise
             if not isinstance(error, BituneError):
-                log.exception("%s could not be loaded", turn.settings.base)
-            return Turn(turn.before, notes=(served.loading.problem,))
+                log.exception("%s could not be loaded", plan.settings.base)
+            return plan.after(served.loading.problem)
     while not stopping.wait(LOOK_SECONDS):
         if served.bases is not None and served.bases.wanted is not None:
             print(f"Another base was asked for from the page: {served.bases.wanted}", flush=True)
             let_pages_know(stopping)
-            wanted = replace(first.with_base(served.bases.wanted), port=port)
-            return None if stopping.is_set() else Turn(wanted, before=replace(turn.settings, port=port))
+            wanted, *others = (replace(one, port=port) for one in (first.with_base(served.bases.wanted), plan.settings, first))
+            return None if stopping.is_set() else PagePlan(wanted, tuple(others))
     return None
 
 
@@ -192,11 +216,11 @@ def stop(stopping: threading.Event, number: int, frame: FrameType | None) -> Non
     sys.exit(0)
 
 
-def load(loading: Loading, turn: Turn, gpu: GPU | None = None) -> None:
+def load(loading: Loading, plan: PagePlan, gpu: GPU | None = None) -> None:
     """Load the engine that the page waits for; what is raised here is told to the open pages first."""
-    settings, before = turn.settings, turn.before
+    settings = plan.settings
     try:
-        engine = load_engine(settings, again=not turn.is_first)
+        engine = load_engine(settings, again=not plan.is_first)
         there = {facts.source for facts in engine.checkpoints.values()}
         if left := [default_name(source, {}) for source in settings.checkpoints if source not in there]:
             loading.notes.append(f"Left out, as they cannot be loaded with this base: {', '.join(left)}.")
@@ -204,10 +228,17 @@ def load(loading: Loading, turn: Turn, gpu: GPU | None = None) -> None:
     except Exception as error:
         known = isinstance(error, BituneError)
         words = str(error) if known else f"{settings.base} could not be loaded ({type(error).__name__}); the log says more."
-        back = "" if before is None else f"Back to the base {before.base}: "
-        loading.fail(back + words, goes_on=before is not None)
+        loading.fail(what_follows(plan) + words, goes_on=bool(plan.others))
         loading.wait_for_followers(FAREWELL_SECONDS)
         raise
+
+
+def what_follows(plan: PagePlan) -> str:
+    """The beginning of a sentence that goes on with why the base of this page cannot be loaded."""
+    if not plan.others:
+        return ""
+    base = plan.others[0].base
+    return f"The base {base} is loaded once more: " if base == plan.settings.base else f"Back to the base {base}: "
 
 
 def load_engine(settings: Settings, *, again: bool = False) -> "bitune.Engine":

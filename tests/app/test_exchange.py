@@ -15,6 +15,7 @@ from gradio_client import Client
 from app import server
 from app.models.base_handlers import BaseRequest
 from app.settings import Settings
+from bitune.errors import BaseNotFoundError, ConfigError
 from bitune.model.decoding import Decoder
 from tests.app.ui.visiting import run
 from tests.browser.served import tiny_folders
@@ -23,10 +24,11 @@ from tests.tiny import saved_base
 
 @dataclass(frozen=True)
 class App:
-    """The app in a thread. `pages`: those that were opened, the last one at the end; `ended`: what it ended with."""
+    """The app in a `thread`. `pages`: those that were opened, the last one at the end; `ended`: what it ended with."""
 
     pages: "Queue[server.Served]"
     ended: list[BaseException]
+    thread: Thread
 
     def next(self) -> server.Served:
         """The page that follows, when its engine is there."""
@@ -38,7 +40,7 @@ class App:
 @contextmanager
 def running(settings: Settings, monkeypatch, known: Event | None = None) -> Iterator[App]:
     """Serve these settings until the end of the block. `known`: set when open pages know that theirs ends; by default they need not."""
-    app, stopping, open_page = App(Queue(), []), Event(), server.open_page
+    stopping, open_page = Event(), server.open_page
 
     def opened(*given):
         page = open_page(*given)
@@ -56,6 +58,7 @@ def running(settings: Settings, monkeypatch, known: Event | None = None) -> Iter
     if known is not None:
         monkeypatch.setattr(server, "let_pages_know", lambda stopping: known.wait(120))
     thread = Thread(target=work)
+    app = App(Queue(), [], thread)
     thread.start()
     try:
         yield app
@@ -175,3 +178,77 @@ def test_the_first_base_that_cannot_be_loaded_ends_the_app(settings, tmp_path, m
     with running(Settings(str(tmp_path / "broken"), port=0, votes="off"), monkeypatch) as app:
         app.pages.get(timeout=60)
     assert "tokenizer files are damaged" in str(app.ended[0])
+
+
+def fails(monkeypatch, *times: tuple[str, int]) -> list[str]:
+    """Let bases of these names fail to load at these times, counted from 1; returns the names of all that are loaded, as they are."""
+    load_base, loaded = server.bitune.load_base, []
+
+    def load(source, dtype):
+        name = source.rpartition("/")[2]
+        loaded.append(name)
+        if (name, loaded.count(name)) in times:
+            raise BaseNotFoundError(f"{name} is gone for a moment.")
+        return load_base(source, device="cpu", dtype=dtype)
+
+    monkeypatch.setattr(server.bitune, "load_base", load)
+    return loaded
+
+
+def test_a_base_that_does_not_come_back_at_once_is_loaded_once_more(settings, tmp_path, monkeypatch):
+    loaded = fails(monkeypatch, ("other", 1), ("base", 2))
+    with running(settings, monkeypatch) as app:
+        exchange(app.next(), str(tmp_path / "other"))
+        other, once, twice = app.pages.get(timeout=60), app.pages.get(timeout=60), app.next()
+        assert not other.loading.ready and not once.loading.ready
+        assert twice.loading.notes == [
+            f"Back to the base {settings.base}: other is gone for a moment.",
+            f"The base {settings.base} is loaded once more: base is gone for a moment.",
+        ]
+        assert list(answers(twice)[1]) == ["base", "lora", "bitune"] and address(twice) == address(other)
+    assert (loaded, app.ended) == (["base", "other", "base", "base"], [])
+
+
+def test_where_the_base_before_does_not_come_back_the_first_one_does(settings, tmp_path, monkeypatch):
+    loaded = fails(monkeypatch, ("broken", 1), ("other", 2))
+    with running(settings, monkeypatch) as app:
+        exchange(app.next(), str(tmp_path / "other"))
+        exchange(app.next(), str(tmp_path / "broken"))
+        for _ in ("broken", "other"):
+            app.pages.get(timeout=60)
+        assert answers(app.next())[0] == "base"
+    assert (loaded, app.ended) == (["base", "other", "broken", "other", "base"], [])
+
+
+def test_where_none_of_them_comes_back_the_app_ends_with_why(settings, tmp_path, monkeypatch):
+    loaded = fails(monkeypatch, ("other", 1), ("base", 2), ("base", 3))
+    with running(settings, monkeypatch) as app:
+        exchange(app.next(), str(tmp_path / "other"))
+        *_, last = (app.pages.get(timeout=60) for _ in range(3))
+    assert last.loading.problem == "base is gone for a moment."
+    assert loaded == ["base", "other", "base", "base"] and "base is gone" in str(app.ended[0])
+
+
+@pytest.mark.parametrize("seconds", [30, 0])
+def test_the_address_of_the_page_before_is_asked_for_again_for_a_while(settings, tmp_path, monkeypatch, seconds):
+    serve, times = server.serve, []
+
+    def taken(page, wanted, keeper):
+        times.append(wanted.port)
+        if len(times) in (2, 3):
+            raise ConfigError("somebody else listens there")
+        return serve(page, wanted, keeper)
+
+    monkeypatch.setattr(server, "serve", taken)
+    monkeypatch.setattr(server, "ADDRESS_SECONDS", seconds)
+    monkeypatch.setattr(server, "AGAIN_SECONDS", 0.05)
+    with running(settings, monkeypatch) as app:
+        first = app.next()
+        exchange(first, str(tmp_path / "other"))
+        if seconds:
+            second = app.next()
+            assert answers(second)[0] == "other" and address(second) == address(first)
+        else:
+            app.thread.join(60)
+    assert len(set(times[1:])) == 1 and len(times) == (4 if seconds else 2)
+    assert [str(error) for error in app.ended] == ([] if seconds else ["somebody else listens there"])

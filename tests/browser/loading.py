@@ -52,7 +52,7 @@ def held(folder: Path, monkeypatch: pytest.MonkeyPatch, *, base: str = "base") -
 
     def load() -> None:
         try:
-            server.load(loading, server.Turn(settings))
+            server.load(loading, server.PagePlan(settings))
         except BituneError as error:
             raised.append(error)
 
