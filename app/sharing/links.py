@@ -1,7 +1,7 @@
 """The page as text behind the # of an address: JSON, deflated, in base64url. Knows no Gradio.
 
 A browser does not send this part of an address, so what is in it reaches no log of a server or proxy. Links of before, with their
-fields in the query, are read by app/compare/request.py.
+fields in the query, are read by app/compare/link.py.
 """
 
 import json
