@@ -103,3 +103,37 @@ def test_a_slow_body_and_a_slow_answer_have_their_time(port):
         one.sendall(b"GET / HT")
         while one.recv(1000):
             pass
+
+
+def test_uvicorn_makes_connections_by_its_config_and_they_tell_whether_a_request_is_here():
+    """What app/guard/heads.py relies on: `http_protocol_class` of a config; `connections`, `client` and `cycle` of a connection."""
+    config, made = uvicorn.Config(app, port=0, log_level="warning", lifespan="off"), []
+    config.load()
+
+    class Seen(config.http_protocol_class):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            made.append(self)
+
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    config.http_protocol_class = Seen  # as serve does, when the server runs
+    with connected(server.servers[0].sockets[0].getsockname()[1]) as one:
+        one.sendall(b"GET /slow HT")
+        time.sleep(0.2)
+        assert len(made) == 1, "uvicorn takes the class of its connections from elsewhere: no connection would be bounded"
+        (seen,) = made
+        assert seen in seen.connections and seen.client[0] == "127.0.0.1", "who else is connected is told otherwise"
+        assert seen.cycle is None, "a connection without a whole head would count as a request"
+        one.sendall(b"TP/1.1\r\nhost: a\r\n\r\n")
+        time.sleep(0.2)
+        assert seen.cycle is not None and not seen.cycle.response_complete, "a slow answer would be cut off"
+        received = b""
+        while not received.endswith(b"0\r\n\r\n") and (more := one.recv(1000)):
+            received += more
+        assert seen.cycle.response_complete, "a connection whose answer is complete would stay for ever"
+    server.should_exit = True
+    thread.join(30)

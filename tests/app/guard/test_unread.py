@@ -1,6 +1,7 @@
 """Answers that nobody fetches do not stay."""
 
 import asyncio
+import inspect
 import time
 
 import gradio as gr
@@ -44,6 +45,19 @@ def test_what_is_not_fetched_goes_and_what_is_waited_for_stays(page):
     assert not set(events) & queue.pending_messages_per_session.keys()
     assert not set(events) & queue.pending_event_ids_session.keys() and not set(events) & queue.event_ids_to_events.keys()
     assert len(client.predict(0, api_name="/large")) == 1_000_000
+
+
+def test_gradio_keeps_what_nobody_fetches_where_it_is_looked_for(page, monkeypatch):
+    """What app/guard/unread.py relies on: a queue in `_queue`, and there what waits for whom by the id of the session."""
+    monkeypatch.setattr(unread, "UNREAD_SECONDS", 60.0)
+    event = httpx.post(f"{page.local_url}gradio_api/call/large", json={"data": [0]}).json()["event_id"]
+    queue, until = page._queue, time.monotonic() + 20
+    messages = queue.pending_messages_per_session
+    while not (event in messages and messages[event].qsize()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert event in messages and messages[event].qsize(), "Gradio keeps messages elsewhere now: nobody would forget them"
+    assert event in queue.pending_event_ids_session, "Gradio keeps the ids of a session's events elsewhere now"
+    assert "session_hash" in inspect.signature(queue.clean_events).parameters, "Gradio ends a session's events otherwise now"
 
 
 def test_it_lies_unread_from_the_first_look_at_which_it_was(page):
