@@ -14,7 +14,7 @@ from app.compare.origin import not_as_here
 from app.compare.recorded import Recording, to_json
 from app.sharing import links
 from app.sharing.runs import open_run
-from app.ui.checks import MAX_NAME, shown
+from app.ui.checks import shown
 from app.ui.loading import OnEngine
 from app.ui.validation import as_far_as_valid
 from app.ui.what_ifs import MAX_WHAT_IFS, add, read
@@ -62,10 +62,6 @@ class SharingHandlers(OnEngine):
             words.append(f"There are {len(linked):,} what-ifs; this page takes {MAX_WHAT_IFS}.")
         for name, value in list(linked.items())[:MAX_WHAT_IFS]:
             try:
-                if len(name) > MAX_NAME:
-                    raise ConfigError(
-                        f"The what-if {shown(name)} has a name of {len(name):,} characters; {MAX_NAME} are the most."
-                    )
                 (question,) = read({name: value}).values()
                 merged, names[name] = add(merged, question, self.engine.mixing(question.of), self.engine.variants, name)
             except BituneError as error:

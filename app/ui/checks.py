@@ -61,6 +61,7 @@ Whole = Annotated[Any, AfterValidator(whole)]
 # Types of what a link or a file of somebody else may hold.
 MAX_CHARACTERS = 1_000_000  # of a prompt: what the engine refuses without counting its tokens
 MAX_ANSWER = 24 * 1024  # of an answer, generously: counting the tokens of a megabyte takes seconds
-MAX_NAMES, MAX_NAME = 64, 200
+MAX_NAMES = 64
+MAX_NAME = 200  # characters: a name stands in every column, mark and chart of an answer
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 NameList = Annotated[list[Name], Field(max_length=MAX_NAMES, fail_fast=True)]

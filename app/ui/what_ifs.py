@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from app.ui.checks import shown
+from app.ui.checks import MAX_NAME, shown
 from app.ui.validation import checked
 from bitune.errors import ConfigError
 from bitune.schema.variants import PRESETS, MixingRatios, WhatIf
 
 MAX_WHAT_IFS = 4  # each is one more row of the batch
-MAX_NAME = 200  # characters: a name stands in every column, mark and chart of an answer
 
 
 class Curve(BaseModel):

@@ -169,3 +169,5 @@ def test_what_ifs_of_others_come_as_far_as_they_fit(engine):
     assert refused.known == {} and len(refused.words) == 4
     assert len(handlers.what_ifs({str(n): NONE for n in range(10_000)}, {}).words) == 1
     assert handlers.what_ifs([], {}).words
+    (words,) = handlers.what_ifs({"n" * 300: NONE}, {}).words
+    assert words == "The name of a what-if has 300 characters; this page takes at most 200, so give it a shorter one."
