@@ -6,7 +6,7 @@ from app.sets.progress import Progress
 from app.ui.differences import difference
 from app.ui.pace import spoken
 from app.ui.templates import count, render
-from bitune.evaluation.intervals import RESAMPLES, Interval
+from bitune.evaluation.intervals import RESAMPLES
 from bitune.sets.compared import compare
 from bitune.sets.lines import interval, percent, points
 from bitune.sets.rows import Row
@@ -38,7 +38,7 @@ def summary(progress: Progress, resamples: int = RESAMPLES) -> str:
         return ""
     first, *others = compared.variants
     rest = [pair for pair in compared.pairs if pair[0] != first]
-    words = {"interval": interval, "percent": percent, "points": points, "apart": is_apart}
+    words = {"interval": interval, "percent": percent, "points": points}
     return render("sets/summary.html", compared=compared, views=progress.views, first=first, others=others, rest=rest, **words)
 
 
@@ -60,11 +60,6 @@ def answers_of(row: Row) -> list[tuple[str, object, Sequence[tuple], str]]:
 def sample_of(row: Row, progress: Progress) -> str:
     """Which of several answers a row has."""
     return f"sample {row.sample + 1} of {progress.settings.samples}" if progress.settings.samples > 1 else ""
-
-
-def is_apart(difference_of: Interval) -> bool:
-    """Whether an interval does not touch zero."""
-    return difference_of.low > 0 or difference_of.high < 0
 
 
 def read_words(prompts: int, judged: int) -> str:

@@ -24,7 +24,7 @@ from app.ui.templates import introduction, problem, render
 FOLDER = Path(__file__).resolve().parent
 INTRODUCTION = (
     "A whole set of prompts, answered by every variant you choose. Look at the table: how often two variants say the same, how long their "
-    "answers are, and who is right where you say what is; a difference counts where its interval does not touch zero."
+    "answers are, and who is right where you say what is; a difference counts where “above zero” or “below zero” stands beside it."
 )
 PLACEHOLDER = (
     "A prompt a line. What follows a tab is the right answer.\nPrompts of several lines: put a line --- between them.\n"

@@ -1,6 +1,7 @@
 """What the rows of a set say together: how long answers are, how often two variants agree, who is right; with 95 % intervals.
 
-Several samples of a prompt count as one value, their mean: answers to one prompt are not independent of each other.
+Several samples of a prompt count as one value, their mean: answers to one prompt are not independent of each other. Where each prompt is
+right or wrong, intervals of shares are score intervals; means of samples, and numbers of tokens, are drawn anew prompt by prompt.
 """
 
 from collections import defaultdict
@@ -8,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
-from bitune.evaluation.intervals import RESAMPLES, Interval, bootstrap, wilson
+from bitune.evaluation.intervals import RESAMPLES, Interval, bootstrap, paired_shares, sign_test, wilson
 from bitune.sets.rows import Row, SetAnswer
+
+LUCK = 0.05  # a difference that luck alone would make this often, or more often, does not count
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class OfVariant:
 class OfPair:
     """Two variants, prompt by prompt. `same`: the share of the very same text. `tokens`, `right`: of the second minus the first, paired.
 
-    `only_first`, `only_second`: the rows in which one alone is right.
+    `only_first`, `only_second`: the rows in which one alone is right. `sign_p`: the exact sign test of the prompts at which one is right more
+    often than the other, see `sign_test`; None as `right`.
     """
 
     same: Interval
@@ -34,6 +38,15 @@ class OfPair:
     right: Interval | None
     only_first: int
     only_second: int
+    sign_p: float | None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the difference of `right` is more than luck explains: by its interval and by the sign test, as a score interval alone is
+        too sure of a few one-sided cases, and a bootstrap more so."""
+        if self.right is None or self.right.low is None:
+            return False
+        return (self.right.low > 0 or self.right.high < 0) and self.sign_p < LUCK
 
 
 @dataclass(frozen=True)
@@ -71,8 +84,8 @@ def compare(rows: Sequence[Row], resamples: int = RESAMPLES) -> Comparison | Non
 
 def _of_variant(rows: Sequence[Row], judged: Sequence[Row], resamples: int, name: str) -> OfVariant:
     cut = sum(row.answers[name].finish_reason == "length" for row in rows) / len(rows)
-    right = bootstrap(_by_prompt(judged, lambda row: row.answers[name].is_right), resamples=resamples) if judged else None
-    return OfVariant(bootstrap(_by_prompt(rows, lambda row: row.answers[name].tokens), resamples=resamples), cut, right)
+    right = _share(_by_prompt(judged, lambda row: row.answers[name].is_right), resamples) if judged else None
+    return OfVariant(_mean(_by_prompt(rows, lambda row: row.answers[name].tokens), resamples), cut, right)
 
 
 def _of_pair(rows: Sequence[Row], judged: Sequence[Row], resamples: int, first: str, second: str) -> OfPair:
@@ -88,14 +101,42 @@ def _of_pair(rows: Sequence[Row], judged: Sequence[Row], resamples: int, first: 
         return other.tokens - one.tokens
 
     same = _by_prompt(rows, lambda row: len({answer.text for answer in of(row)}) == 1)
-    differences = [ahead(row) for row in judged]
+    differences, by_prompt = [ahead(row) for row in judged], _by_prompt(judged, ahead)
+    sides = [_by_prompt(judged, lambda row, name=name: row.answers[name].is_right) for name in (first, second)]
     return OfPair(
-        same=wilson(sum(same), len(same)),
-        tokens=bootstrap(_by_prompt(rows, longer), resamples=resamples),
-        right=bootstrap(_by_prompt(judged, ahead), resamples=resamples) if judged else None,
+        same=_share(same, resamples),
+        tokens=_mean(_by_prompt(rows, longer), resamples),
+        right=_difference(*sides, resamples) if judged else None,
         only_first=differences.count(-1),
         only_second=differences.count(1),
+        sign_p=sign_test(sum(one < 0 for one in by_prompt), sum(one > 0 for one in by_prompt)) if judged else None,
     )
+
+
+def _mean(values: Sequence[float], resamples: int) -> Interval:
+    """The mean over prompts. One prompt has no interval: it says nothing of others."""
+    return bootstrap(values, resamples=resamples) if len(values) > 1 else Interval(values[0], None, None)
+
+
+def _share(values: Sequence[float], resamples: int) -> Interval:
+    """The share of prompts, or the mean of shares of samples. Of values that are all the same nothing can be drawn but they: then the
+    interval is that of as many whole answers, which is on the wide side."""
+    return wilson(sum(values), len(values)) if _are_whole(values) or len(set(values)) == 1 else _mean(values, resamples)
+
+
+def _difference(first: Sequence[float], second: Sequence[float], resamples: int) -> Interval:
+    """The share of the second minus that of the first, prompt by prompt; as `_share`."""
+    pairs = list(zip(first, second, strict=True))
+    differences = [other - one for one, other in pairs]
+    if not _are_whole((*first, *second)) and len(set(differences)) > 1:
+        return _mean(differences, resamples)
+    both = sum(one * other for one, other in pairs)
+    only_first, only_second = sum(first) - both, sum(second) - both
+    return paired_shares(both, only_first, only_second, len(pairs) - both - only_first - only_second)
+
+
+def _are_whole(values: Sequence[float]) -> bool:
+    return set(values) <= {0.0, 1.0}
 
 
 def _by_prompt(rows: Sequence[Row], value: Callable[[Row], float]) -> list[float]:

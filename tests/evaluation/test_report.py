@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from bitune.adapters.manager import AdapterManager
 from bitune.data.examples import Example, example_of
 from bitune.errors import ConfigError, DataError
 from bitune.evaluation.answers import number_of, same_answer
-from bitune.evaluation.intervals import Interval, bootstrap
+from bitune.evaluation.intervals import Interval, bootstrap, paired_shares, sign_test, wilson
 from bitune.evaluation.report import item_id
 from bitune.evaluation.run import evaluate
 from bitune.evaluation.scores import question, score
@@ -258,3 +259,58 @@ def test_mixed_and_empty_sets_are_refused(two):
     with pytest.raises(DataError, match="Item 2 of those to measure needs 6.. tokens and the model reads 512"):
         too_long = example_of({"task": "t", "question": "x" * 600, "choices": ["a", "b"], "label": 0})
         evaluate(manager, variants, [CHOICES[0], too_long], base.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        # Bentur et al. (2009) as in Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33:2850: before against after.
+        ((1, 7, 1, 12), -0.507, -0.026),
+        ((1, 1, 7, 12), 0.026, 0.507),
+    ],
+)
+def test_the_interval_of_paired_shares_is_that_of_a_published_example(table, low, high):
+    interval = paired_shares(*table)
+    assert (round(interval.low, 3), round(interval.high, 3)) == (low, high)
+
+
+@pytest.mark.parametrize("chances", [(0.4, 0.1, 0.2, 0.3), (0.9, 0.02, 0.06, 0.02), (0.1, 0.05, 0.05, 0.8), (0.3, 0.0, 0.1, 0.6)])
+@pytest.mark.parametrize("trials", [8, 20])
+def test_the_interval_of_paired_shares_holds_the_truth_nineteen_times_in_twenty(chances, trials):
+    """Over all tables that there are, each with its probability."""
+    truth, held = chances[2] - chances[1], 0.0
+    for a, b, c in product(range(trials + 1), repeat=3):
+        if (d := trials - a - b - c) >= 0:
+            ways = math.factorial(trials) // math.prod(map(math.factorial, (a, b, c, d)))
+            interval = paired_shares(a, b, c, d)
+            held += (
+                (interval.low <= truth <= interval.high)
+                * ways
+                * math.prod(p**k for p, k in zip(chances, (a, b, c, d), strict=True))
+            )
+    assert held > 0.93, held
+
+
+def test_paired_shares_that_are_one_sided_have_a_width_and_stay_within_bounds():
+    for table in [(0, 0, 3, 0), (3, 0, 0, 0), (0, 0, 0, 3), (0, 3, 0, 0), (0, 0, 1, 0), (0.1 * 3, 0, 2.7, 0)]:
+        interval = paired_shares(*table)
+        assert (
+            -1 <= interval.low < interval.mean <= interval.high <= 1 or -1 <= interval.low <= interval.mean < interval.high <= 1
+        )
+    assert paired_shares(0, 0, 0, 5) == Interval(0.0, -wilson(0, 5).high, wilson(0, 5).high)
+    with pytest.raises(ConfigError):
+        paired_shares(0, 0, 0, 0)
+
+
+def test_the_sign_test_is_that_of_the_binomial_distribution():
+    # scipy's binomtest(k, n).pvalue
+    for (first, second), p in {
+        (0, 5): 0.0625,
+        (6, 0): 0.03125,
+        (2, 12): 0.012939453125,
+        (8, 31): 0.00029407687,
+        (3, 3): 1,
+        (0, 0): 1,
+    }.items():
+        assert sign_test(first, second) == pytest.approx(p)
+    assert sign_test(5000, 5400) < 1e-3

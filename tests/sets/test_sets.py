@@ -10,7 +10,7 @@ import pytest
 from bitune import ConfigError, DataError, Engine, MixingRatios, PromptError, UnknownNameError
 from bitune.cancellation import Cancelled, cancellable
 from bitune.data.prompt_sets import SetPrompt
-from bitune.evaluation.intervals import bootstrap, wilson
+from bitune.evaluation.intervals import Interval, bootstrap, paired_shares, wilson
 from bitune.inference.batch import answer_batch
 from bitune.model.decoding import Decoder
 from bitune.schema.variants import WhatIf
@@ -171,11 +171,11 @@ def test_what_rows_say_together_is_what_the_intervals_say():
     compared = compare(ROWS)
     assert (compared.prompts, compared.rows, compared.judged) == (4, 4, 3)
     assert compared.variants["base"].tokens == bootstrap([1, 2, 0, 2]) and compared.variants["base"].cut == 0.25
-    assert compared.variants["qa"].right == bootstrap([1, 1, 1])
+    assert compared.variants["qa"].right == wilson(3, 3)
     pair = compared.pairs["base", "qa"]
-    assert pair.same == wilson(1, 4) and pair.right == bootstrap([1, 0, 1]) and pair.tokens == bootstrap([0, 0, 4, 1])
-    assert (pair.only_first, pair.only_second) == (0, 2)
-    assert compare(ROWS, 100).variants["qa"].right == bootstrap([1, 1, 1], resamples=100)
+    assert pair.same == wilson(1, 4) and pair.right == paired_shares(1, 0, 2, 0) and pair.tokens == bootstrap([0, 0, 4, 1])
+    assert (pair.only_first, pair.only_second, pair.sign_p) == (0, 2, 0.5)
+    assert compare(ROWS, 100).variants["qa"].tokens == bootstrap([1, 2, 4, 3], resamples=100)
     assert compare([]) is None and compare(ROWS[2:3]).variants["qa"].right is None
     assert compared.to_dict()["variants"]["qa"]["minus"]["base"]["only_second"] == 2
 
@@ -189,6 +189,57 @@ def test_samples_of_a_prompt_are_one_value():
     ]
     one = compare(rows).variants["base"]
     assert one.tokens == bootstrap([2, 1]) and one.right == bootstrap([0.5, 1])
+    alike = compare(rows[:2]).variants["base"]
+    assert alike.right == wilson(0.5, 1), "nothing but this value can be drawn"
+    assert alike.tokens == Interval(2, None, None), "one prompt, however many samples"
+
+
+def judged(*counts: int, samples: int = 1) -> list[Row]:
+    """Rows of so many prompts at which both are right, base alone, qa alone, neither."""
+    said = [case for case, number in zip(("rr", "rw", "wr", "ww"), counts, strict=True) for _ in range(number)]
+    return [
+        row(index, dict(zip(("base", "qa"), case, strict=True)), "r", sample)
+        for index, case in enumerate(said)
+        for sample in range(samples)
+    ]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    ("counts", "is_more_than_luck"),
+    [
+        ((0, 0, 1, 0), False),
+        ((0, 0, 4, 0), False),
+        ((50, 0, 4, 50), False),
+        ((0, 0, 5, 0), False),  # the interval, which is 39 to 100 points, does not touch zero, and p is 0.0625
+        ((50, 0, 6, 50), True),
+        ((50, 6, 0, 50), True),
+        ((20, 2, 12, 16), True),
+        ((30, 8, 16, 20), False),
+        ((3, 0, 0, 3), False),
+    ],
+)
+def test_a_difference_counts_where_interval_and_sign_test_agree(counts, is_more_than_luck, samples):
+    compared = compare(judged(*counts, samples=samples))
+    pair = compared.pairs["base", "qa"]
+    assert pair.counts == is_more_than_luck and pair.right == paired_shares(*counts), "prompts, not samples of them"
+    assert ("more than luck" if is_more_than_luck else "within luck") in comparison_lines(compared)[-1]
+
+
+def test_differences_of_means_of_samples_are_drawn_anew_and_may_have_no_width():
+    halves = [row(index, {"base": "w", "qa": "r" if sample else "w"}, "r", sample) for index in range(4) for sample in range(2)]
+    pair = compare(halves).pairs["base", "qa"]
+    assert pair.right.mean == 0.5 and pair.right.low < 0 < pair.right.high and not pair.counts
+    mixed = compare([*halves, row(4, {"base": "w", "qa": "r"}, "r")]).pairs["base", "qa"]
+    assert mixed.right == bootstrap([0.5, 0.5, 0.5, 0.5, 1]) and mixed.sign_p == 0.0625 and not mixed.counts
+
+
+def test_one_prompt_has_no_interval_of_tokens():
+    compared = compare(ROWS[:1])
+    assert compared.variants["base"].tokens == Interval(1, None, None)
+    *_, variant, pair = comparison_lines(compared)
+    assert "  1.0 tokens" in variant.replace("qa", "").replace("   ", "  ") and "+0.0 tokens" in pair
+    assert json.loads(json.dumps(compared.to_dict()))["variants"]["base"]["tokens"] == {"mean": 1.0, "low": None, "high": None}
 
 
 def test_a_comparison_as_lines():
