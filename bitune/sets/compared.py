@@ -12,7 +12,8 @@ from itertools import combinations
 from bitune.evaluation.intervals import RESAMPLES, Interval, bootstrap, paired_shares, sign_test, wilson
 from bitune.sets.rows import Row, SetAnswer
 
-LUCK = 0.05  # a difference that luck alone would make this often, or more often, does not count
+LUCK = 0.05
+"""A difference that luck alone would make at least this often does not count."""
 
 
 @dataclass(frozen=True)
