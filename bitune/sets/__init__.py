@@ -1,4 +1,4 @@
 """Sets of prompts: all of them answered by several variants, in a file that can be gone on with, and compared.
 
-For use from outside: `rows`, `run.answer_set` and `run.planned`, `compared.compare`, `lines.comparison_lines`, all of `files`.
+For use from outside: all of `rows`, `run`, `compared`, `files` and `lines` that has no underscore.
 """

@@ -7,7 +7,7 @@ other line is a row, written when its batch has ended.
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,11 +26,6 @@ class SetFile:
 
     path: Path
     rows: list[Row] = field(default_factory=list)
-
-    @property
-    def done(self) -> Collection[tuple[int, int]]:
-        """Keys of the rows that it holds."""
-        return {row.key for row in self.rows}
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows at the end, at once."""

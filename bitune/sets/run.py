@@ -27,11 +27,6 @@ class Batch:
     indices: tuple[int, ...]
     tokens: int
 
-    @property
-    def keys(self) -> list[tuple[int, int]]:
-        """Of the rows that come of it."""
-        return [(index, self.sample) for index in self.indices]
-
 
 def planned(
     engine: Engine,
