@@ -4,7 +4,8 @@ Gradio stops a generator between two of its values where its client has gone; a 
 request over HTTP past its queue too. So whoever runs for long looks here. What Gradio knows of the call stands in its LocalContext.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gradio.blocks import Blocks
@@ -69,3 +70,26 @@ class Caller:
             raise Stopped
         if await self.is_gone():
             raise Gone
+
+
+class Callers:
+    """Whose requests go on at one place, to be stopped for all that a session has there."""
+
+    def __init__(self):
+        self._here: set[Caller] = set()
+
+    @contextmanager
+    def watching(self, caller: Caller) -> Iterator[None]:
+        """Meanwhile this request goes on."""
+        self._here.add(caller)
+        try:
+            yield
+        finally:
+            self._here.discard(caller)
+
+    def stop(self, session: str | None) -> list[Caller]:
+        """Stop what goes on in this session; returns whose requests those are."""
+        own = [caller for caller in tuple(self._here) if caller.session == session]
+        for caller in own:
+            caller.stopped = True
+        return own

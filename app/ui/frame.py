@@ -7,7 +7,7 @@ app/ui/errors.py; this module is the only one that applies it: handlers just rai
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from functools import partial, wraps
 from typing import Generic, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ import gradio as gr
 from gradio.components import Component
 from gradio.events import Dependency
 
-from app.ui.caller import Caller, Gone
+from app.ui.caller import Caller, Callers, Gone
 from app.ui.errors import sentence
 from app.ui.events import AT_ONCE, ENDPOINT, MODEL, STOPPING
 from app.ui.pace import Work
@@ -83,7 +83,7 @@ def from_shown(handlers: ModelHandlers[S], caller: Caller, **values: object) -> 
     return FromShown(handlers, values).screens(caller)
 
 
-class StopButton:
+class StopButton(Callers):
     """A button that stops what its visitor runs. Several requests may share one.
 
     The request itself notices, between two screens, and shows what came so far as its last one. Gradio's own way, `cancels`, drops on
@@ -95,25 +95,9 @@ class StopButton:
 
     def __init__(self, **look: object):
         """Put the button here. `look`: more arguments of gr.Button."""
+        super().__init__()
         self.button = gr.Button("Stop", interactive=False, **look)
         self.button.click(None, None, self.button, js=STOPPING, **AT_ONCE)
-        self._running: set[Caller] = set()
-
-    @contextmanager
-    def watching(self, caller: Caller) -> Iterator[None]:
-        """Meanwhile the button stops this request."""
-        self._running.add(caller)
-        try:
-            yield
-        finally:
-            self._running.discard(caller)
-
-    def stop(self, session: str | None) -> bool:
-        """Stop what runs in this session; whether anything does."""
-        own = [caller for caller in tuple(self._running) if caller.session == session]
-        for caller in own:
-            caller.stopped = True
-        return bool(own)
 
     def update(self, *, running: bool) -> dict:
         """How it looks while something runs, or nothing."""
