@@ -5,7 +5,8 @@ one that runs beside it, and `running` bounds the memory that their caches take.
 
 **The line** is first come, first served, but a request stands behind those that come after it and are shorter, by as many seconds as it
 is longer: its place is the time at which it came plus the time that it is expected to take. Shortest first alone would let a long request
-wait for ever; this lets nobody pass who comes more than its own length later. First come alone would let two seconds wait for two minutes.
+wait for ever; but for the kept place, this lets nobody pass who comes more than its own length later. First come alone would let two
+seconds wait for two minutes.
 
 **One place is kept** for short requests where two or more may run, so at most one less than all that run are long: were all places taken
 by long ones, turns among those would help nobody who waits outside.
