@@ -68,13 +68,14 @@ def test_what_there_is_to_load_is_said_to_all_and_nobody_is_let_in_any_more(fold
         assert "The page restarts with the base" in asked()
 
 
-def test_stop_while_its_files_are_fetched_leaves_the_page_as_it_is(folder, bases, monkeypatch):
-    fetching, go = held_up(monkeypatch, BaseHandlers, "fetch")
+@pytest.mark.parametrize("work", ["look", "fetch"])
+def test_stop_leaves_the_base(folder, bases, monkeypatch, work):
+    begun, go = held_up(monkeypatch, BaseHandlers, work)
 
     async def visit():
         visitor = Visitor()
         asking = asyncio.create_task(collected(screens(BaseRequest(bases), visitor, source=str(folder / "other"))))
-        await until(fetching.is_set)
+        await until(begun.is_set)
         visitor.stopped = True
         *_, last = await asking
         assert bases.models.others.locked(), "nothing else is loaded while its files are still read"
@@ -150,22 +151,6 @@ def test_of_a_repository_the_config_and_the_headers_are_read_first(folder, bases
         assert any(COMMIT in request for request in hub.requests)
     assert [path.name for path in (tmp_path / "hub").rglob("*.safetensors")] == ["model.safetensors"]
     assert previews.preview("user/other").weights.folder.name == COMMIT, "of what is all here the Hub is not asked"
-
-
-def test_stop_leaves_the_base(folder, bases, monkeypatch):
-    looking, go = held_up(monkeypatch, BaseHandlers, "look")
-
-    async def visit():
-        visitor = Visitor()
-        asking = asyncio.create_task(collected(screens(BaseRequest(bases), visitor, source=str(folder / "other"))))
-        await until(looking.is_set)
-        visitor.stopped = True
-        *_, last = await asking
-        go.set()
-        return last
-
-    assert "the base stays as it is" in asyncio.run(visit()).words
-    assert bases.wanted is None and bases.admission.closed is None
 
 
 def test_it_waits_for_a_checkpoint_that_is_being_loaded(folder, bases, monkeypatch):
