@@ -26,7 +26,8 @@ State = Mapping[str, object]
 WHERE = """(_, ...rest) => {
     const said = {};
     document.dispatchEvent(new CustomEvent("bt-say", { detail: said }));
-    return [{ hash: window.location.hash, said }, ...rest];
+    const open = document.querySelector("[role=tab][aria-selected=true]");
+    return [{ hash: window.location.hash, tab: open?.dataset.tabId, said }, ...rest];
 }"""
 # Nothing to do where there is no link: then a sentence says why. A Space's page is a frame, and the address bar its parent's.
 PUT_LINK = """async (text) => {
@@ -60,7 +61,6 @@ class Bar:
     note: gr.HTML
     where: gr.JSON
     handed: gr.Textbox
-    open_tab: gr.Textbox
     pending: gr.State
 
 
@@ -84,10 +84,11 @@ class Shared:
         request = self.compare.request.components
         return list(dict.fromkeys([self.bar.note, self.bar.pending, self.tabs, *parts, *listed, *request]))
 
-    def said(self, where: State, tab: str, what_ifs: State, values: State) -> tuple[dict[str, object], list[str]]:
+    def said(self, where: State, what_ifs: State, values: State) -> tuple[dict[str, object], list[str]]:
         """The state of the page, and a sentence for each field that a link cannot hold."""
-        state, sentences = {"tab": tab, **({"what_ifs": what_ifs} if what_ifs else {})}, []
-        said = objects(objects(where).get("said"))
+        where, sentences = objects(where), []
+        state = {"tab": where.get("tab"), **({"what_ifs": what_ifs} if what_ifs else {})}
+        said = objects(where.get("said"))
         for part in self.parts:
             of_page = {name: values[f"{part.tab}_{name}"] for name in part.fields}
             fields = {**objects(said.get(part.tab)), **of_page}
@@ -158,15 +159,12 @@ def build_bar() -> Bar:
         save = gr.Button("Save run", elem_id="bt-save", size="sm", scale=0, min_width=0)
         template, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("kept.html", "kept.js"))
         kept = html("", "bt-kept", html_template=template, js_on_load=script)
-    where, handed, open_tab = gr.JSON(visible=False), gr.Textbox(visible=False), gr.Textbox("compare", visible=False)
-    return Bar(link, save, kept, note, where, handed, open_tab, gr.State(None))
+    return Bar(link, save, kept, note, gr.JSON(visible=False), gr.Textbox(visible=False), gr.State(None))
 
 
 def wire(page: gr.Blocks, shared: Shared) -> Dependency:
     """Connect the bar. Returns the listener that restores a page from its address when it is opened."""
     bar, latest = shared.bar, shared.compare.latest
-    for tab in shared.tabs.children:
-        tab.select(None, None, bar.open_tab, js=f"() => {tab.id!r}", **PRIVATE)
     wire_link(shared)
     wire_opened(shared)
 
@@ -198,12 +196,12 @@ def wire_link(shared: Shared) -> None:
     """Copy link: what is on the page now, whatever ran last, as an address."""
     bar = shared.bar
 
-    def link(where: dict, tab: str, what_ifs: dict, **values: object) -> Updates:
-        state, sentences = shared.said(where, tab, what_ifs, values)
+    def link(where: dict, what_ifs: dict, **values: object) -> Updates:
+        state, sentences = shared.said(where, what_ifs, values)
         return {bar.handed: shared.handlers.link(state), bar.note: noted(sentences)}
 
     fields = {f"{part.tab}_{name}": component for part in shared.parts for name, component in part.fields.items()}
-    inputs = {"where": bar.where, "tab": bar.open_tab, "what_ifs": shared.what_ifs, **fields}
+    inputs = {"where": bar.where, "what_ifs": shared.what_ifs, **fields}
     made = listen(bar.link.click, link, inputs, [bar.handed, bar.note], lambda words: refused(bar, words), js=WHERE, **AT_ONCE)
     put = made.then(None, bar.handed, bar.link, js=PUT_LINK, **QUIET)
     put.then(None, None, bar.link, js=AS_BEFORE, **QUIET)

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from app.votes.place import kept_in
 from bitune import Engine
 from tests.browser.served import METHODS, served, tiny_folders
-from tests.browser.visitor import ended, every_screen, go, run, visit
+from tests.browser.visitor import ended, every_screen, go, lengths, run, visit
 from tests.tiny import tiny_base
 
 pytestmark = pytest.mark.browser
@@ -37,7 +37,7 @@ def url(tmp_path_factory):
 def looks(page: Page) -> Iterator[str]:
     """A visit in one go; the name of each thing to look at, once it is there."""
     yield "Compare, before a run"
-    page.get_by_role("button", name="Length and sampling").click()
+    lengths(page)
     run(page, "hello there")
     ended(page)
     page.locator("#bt-read button").first.click()

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from app import serving
 from app.limits import Limits
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ARTIFACTS, ended, run, visit
+from tests.browser.visitor import ARTIFACTS, ended, lengths, run, visit
 
 pytestmark = pytest.mark.browser
 
@@ -110,7 +110,7 @@ def test_who_closes_the_page_frees_the_model(browser, engine):
         context = browser.new_context()
         page = context.new_page()
         page.goto(url)
-        page.get_by_text("Length and sampling").click()
+        lengths(page)
         page.get_by_label("number input for New tokens").fill("400")
         press(page, "#bt-run")
         until(page, requests_running)

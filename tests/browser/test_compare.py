@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from app.ui.examples import EXAMPLES
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, lengths, run, visit
 
 pytestmark = pytest.mark.browser
 
@@ -56,7 +56,7 @@ def test_ctrl_enter_runs_only_the_chosen_variants(page):
 
 
 def test_stop_keeps_what_was_written(page, slow_tokens):
-    page.get_by_text("Length and sampling").click()
+    lengths(page)
     page.get_by_label("number input for New tokens").fill("400")
     run(page, "a long story")
     expect(page.locator("#bt-results dl").first).to_contain_text("still writing")

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, lengths, run, visit
 
 pytestmark = pytest.mark.browser
 QUESTION = "#bt-question textarea"
@@ -78,7 +78,7 @@ def test_regenerate_draws_again_and_says_where_it_cannot(page):
     ended(page)
     expect(page.locator(ANSWERS)).to_have_count(3)
     before = page.locator(ANSWERS).all_inner_texts()
-    page.get_by_role("button", name="Length and sampling").click()
+    lengths(page)
     page.get_by_label("number input for Temperature").fill("1.5")
     page.locator("#bt-again").click()
     expect(page.get_by_label("Seed")).to_have_value("1")
@@ -106,7 +106,7 @@ def test_a_question_can_be_edited_and_asked_again(page):
 
 
 def test_a_follow_up_can_be_stopped_and_run_begins_anew(page, slow_tokens):
-    page.get_by_role("button", name="Length and sampling").click()
+    lengths(page)
     begin(page)
     page.get_by_label("number input for New tokens").fill("400")
     page.locator(QUESTION).fill("a long story")
@@ -135,10 +135,9 @@ def test_a_bad_question_is_a_sentence_beside_the_answers(page):
 @every_screen
 def test_a_conversation_fits_every_screen(browser, url, size, scheme):
     for page in visit(browser, url, size, scheme):
-        lengths = page.get_by_role("button", name="Length and sampling")
-        lengths.click()
+        lengths(page)
         page.get_by_label("number input for New tokens").fill("16")  # the tiny base reads 512 tokens in all
-        lengths.click()
+        page.get_by_role("button", name="Length and sampling").click()
         begin(page, "What does it read first? " * 3)
         ask(page, "And what does it read after that, when everything was read once?")
         ask(page, "And then?")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import slow, visit
+from tests.browser.visitor import lengths, slow, visit
 
 pytestmark = pytest.mark.browser
 
@@ -36,11 +36,8 @@ def on_tab(browser, url, size, scheme):
 
 def begin(page, text, tokens=4):
     page.locator("#bt-set textarea").fill(text)
-    page.get_by_role("button", name="Length and sampling").last.click()
-    slider = page.get_by_role("slider", name="range slider for New tokens").last
-    expect(slider).to_have_value("32")  # what is typed before Gradio has drawn the slider with its value is lost
+    lengths(page)
     page.get_by_role("spinbutton", name="number input for New tokens").last.fill(str(tokens))
-    expect(slider).to_have_value(str(tokens))
     page.locator("#bt-set-run").click()
 
 
@@ -139,7 +136,7 @@ def test_nothing_is_wider_than_the_screen(browser, url, size):
 def test_a_link_restores_the_choices_and_not_the_prompts(browser, url, page):
     page.locator("#bt-set textarea").fill("Why?")
     page.locator("#bt-set-variants input[name=lora]").uncheck()
-    page.get_by_role("button", name="Length and sampling").last.click()
+    lengths(page)
     page.get_by_role("spinbutton", name="number input for New tokens").last.fill("7")
     page.locator("#bt-link").click()
     expect(page.locator("#bt-link")).to_have_text("Link copied")
@@ -149,5 +146,5 @@ def test_a_link_restores_the_choices_and_not_the_prompts(browser, url, page):
         expect(other.locator("#bt-set-variants input[name=lora]")).not_to_be_checked()
         expect(other.locator("#bt-set-variants input[name=bitune]")).to_be_checked()
         expect(other.locator("#bt-set textarea")).to_have_value("")
-        other.get_by_role("button", name="Length and sampling").last.click()
+        lengths(other)
         expect(other.get_by_role("spinbutton", name="number input for New tokens").last).to_have_value("7")

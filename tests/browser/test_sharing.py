@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from app.sharing.links import decode, encode
 from tests.browser.loading import held
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, HOSTILE, SIZES, ended, every_screen, lengths, run, visit
 from tests.evidence_files import evidence, records, sums, write_evidence, write_records
 
 pytestmark = pytest.mark.browser
@@ -62,7 +62,7 @@ def cell(page: Page, layer: int, head: int):
 def test_a_link_restores_every_tab_for_another_visitor_and_runs_nothing(browser, url, page):
     page.locator("#bt-prompt textarea").fill(HOSTILE)
     page.locator("#bt-variants input[name=base]").uncheck()
-    page.get_by_text("Length and sampling").click()
+    lengths(page)
     page.get_by_label("number input for New tokens").fill("7")
     page.get_by_label("number input for Temperature").fill("0.5")
     page.get_by_label("Seed").fill("12")
@@ -73,6 +73,7 @@ def test_a_link_restores_every_tab_for_another_visitor_and_runs_nothing(browser,
     page.locator("#bt-mixing-chosen input[name=lora]").uncheck()
     page.locator("#bt-mixing-prompt textarea").fill("for mixing")
     page.locator(".bt-preset", has_text="Causal only").click()
+    expect(page.locator("#bt-sliders input[data-kind=keys]").first).to_have_value("0")
     page.locator("#bt-add").click()
     expect(page.locator("#bt-added")).to_contain_text("is a column of Compare now")
     go(page, "Attention")
@@ -108,7 +109,6 @@ def test_a_link_restores_every_tab_for_another_visitor_and_runs_nothing(browser,
         expect(other.locator("#bt-evidence")).to_contain_text("Sums")
         assert other.title() == "Bitune"
         go(other, "Attention")
-        other.wait_for_timeout(1000)  # the server learns of the tab by an event of its own
         assert decode(copied(other)) == decode(fragment), "and may pass it on"
 
 
@@ -118,7 +118,7 @@ def assert_compare(page: Page) -> None:
     expect(page.locator("#bt-prompt textarea")).to_have_value(HOSTILE)
     expect(page.locator("#bt-variants input[name=base]")).not_to_be_checked()
     expect(page.locator("#bt-variants input[name='bitune: causal only']")).to_be_checked()
-    page.get_by_text("Length and sampling").click()
+    lengths(page)
     for label, value in {"number input for New tokens": "7", "number input for Temperature": "0.5", "Seed": "12"}.items():
         expect(page.get_by_label(label)).to_have_value(value)
     expect(page.locator("#bt-results .bt-empty")).to_contain_text("Press Run to see the answers")

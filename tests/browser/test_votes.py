@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from app.ui.templates import faithful
 from app.votes.place import Kept, kept_in
 from tests.browser.served import served, tiny_engine
-from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, every_screen, run, visit
+from tests.browser.visitor import ANSWERS, ARTIFACTS, SIZES, ended, every_screen, lengths, run, visit
 
 pytestmark = pytest.mark.browser
 NAMES = ["base", "lora", "bitune"]
@@ -124,7 +124,7 @@ def test_names_can_be_shown_without_a_vote_and_the_vote_is_then_not_blind(page, 
 
 def test_a_stopped_blind_run_shows_its_names_and_is_not_judged(page, slow_tokens):
     page.get_by_label("Hide the names until I have judged").check()
-    page.get_by_text("Length and sampling").click()
+    lengths(page)
     page.get_by_label("number input for New tokens").fill("400")
     run(page, "a long story")
     expect(page.locator("#bt-results dl").first).to_contain_text("still writing")

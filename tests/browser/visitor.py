@@ -70,6 +70,16 @@ def go(page: Page, tab: str) -> None:
     page.get_by_role("tab", name=tab, exact=True).click()
 
 
+def lengths(page: Page) -> None:
+    """Open "Length and sampling" of the tab that is shown.
+
+    Gradio puts the first values into the fields again one frame after it has drawn them, so what is typed within that frame is lost.
+    """
+    page.locator("button", has_text="Length and sampling").locator("visible=true").click()
+    expect(page.get_by_label("number input for New tokens").locator("visible=true")).to_be_visible()
+    page.wait_for_timeout(500)
+
+
 def run(page: Page, prompt: str) -> None:
     """Press Run and wait until what stood there before is gone: redrawing removes what the page did not put there."""
     page.locator("#bt-prompt textarea").fill(prompt)
