@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -23,6 +24,13 @@ LINGER_SECONDS, LINGER_BYTES = (
     2.0,
     20_000_000,
 )  # for the rest of a refused body: a client that still sends would not read the answer
+
+
+# What gradio_client's `construct_args` raises, which Gradio lets pass.
+CALLS = {
+    re.compile(r"Parameter `(.*)` is not a valid key-word argument", re.DOTALL): "This endpoint has no argument {}",
+    re.compile(r"No value provided for required argument: (.*)", re.DOTALL): "The argument {} is missing",
+}
 
 
 class Doorkeeper:
@@ -89,10 +97,12 @@ class Guard:
                 await answer(refused, incoming, send)
             except LeftError:
                 return  # nobody is there to answer
-            except Exception:
-                log.exception("a request failed inside Gradio")
+            except Exception as error:
+                if (refused := refused_call(error)) is None:
+                    log.exception("a request failed inside Gradio")
+                    refused = RefusedError(500, "This request failed; the log of the app has the details.")
                 if not outgoing.started:
-                    await answer(RefusedError(500, "This request failed; the log of the app has the details."), incoming, send)
+                    await answer(refused, incoming, send)
 
     async def passed(self, scope: Scope, receive: "Incoming", send: Shortening) -> None:
         """A request that may reach the app."""
@@ -133,6 +143,14 @@ class Incoming:
         message = await self.receive()
         self.over = not message.get("more_body", False)
         return message
+
+
+def refused_call(error: Exception) -> RefusedError | None:
+    """The refusal of a call whose arguments, given by name, are not those of the endpoint; None for any other error."""
+    for pattern, words in CALLS.items():
+        if isinstance(error, TypeError) and (found := pattern.match(str(error))):
+            return RefusedError(422, f"{words.format(repr(found[1][:100]))}; the arguments of each endpoint are in docs/api.md.")
+    return None
 
 
 async def answer(refused: RefusedError, incoming: Incoming, send: Send) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bitune.data.lines import parsed_rows
 from bitune.data.rows import asked, first_number
-from bitune.errors import DataError, reason
+from bitune.errors import DataError, reason, shown
 from bitune.files import local_path, read_text
 
 JSON, CSV, TEXT = "JSON Lines", "CSV", "text"
@@ -58,7 +58,7 @@ def parse_set(text: str, name: str | None = None) -> tuple[SetPrompt, ...]:
     Raises:
         DataError: a prompt cannot be read, or there is none.
     """
-    source, text = name or "The text", text.removeprefix("\ufeff").replace("\r\n", "\n")
+    source, text = name or "The text", _lines_ended_alike(text.removeprefix("\ufeff"))
     form = FORMS.get(Path(name).suffix.lower() if name else "") or _form_of(text)
     prompts = _of_text(text, source) if form == TEXT else _of_rows(_rows(text, form, source), source)
     if not prompts:
@@ -80,17 +80,37 @@ def _form_of(text: str) -> str:
     if first.startswith("{") or first.startswith("["):
         try:
             is_json = not isinstance(json.loads(first), int | float)
+        except RecursionError:  # then the reader of JSON says so
+            is_json = True
         except ValueError:  # an array over several lines, or a prompt that begins so
             is_json = first == "[" or first.startswith('{"')
         return JSON if is_json else TEXT
-    return CSV if _separator(first) and _COLUMNS & set(_header(first)) else TEXT
+    return CSV if _separator(first) and _names_columns(first) else TEXT
+
+
+def _names_columns(line: str) -> bool:
+    """Whether the first line of a text without a name is that of a CSV."""
+    try:
+        return not _COLUMNS.isdisjoint(_header(line))
+    except csv.Error:  # a cell of it is longer than the csv module reads
+        return False
+
+
+def _lines_ended_alike(text: str) -> str:
+    """Lines that end as on any system, or as old spreadsheets of a Mac save them, with a line feed."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _of_text(text: str, source: str) -> tuple[SetPrompt, ...]:
     lines = text.split("\n")
     if any(line.strip() == _BETWEEN for line in lines):
-        parts = "\n".join("\0" if line.strip() == _BETWEEN else line for line in lines).split("\0")
-        return tuple(SetPrompt(part.strip("\n")) for part in parts if part.strip())
+        parts = [[]]
+        for line in lines:
+            if line.strip() == _BETWEEN:
+                parts.append([])
+            else:
+                parts[-1].append(line)
+        return tuple(SetPrompt(part.strip("\n")) for part in map("\n".join, parts) if part.strip())
     prompts = []
     for number, line in enumerate(lines, 1):
         prompt, _, right = (part.strip() for part in line.partition("\t"))
@@ -120,16 +140,12 @@ def _of_rows(rows: Sequence[tuple[str, object]], source: str) -> tuple[SetPrompt
 
 def _csv_rows(text: str, source: str) -> list[tuple[str, dict[str, str | None]]]:
     """The rows of a CSV with named columns; an empty cell is as good as none."""
-    first = text.lstrip("\n").partition("\n")[0]
-    columns = _header(first)
-    if not _COLUMNS & set(columns):
-        named = ", ".join(columns) or "none"
-        raise DataError(
-            f"{source} has the columns {named}, and none is called prompt or question; name the columns in the first line."
-        )
-    reader = csv.reader(io.StringIO(text.lstrip("\n"), newline=""), delimiter=_separator(first) or ",", strict=True)
+    text = text.lstrip("\n")
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(first) or ",", strict=True)
     rows = []
     try:
+        columns = _checked_columns(_header(first), source)
         next(reader)
         for cells in reader:
             if any(cell.strip() for cell in cells):
@@ -141,8 +157,27 @@ def _csv_rows(text: str, source: str) -> list[tuple[str, dict[str, str | None]]]
                 given = {name: cell for name, cell in zip(columns, cells, strict=False) if name and cell.strip()}
                 rows.append((f"line {reader.line_num}", given))
     except csv.Error as error:
-        raise DataError(f"{source}, line {reader.line_num}: no CSV that can be read ({reason(error)}); save it again.") from error
+        place = f"line {max(reader.line_num, 1)}"
+        if "field limit" in str(error):
+            raise DataError(
+                f"{source}, {place}: a cell has more than {csv.field_size_limit():,} characters; shorten it, or close a quote that is "
+                "still open."
+            ) from error
+        raise DataError(f"{source}, {place}: no CSV that can be read ({reason(error)}); save it again.") from error
     return rows
+
+
+def _checked_columns(columns: list[str], source: str) -> list[str]:
+    """The columns; DataError where none of them is a prompt, or where a name stands twice, as one of the two would not be read."""
+    if _COLUMNS.isdisjoint(columns):
+        named = ", ".join(columns) or "none"
+        raise DataError(
+            f"{source} has the columns {shown(named)[1:-1]}, and none is called prompt or question; name the columns in the first line."
+        )
+    twice = next((name for name in columns if name and columns.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{source} has two columns called {shown(twice)}; rename one of them, or take it out.")
+    return columns
 
 
 def _separator(header: str) -> str | None:

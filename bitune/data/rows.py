@@ -7,7 +7,7 @@ to the prompt is not left out. Knows no file.
 
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from bitune.errors import DataError, shown
 
@@ -34,6 +34,22 @@ _PARTS_OF_A_PROMPT = {
     "prompt", "question", "questionstem",
 }
 # fmt: on
+# What a right answer is called elsewhere; it would be left out without a word.
+_OTHER_ANSWERS = {
+    *(
+        "answer",
+        "correct",
+        "correctanswer",
+        "expected",
+        "expectedanswer",
+        "expectedoutput",
+        "gold",
+        "goldanswer",
+        "ideal",
+        "output",
+    ),
+    *("reference", "referenceanswer", "response", "rightanswer", "solution", "target"),
+}
 _SHAPES = "question, choices and label, or question and answer, or prompt and answer"
 # Well-known shapes whose prompt somebody has to choose.
 _OTHER_SHAPES = {
@@ -82,6 +98,9 @@ def asked(row: object, first_number: int | None = None) -> tuple[str, str | None
         reads = _only_one(given, "prompt", "question", "question_stem")
         text = _text(given, reads)
         _check_that_all_is_read(given, reads)
+        other = next((column for column, value in given.items() if value and _is_one_of(column, _OTHER_ANSWERS)), None)
+        if other is not None:
+            raise DataError(f"field {shown(other)} is not read; write the right answer as 'answer', or leave it out.")
         return text, None
     record = normalized(row, "", first_number)
     if "choices" not in record:
@@ -141,15 +160,16 @@ def _check_that_all_is_read(row: Mapping[str, object], reads: str) -> None:
         )
     what = "prompt" if reads == "prompt" else "question"
     for column, value in row.items():
-        if value and column not in (reads, "choices") and _belongs_to_a_prompt(column):
+        if value and column not in (reads, "choices") and _is_one_of(column, _PARTS_OF_A_PROMPT):
             raise DataError(
                 f"field {column!r} may be a part of the {what} and is not read; write it into the {what}, or leave it out."
             )
 
 
-def _belongs_to_a_prompt(column: str) -> bool:
+def _is_one_of(column: str, names: Set[str]) -> bool:
+    """Whether a column has one of these names, which are without `_` and in small letters, or its plural, or one with a number at its end."""
     name = re.sub(r"[\W_]", "", column).casefold()
-    return not _PARTS_OF_A_PROMPT.isdisjoint((name, name.rstrip(string.digits), name.removesuffix("s")))
+    return not names.isdisjoint((name, name.rstrip(string.digits), name.removesuffix("s")))
 
 
 def _text(row: Mapping[str, object], field: str) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-from bitune.schema.generation import GenerationSettings
+from bitune.schema.generation import GREEDY_BELOW, GenerationSettings
 
 
 class SharedGumbelNoise(LogitsProcessor):
@@ -29,8 +29,8 @@ class SharedGumbelNoise(LogitsProcessor):
 
 
 def sampling(settings: GenerationSettings, begun: int = 0) -> LogitsProcessorList:
-    """The processors that turn greedy choice into sampling with shared draws, `begun` of which are over; none at temperature 0."""
-    if settings.temperature == 0:
+    """The processors that turn greedy choice into sampling with shared draws, `begun` of which are over; none where the choice is greedy."""
+    if settings.temperature < GREEDY_BELOW:
         return LogitsProcessorList()
     warpers = [TemperatureLogitsWarper(float(settings.temperature))]
     if settings.top_p < 1:

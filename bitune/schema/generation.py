@@ -10,11 +10,15 @@ from bitune.errors import ConfigError, shown
 FinishReason = Literal["eos", "length", "stop", "cancelled"]
 """How an answer ended: by the end token, at the limit of new tokens, at a stop string, or because a person stopped it."""
 MAX_SEED = 2**63 - 1
+GREEDY_BELOW = 1e-6
+"""Temperatures below it choose the likeliest token: divided by one, float32 scores overflow, and a difference that their rounding leaves is
+so large that no draw changes the order."""
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How to answer. `temperature` 0 is greedy (then `top_p` and `seed` do nothing); `stop`: strings that end an answer."""
+    """How to answer. `temperature` 0, or below GREEDY_BELOW, is greedy (then `top_p` and `seed` do nothing); `stop`: strings that end an
+    answer."""
 
     max_new_tokens: int = 128
     temperature: float = 0.0
@@ -41,4 +45,4 @@ def _check_number(name: str, value: object, low: float, high: float, *, whole: b
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         words = "a whole number" if whole else "a number"
         limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ConfigError(f"{name} is {value!r}; it must be {words} {limits}.")
+        raise ConfigError(f"{name} is {shown(value)}; it must be {words} {limits}.")

@@ -21,6 +21,8 @@ AB = (SetPrompt("A?", "a"), SetPrompt("B?"))
         "answer\tquestion\na\tA?\n\tB?\n",
         "A?\ta\n\n  B?  \n",
         "\ufeffA?\ta\nB?",
+        "prompt,answer\rA?,a\rB?,\r",
+        "A?\ta\rB?\r",
     ],
 )
 def test_one_set_in_many_forms(text):
@@ -34,6 +36,8 @@ def test_one_set_in_many_forms(text):
         ("{name}, what is your name?\n[1] What is this?", ["{name}, what is your name?", "[1] What is this?"]),
         ("What is a prompt, a question?\nAnd an answer?", ["What is a prompt, a question?", "And an answer?"]),
         ("17\n18", ["17", "18"]),
+        ("A \0 sign\n---\nB?", ["A \0 sign", "B?"]),
+        ('prompt,"' + 140_000 * "a", ['prompt,"' + 140_000 * "a"]),
     ],
 )
 def test_plain_text_stays_text(text, prompts):
@@ -83,13 +87,21 @@ def test_the_ending_of_a_file_says_its_form(tmp_path):
         ("a.txt", "A?\n\ta\n", "line 2: an answer stands behind a tab without a prompt"),
         ("a.txt", " \n", "holds no prompt"),
         ("a.csv", "prompt\n", "holds no prompt"),
+        ("a.csv", f"prompt\n{140_000 * 'a'}\n", "line 2: a cell has more than 131,072 characters"),
+        ("a.csv", f"{140_000 * 'a'},prompt\nA?\n", "line 1: a cell has more than 131,072 characters"),
+        ("a.csv", "prompt,Prompt\nA?,B?\n", "has two columns called 'prompt'"),
+        ("a.csv", "prompt,answers\nA?,a\n", "line 2: field 'answers' is not read; write the right answer as 'answer'"),
+        ("a.jsonl", '{"prompt": "A?", "expected_output": null, "target": "a"}', "field 'target' is not read"),
+        ("", 100_000 * "[", "not JSON that can be read"),
+        ("", 100_000 * '{"a":', "not JSON that can be read"),
         ("a.jsonl", "\xff", "is not readable text"),
     ],
 )
 def test_what_cannot_be_read_is_said_with_its_place(name, text, words, tmp_path):
-    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    if name:
+        (tmp_path / name).write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError) as raised:
-        load_set(tmp_path / name)
+        load_set(tmp_path / name) if name else parse_set(text)
     assert words in str(raised.value)
 
 

@@ -274,6 +274,21 @@ def test_what_gradio_does_not_catch_is_a_sentence(api):
     assert answer.status_code == 500 and answer.json()["detail"].startswith("This request failed; the log of the app")
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            {"prompt": "hi", "promt": "hi"},
+            "This endpoint has no argument 'promt'; the arguments of each endpoint are in docs/api.md.",
+        ),
+        ({"max_new_tokens": 3}, "The argument 'prompt' is missing; the arguments of each endpoint are in docs/api.md."),
+    ],
+)
+def test_a_call_with_other_arguments_than_the_endpoint_has_is_refused_with_their_names(api, body, words):
+    answer = HTTP.post(f"{api}call/v2/compare", json=body)
+    assert answer.status_code == 422 and answer.json() == {"detail": words, "error": words}
+
+
 def test_nothing_new_is_let_in_at_the_end(api, keeper):
     keeper.ending = True
     try:
