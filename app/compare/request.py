@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic.dataclasses import dataclass
 
 from app.compare.history import read_history
-from app.ui.checks import Names, Whole
+from app.ui.checks import Names, Whole, shown
 from app.ui.what_ifs import plain, read
 from bitune.errors import ConfigError
 from bitune.schema.conversation import RECOMPUTE, Turn
@@ -23,7 +23,9 @@ MAX_LINKED_SEED = 2**53 - 1  # a browser keeps numbers as doubles: a larger seed
 def limited(tokens: object) -> object:
     """`tokens` where they are not more than this page allows, else ConfigError."""
     if isinstance(tokens, int) and tokens > MAX_NEW_TOKENS:
-        raise ConfigError(f"max_new_tokens is {tokens}; a page allows at most {MAX_NEW_TOKENS}.")
+        raise ConfigError(
+            f"max_new_tokens is {shown(tokens)}; no page allows more than {MAX_NEW_TOKENS:,}, and this one may allow fewer."
+        )
     return tokens
 
 

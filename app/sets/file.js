@@ -10,8 +10,15 @@ async function openFile(file) {
         words.textContent = "The file has " + file.size.toLocaleString("en") + " bytes and this page takes " + LARGEST.toLocaleString("en") + "; choose a smaller one.";
         return;
     }
+    let text;
+    try {
+        text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()); // file.text() would replace what it cannot read
+    } catch {
+        words.textContent = "The file is no text in UTF-8; save it as UTF-8 (in a spreadsheet: CSV UTF-8) and choose it again.";
+        return;
+    }
     words.textContent = "";
-    trigger("upload", { text: await file.text(), name: file.name });
+    trigger("upload", { text, name: file.name });
 }
 
 const withFiles = (event) => event.dataTransfer && [...event.dataTransfer.types].includes("Files");

@@ -1,5 +1,6 @@
 """What the variants of an engine are called where nobody gave them a name."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ def default_name(source: object, taken: Mapping[str, object]) -> str:
         source: a folder, or a Hub id with an optional revision.
         taken: the names there are, with their sources as text; None for what is no checkpoint.
     """
-    last = Path(str(source).partition("@")[0]).resolve().name
+    text = os.path.expanduser(str(source))
+    # A folder's name may hold an @; "." and a link have the name of what they lead to. A path that leads nowhere is refused when it is read.
+    last = Path(os.path.realpath(text) if os.path.isdir(text) else os.path.abspath(text.partition("@")[0])).name
     return str(source) if last in taken and str(source) not in taken.values() else last
 
 
