@@ -24,6 +24,8 @@ function unpacked(map, rows) {
     return weights;
 }
 
+const VARIANTS = 6; // colours of variants in style.css
+
 function rgb(name) {
     const value = getComputedStyle(element).getPropertyValue(name).trim();
     return [1, 3, 5].map((place) => parseInt(value.slice(place, place + 2), 16));
@@ -32,6 +34,7 @@ function rgb(name) {
 function palette() {
     const colours = { sheet: rgb("--bt-sheet"), unseen: rgb("--bt-unseen"), causal: rgb("--bt-causal") };
     colours.bidirectional = colours.anticausal = rgb("--bt-bidirectional");
+    for (const place of Array(VARIANTS).keys()) colours["variant" + place] = rgb("--bt-" + place);
     return colours;
 }
 

@@ -35,6 +35,10 @@ function sideOf(of, maps, place, title, about) {
     return { map: maps[place], title, about, ink, sees: pass.attention, calls: (row) => apart + (row >= of.prompt_rows ? answering : reading) };
 }
 
+// The two ends of a difference: of the readings, whose colours are the same everywhere, or of two variants, which may both be shown in blue.
+const READINGS = ["causal", "bidirectional"];
+const variantsOf = (seen) => [seen, seen.beside].map((of) => "variant" + of.variant.colour);
+
 // The panels of a picture: two sides on one scale, and their difference on its own; or the one that there is.
 function panelsOf(seen, picture, withoutFirst) {
     const sides = sidesOf(seen, picture), weights = sides.map((side) => unpacked(side.map, seen.rows));
@@ -44,10 +48,12 @@ function panelsOf(seen, picture, withoutFirst) {
     }));
     if (panels.length < 2) return panels;
     const difference = weights[1].map((weight, place) => weight - weights[0][place]);
-    const [first, second] = pairOf(picture) === "readings" ? ["the first", "the second"] : sides.map((side) => side.title);
+    const readings = pairOf(picture) === "readings", names = sides.map((side) => side.title);
+    const about = readings ? "blue: more in the first; orange: more in the second"
+        : "each in the colour of its variant: left of zero more in " + names[0] + ", right of zero more in " + names[1];
     panels.push({
-        title: "Difference", about: "blue: more in " + first + "; orange: more in " + second, weights: difference,
-        most: largest(difference, seen.rows, withoutFirst), ink: ["causal", "bidirectional"], sees: panels.flatMap((panel) => panel.sees),
+        title: "Difference", about, weights: difference,
+        most: largest(difference, seen.rows, withoutFirst), ink: readings ? READINGS : variantsOf(seen), sees: panels.flatMap((panel) => panel.sees),
     });
     return panels;
 }

@@ -111,8 +111,8 @@ function cellOf(layer, head) {
 function colourGrid() {
     const values = measured(), colours = palette(), which = part("which").value, measure = part("measure");
     const most = Math.max(...values.flat().map(Math.abs)), pass = view.seen.passes[Number(which)];
-    const apart = which === "difference" || which === "beside", second = which === "1";
-    const ink = apart ? ["causal", "bidirectional"] : [second ? "bidirectional" : pass.attention];
+    const apart = { difference: READINGS, beside: view.seen.beside && variantsOf(view.seen) }[which];
+    const ink = apart || [which === "1" ? "bidirectional" : pass.attention];
     for (const cell of part("grid").querySelectorAll("button")) {
         const { layer, head } = cell.dataset, value = values[layer][head];
         // Here the share itself: neighbours are compared, and none hides the others.

@@ -34,8 +34,9 @@ def sliders(view: VariantView, mixing: MixingRatios, learned: MixingRatios, vers
     return render("mixing/sliders.html", view=view, mixing=mixing, learned=learned, version=version, thirds=thirds)
 
 
-def sweep_table(points: Sequence[SweepPoint], *, stopped: bool = False) -> str:
-    """A row for each factor, words marked where they differ from the learned answer; answers that were `stopped` are done as they are."""
+def sweep_table(view: VariantView, points: Sequence[SweepPoint], *, stopped: bool = False) -> str:
+    """Which checkpoint is swept, and a row for each factor, words marked where they differ from the learned answer; answers that were
+    `stopped` are done as they are."""
     learned = next((point.completion.text for point in points if point.factor == 1), points[0].completion.text)
-    values = {"points": points, "learned": learned, "stopped": stopped}
+    values = {"view": view, "points": points, "learned": learned, "stopped": stopped}
     return render("mixing/sweep.html", **values, difference=difference, factor_in_words=factor_in_words)

@@ -15,6 +15,7 @@ from app.ui.checks import MAX_CHARACTERS, NameList
 from app.ui.pace import Work
 from app.ui.requests import HtmlRequest
 from app.ui.templates import empty, render
+from app.ui.variants import VariantView
 from bitune.errors import ConfigError
 from bitune.schema.results import SweepPoint
 
@@ -84,12 +85,13 @@ def busy(words: str) -> str:
 
 @dataclass(frozen=True)
 class SweepScreen:
-    """What stands under the sweep; `curve` once it is known."""
+    """What stands under the sweep; `curve` once it is known. `points`, of the checkpoint `view`, are what Stop leaves."""
 
     html: str
     running: bool = False
     curve: go.Figure | None = None
     points: Sequence[SweepPoint] = ()
+    view: VariantView | None = None
 
 
 class SweepRequest(HtmlRequest[SweepScreen, MixingHandlers]):
@@ -112,14 +114,15 @@ class SweepRequest(HtmlRequest[SweepScreen, MixingHandlers]):
         """The answers as they come, and at last the curve."""
         of = self.of(of)
         running = self.on.runner.sweep(prompt, of, template=template, max_new_tokens=SWEEP_TOKENS)
+        view = self.on.views[of]
         with closing(running):
             yield SweepScreen(busy("Reading the prompt"), running=True)
             for points in running:
-                yield SweepScreen(sweep_table(points), running=True, points=points)
-        yield SweepScreen(sweep_table(points), curve=sweep_curve(self.on.views[of], points), points=points)
+                yield SweepScreen(sweep_table(view, points), running=True, points=points, view=view)
+        yield SweepScreen(sweep_table(view, points), curve=sweep_curve(view, points), points=points)
 
     def finish(self, latest: SweepScreen) -> SweepScreen:
         """One that was stopped keeps the answers as far as they came."""
         if not latest.points:
             return SweepScreen(empty("Stopped before the first token."))
-        return SweepScreen(sweep_table(latest.points, stopped=True), points=latest.points)
+        return SweepScreen(sweep_table(latest.view, latest.points, stopped=True), points=latest.points)

@@ -27,7 +27,7 @@ def test_variants_must_be_names(variants):
 
 
 def test_the_page_has_a_limit_of_its_own():
-    with pytest.raises(ConfigError, match=f"at most {MAX_NEW_TOKENS}"):
+    with pytest.raises(ConfigError, match=f"no page allows more than {MAX_NEW_TOKENS:,}"):
         CompareRequest(prompt="hi", variants=["base"], max_new_tokens=MAX_NEW_TOKENS + 1)
 
 

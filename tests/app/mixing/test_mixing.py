@@ -209,7 +209,7 @@ def point(factor: float, text: str, log_probability: float | None, reason="eos")
 
 def test_a_sweep_is_a_curve_and_a_row_for_each_factor():
     points = [point(0, "it is a wooden spoon", -3.0), point(1, "it is a copper wire", -1.0), point(2, NASTY, -2.5)]
-    html = sweep_table(points)
+    html = sweep_table(VIEW, points)
     assert "−3.00" in html
     assert html.count("<tr") == 1 + 3
     assert "<mark>wooden spoon</mark>" in html
@@ -219,8 +219,8 @@ def test_a_sweep_is_a_curve_and_a_row_for_each_factor():
     assert curve.text == ("causal only", "learned", "bidirectional only")
     assert sweep_curve(VIEW, points).layout.yaxis.autorange is None, "higher is likelier"
     unfinished = [point(0, "", None, None), point(1, "a", None, None)]
-    assert sweep_curve(VIEW, unfinished) is None and "bt-running" in sweep_table(unfinished)
-    assert "bt-running" not in sweep_table([point(0, "", None, None)], stopped=True)
+    assert sweep_curve(VIEW, unfinished) is None and "bt-running" in sweep_table(VIEW, unfinished)
+    assert "bt-running" not in sweep_table(VIEW, [point(0, "", None, None)], stopped=True)
     assert [factor_in_words(f) for f in (0, 0.25, 1, 1.75, 2)] == [
         "causal only", "75% towards causal", "learned", "75% towards bidirectional", "bidirectional only",
     ]  # fmt: skip
