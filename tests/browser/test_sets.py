@@ -113,6 +113,16 @@ def test_a_file_is_read_in_the_browser(page, tmp_path):
     (tmp_path / "set.csv").write_text("name\nWhy?\n")
     page.locator("#bt-set-file input").set_input_files(tmp_path / "set.csv")
     expect(page.locator("#bt-set-note")).to_contain_text("none is called prompt or question")
+    before = page.locator("#bt-set textarea").input_value()
+    (tmp_path / "set.txt").write_bytes("Où est-ce ?".encode("latin-1"))
+    page.locator("#bt-set-file input").set_input_files(tmp_path / "set.txt")
+    expect(page.locator("#bt-set-file")).to_contain_text("is no text in UTF-8")
+    assert page.locator("#bt-set textarea").input_value() == before
+    (tmp_path / "set.txt").write_bytes("\ufeffOù est-ce ?".encode())
+    page.locator("#bt-set-file input").set_input_files(tmp_path / "set.txt")
+    expect(page.locator("#bt-set-note")).to_have_text("1 prompt.")
+    expect(page.locator("#bt-set textarea")).to_have_value("Où est-ce ?")
+    expect(page.locator("#bt-set-file")).not_to_contain_text("is no text")
 
 
 @pytest.mark.parametrize(

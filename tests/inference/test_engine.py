@@ -159,6 +159,13 @@ def test_shared_draws_follow_the_models_distribution():
     assert {int(nucleus(torch.zeros(1, 1), scores.clone()).argmax()) for _ in range(200)} == {0}
 
 
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-39, 1e-30, 1e-12, 1.1e-6])
+def test_a_temperature_near_zero_is_greedy(engine, temperature):
+    names = ["base", "qa", "plain"]
+    greedy = texts(final(engine, PROMPT, names))
+    assert texts(final(engine, PROMPT, names, temperature=temperature, top_p=0.9, seed=5)) == greedy
+
+
 def test_templates(engine):
     own = final(engine, PROMPT, ["base", "plain"], template="own")
     assert own.prompts == {"base": PROMPT, "plain": f"Q: {PROMPT}\nA:"}, "the base reads as the first checkpoint, which has none"
