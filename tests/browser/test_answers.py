@@ -54,7 +54,7 @@ def answer(page: Page, place: int):
 
 
 def test_answers_are_compared_with_the_one_that_is_chosen(page):
-    expect(answer(page, 1)).to_contain_text("The same as base for 3 words")
+    expect(answer(page, 1)).to_contain_text("The same as base up to word 3")
     expect(answer(page, 2)).to_contain_text("A different answer: 1 word")
     assert answer(page, 0).locator("mark").count() and answer(page, 1).locator("mark").count(), "marks on both sides"
     assert answer(page, 2).locator("mark").count() == 0
@@ -63,7 +63,7 @@ def test_answers_are_compared_with_the_one_that_is_chosen(page):
     button.focus()
     page.keyboard.press("Enter")
     expect(answer(page, 1)).to_contain_text("The others are compared with lora")
-    expect(answer(page, 0)).to_contain_text("The same as lora for 3 words")
+    expect(answer(page, 0)).to_contain_text("The same as lora up to word 3")
     expect(button).to_have_attribute("aria-pressed", "true")
     expect(button).to_be_focused()
     expect(page.locator(".bt-recorded")).to_contain_text("Nothing has run yet")
