@@ -64,14 +64,17 @@ class CompareHandlers(OnEngine):
             return Screen(empty(NOTHING_YET))
         update, views = recording.update, recording.views
         answers = html.answers(update, views, recording.request, recording=recording)
-        return Screen(answers, html.prompts(update, views), recording=recording)
+        return Screen(
+            answers, html.prompts(update, views), recording=recording, reference=html.first_with_text(update.completions)
+        )
 
     def opened(self, recording: Recording, words: Sequence[str]) -> Screen:
         """A run that was saved, and `words` on what of it is not here; Attention may take its answers, as those of a run of this page."""
         update, views, request = recording.update, recording.views, recording.request
         answers = html.answers(update, views, request, recording=recording, words=words)
         prompts = html.prompts(update, views)
-        return Screen(answers, prompts, False, update, request, views, recording=recording, words=words)
+        made_of = {"recording": recording, "words": words, "reference": html.first_with_text(update.completions)}
+        return Screen(answers, prompts, False, update, request, views, **made_of)
 
     def not_looked_into(self, recording: Recording) -> str:
         """Why nothing can be computed for recorded answers, in a sentence or two; empty where it can."""
@@ -118,10 +121,10 @@ class CompareHandlers(OnEngine):
         return replace(shown, answers=answers, reference=names[place])
 
     def recording_of(self, screen: Screen) -> Recording | None:
-        """What is on the screen, as it is saved; None where there is no answer, it is still being written, or its names are hidden."""
-        if screen.recording is not None or screen.running or screen.blind or screen.update is None:
+        """What is on the screen, as it is saved, with the time at which it was computed; None where `Screen.not_saved` says why not."""
+        if screen.recording is not None or screen.not_saved:
             return screen.recording
-        return recording_of(self.engine, screen.request, screen.views, screen.update)
+        return recording_of(self.engine, screen.request, screen.views, screen.update, screen.finished)
 
     def waiting(self, words: str) -> Screen:
         """While the engine is loading, or others come first."""
@@ -208,7 +211,7 @@ class CompareHandlers(OnEngine):
         if not latest.blind or latest.running:
             return replace(latest, unveiled=False)
         shown = ended(latest.request, latest.update, latest.views, reference=latest.reference, wish=latest.wish)
-        return replace(shown, run_id=latest.run_id, unveiled=True)
+        return replace(shown, run_id=latest.run_id, finished=latest.finished, unveiled=True)
 
     def failed(self, words: str) -> Screen:
         """Instead of answers."""

@@ -142,10 +142,12 @@ def record(engine, example: Example) -> Recording:
     """Run an example with every variant of the engine."""
     request = CompareRequest(prompt=example.prompt, variants=tuple(engine.variants), max_new_tokens=SPECIMEN_TOKENS)
     *_, last = engine.stream(request.prompt, list(request.variants), **request.options)
-    return recording_of(engine, request, views_of(engine), last)
+    return recording_of(engine, request, views_of(engine), last, datetime.now(UTC))
 
 
-def recording_of(engine, request: CompareRequest, views: Mapping[str, VariantView], update: Update) -> Recording:
+def recording_of(
+    engine, request: CompareRequest, views: Mapping[str, VariantView], update: Update, finished: datetime
+) -> Recording:
     """A run that has ended, as it is saved.
 
     Args:
@@ -153,6 +155,7 @@ def recording_of(engine, request: CompareRequest, views: Mapping[str, VariantVie
         request: What was asked.
         views: Of the variants that answered, and perhaps of others.
         update: What was answered.
+        finished: When it ended.
     """
     from bitune.model.identity import describe  # imports torch, and the page opens before that
 
@@ -160,7 +163,7 @@ def recording_of(engine, request: CompareRequest, views: Mapping[str, VariantVie
     used = {*answers, *(question["of"] for question in request.what_ifs.values())}
     decode = engine.base.tokenizer.decode
     return Recording(
-        recorded=datetime.now(UTC).replace(microsecond=0),
+        recorded=finished.replace(microsecond=0),
         base=describe(engine.base),
         device=facts.device,
         dtype=facts.dtype,

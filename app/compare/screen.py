@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from app.compare import html
@@ -14,6 +15,12 @@ from app.votes.blind import hidden_views
 from app.why.look import Wish
 from bitune.schema.results import Update
 
+NOTHING_TO_SAVE = "There is no run to save yet: press Run, and wait until it has ended."
+NOT_ENDED = "The run goes on; it can be saved when it has ended."
+HIDDEN = "While the names are hidden the run cannot be saved, as the file would tell them. Vote first, or press “Show the names”."
+FOLLOW_UP = "Answers to a follow-up question are not judged, as each variant has read its own earlier answers."
+STOPPED = "This run was stopped, so its answers are not judged."
+
 
 @dataclass(frozen=True)
 class Screen:
@@ -25,7 +32,8 @@ class Screen:
     `words`: on what of it is not here, where somebody has opened it.
     `blind`: which answer is whose may not leave the server yet; `answers` and `live` do not tell it, `prompts` is empty. `unveiled`: they
     were hidden until this screen.
-    `note`: why what was asked next was not run. `reference`: the variant that the others are compared with, None for the first one.
+    `note`: why what was asked next was not run. `reference`: the variant that the others are compared with, None while nothing is compared.
+    `finished`: when the run ended; None before.
     `wish`: what a link wants to be looked at below the answers.
     """
 
@@ -43,6 +51,7 @@ class Screen:
     note: str = ""
     reference: str | None = None
     wish: Wish | None = None
+    finished: datetime | None = None
 
     @property
     def live(self) -> dict[str, object]:
@@ -69,13 +78,32 @@ class Screen:
     @property
     def ballot(self) -> Ballot | None:
         """What can be judged: a run that came to its end by itself, of several variants, which all were asked the same."""
-        if self.running or self.run_id is None or len(self.texts) < 2 or self.request.history:
-            return None
-        if any(completion.finish_reason == "cancelled" for completion in self.update.completions.values()):
+        if self.running or self.run_id is None or len(self.texts) < 2 or self.not_judged:
             return None
         request = self.request
         sampling = {name: request.options[name] for name in ("max_new_tokens", "temperature", "top_p", "seed")}
         return Ballot(self.run_id, request.prompt, request.template, sampling, self.texts, self.blind, request.what_ifs)
+
+    @property
+    def not_judged(self) -> str:
+        """Why the answers of a run of several variants that has ended are not judged, a sentence; empty where they are, or nothing is there."""
+        if self.running or self.run_id is None or len(self.texts) < 2:
+            return ""
+        if self.request.history:
+            return FOLLOW_UP
+        stopped = any(completion.finish_reason == "cancelled" for completion in self.update.completions.values())
+        return STOPPED if stopped else ""
+
+    @property
+    def not_saved(self) -> str:
+        """Why what is shown cannot be saved, a sentence; empty where it can."""
+        if self.recording is not None:
+            return ""
+        if self.running:
+            return NOT_ENDED
+        if self.update is None:
+            return NOTHING_TO_SAVE
+        return HIDDEN if self.blind else ""
 
 
 def is_blind(wanted: object, order: Sequence[str]) -> bool:
@@ -101,8 +129,13 @@ def ended(
     reference: str | None = None,
     wish: Wish | None = None,
 ) -> Screen:
-    """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run."""
-    reference = reference if reference in update.completions else None
+    """The answers when no more is to come, and what was read: a template can tell whose answer it is, so not in a blind run.
+
+    They are compared with `reference`, and with the first one that has a text where it has none or is not among them.
+    """
+    chosen = update.completions.get(reference)
+    reference = html.first_with_text(update.completions) if chosen is None or not chosen.text.strip() else reference
     answers = html.answers(update, hidden_views(update.completions) if blind else views, request, reference)
     made_of = {"update": update, "request": request, "views": views, "reference": reference, "wish": wish}
-    return Screen(answers, "" if blind else html.prompts(update, views), run_id=uuid4().hex, blind=blind, **made_of)
+    made_of |= {"blind": blind, "run_id": uuid4().hex, "finished": datetime.now(UTC)}
+    return Screen(answers, "" if blind else html.prompts(update, views), **made_of)

@@ -12,6 +12,7 @@ from app.compare.handlers import REQUEST
 from app.compare.link import from_query, with_names
 from app.compare.origin import not_as_here
 from app.compare.recorded import Recording, to_json
+from app.compare.screen import NOTHING_TO_SAVE
 from app.sharing import links
 from app.sharing.runs import open_run
 from app.ui.checks import shown
@@ -20,7 +21,6 @@ from app.ui.validation import as_far_as_valid
 from app.ui.what_ifs import MAX_WHAT_IFS, add, read
 from bitune.errors import BituneError, ConfigError
 
-NOTHING_TO_SAVE = "There is no run to save yet: press Run, and wait until it has ended."
 LATER = "Its what-ifs come when the model is loaded."
 FIELDS = ("prompt", "variants", "template", "max_new_tokens", "temperature", "top_p", "seed")  # of a request, as a link has them
 
@@ -68,9 +68,12 @@ class SharingHandlers(OnEngine):
                 words.append(str(error))
         return WhatIfs(merged, names, words)
 
-    def open_run(self, content: object) -> tuple[Recording, dict[str, object], list[str]]:
-        """A saved run, the state that would ask for it again, and what of it is not here; DataError where it is none."""
-        recording = open_run(content)
+    def open_run(self, content: object, name: str = "") -> tuple[Recording, dict[str, object], list[str]]:
+        """A saved run, the state that would ask for it again, and what of it is not here; DataError where it is none.
+
+        `content`: the text of its file; `name`: of that file, empty where it is not known.
+        """
+        recording = open_run(content, name)
         request = REQUEST.dump_python(recording.request, mode="json")
         asked = {name: request[name] for name in FIELDS}
         if recording.request.history:  # the form holds what a conversation began with, the panel below it the rest
@@ -78,10 +81,10 @@ class SharingHandlers(OnEngine):
         state = {"tab": "compare", "compare": asked, "what_ifs": request["what_ifs"]}
         return recording, state, not_as_here(recording, self.engine if self.loading.ready else None)
 
-    def saved(self, recording: Recording | None) -> str:
-        """The file of a run; ConfigError where there is none."""
+    def saved(self, recording: Recording | None, why_not: str = NOTHING_TO_SAVE) -> str:
+        """The file of a run; ConfigError, which says `why_not`, where there is none."""
         if recording is None:
-            raise ConfigError(NOTHING_TO_SAVE)
+            raise ConfigError(why_not)
         return to_json(recording)
 
 

@@ -76,22 +76,29 @@ function list() {
     }
 }
 
-function openRun(text) {
+function openRun(text, name) {
     tell("");
     part("history").open = false;
-    trigger("upload", { text });
+    trigger("upload", { text, name });
 }
 
 async function openFile(file) {
     if (!file) return;
-    if (file.size > LARGEST_FILE) return tell("The file is larger than 1 MB, so it is no saved run of this page; choose another.");
-    openRun(await file.text());
+    const refused = (why) => tell(`“${file.name}” is not a saved run${why}. Open a .json file that “Save run” has made.`);
+    if (file.size > LARGEST_FILE) return refused(": it is larger than 1 MB");
+    let text;
+    try {
+        text = await file.text();
+    } catch {
+        return refused(", as it cannot be read"); // a folder, or a file that is gone
+    }
+    openRun(text, file.name);
 }
 
 function saveFile(text) {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-    link.download = "bitune-run-" + new Date().toISOString().slice(0, 19).replace(/[:T]/g, "-") + ".json";
+    link.download = "bitune-run-" + new Date(JSON.parse(text).recorded).toISOString().slice(0, 19).replace(/[:T]/g, "-") + ".json";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
@@ -110,6 +117,19 @@ document.addEventListener("drop", (event) => {
 window.addEventListener("hashchange", () => window.location.hash.startsWith("#page=") && window.location.reload());
 window.addEventListener("storage", list); // another window of this page
 part("history").addEventListener("toggle", list);
+// The list closes at a press outside it, which opening another tab is too, by whatever means, and by Escape. First of all listeners: what is
+// pressed in the list may be gone from the page after the others.
+for (const kind of ["pointerdown", "click"]) {
+    document.addEventListener(kind, (event) => {
+        if (!part("history").contains(event.target)) part("history").open = false;
+    }, true);
+}
+document.addEventListener("keydown", (event) => {
+    const history = part("history"), focused = document.activeElement;
+    if (event.key !== "Escape" || !history.open) return;
+    history.open = false;
+    if (history.contains(focused) || focused === document.body) history.querySelector("summary").focus();
+});
 element.addEventListener("change", (event) => {
     openFile(event.target.files[0]);
     event.target.value = ""; // the same file may be opened again
@@ -122,7 +142,7 @@ part("clear").addEventListener("click", () => {
 part("list").addEventListener("click", (event) => {
     const { key } = event.target.dataset;
     if (!key) return;
-    if (event.target.matches(".bt-open")) return openRun(stored((store) => store.getItem(key)) || "");
+    if (event.target.matches(".bt-open")) return openRun(stored((store) => store.getItem(key)) || "", "");
     stored((store) => store.removeItem(key));
     list();
 });

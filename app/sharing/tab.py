@@ -175,17 +175,18 @@ def wire(page: gr.Blocks, shared: Shared) -> Dependency:
         return {bar.handed: shared.handlers.saved(recording) if recording else ""}
 
     def save(screen: Screen) -> Updates:
-        return {bar.handed: shared.handlers.saved(kept.recording_of(screen)), bar.note: ""}
+        return {bar.handed: shared.handlers.saved(kept.recording_of(screen), screen.not_saved), bar.note: ""}
 
     def unveiled(screen: Screen) -> Updates:
-        return ended(screen) if screen.unveiled else {bar.handed: ""}
+        # What was said of a run whose names were hidden is no longer true.
+        return {**ended(screen), bar.note: ""} if screen.unveiled else {bar.handed: ""}
 
     for run, to_keep in [
         *((run, ended) for run in shared.compare.ended),
         *((vote, unveiled) for vote in shared.compare.unveiled),
     ]:
         # "multiple": the next run may end before this one was handed over.
-        of_run = listen(run.then, to_keep, {"screen": latest}, [bar.handed], **AT_ONCE, trigger_mode="multiple")
+        of_run = listen(run.then, to_keep, {"screen": latest}, [bar.handed, bar.note], **AT_ONCE, trigger_mode="multiple")
         of_run.then(None, bar.handed, js=HAND_OVER % "bt-run-ended", **PRIVATE, trigger_mode="multiple")
     to_save = listen(bar.save.click, save, {"screen": latest}, [bar.handed, bar.note], lambda words: refused(bar, words))
     to_save.then(None, bar.handed, js=HAND_OVER % "bt-save-run", **PRIVATE)
@@ -212,7 +213,7 @@ def wire_opened(shared: Shared) -> None:
     bar, request = shared.bar, shared.compare.request
 
     def opened(event: gr.EventData, known: dict, chosen: list[str]) -> Updates:
-        recording, state, words = shared.handlers.open_run(sent(event, "text", str))
+        recording, state, words = shared.handlers.open_run(sent(event, "text", str), sent(event, "name", str))
         updates, _ = shared.restored(state, known, chosen, "The saved run")
         return {**updates, **request.updates(shared.compare.handlers.opened(recording, words))}
 

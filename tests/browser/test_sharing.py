@@ -228,9 +228,15 @@ def test_a_run_is_saved_and_dropped_on_a_page_without_a_model(browser, page, tmp
             assert other.locator("#bt-results img").count() == 0 and other.title() == "Bitune"
             assert json.loads(saved(other, tmp_path).read_text("utf-8")) == json.loads(content), "saved again as it was"
             drop(other, "run.json", content.replace('"done": true', '"done": false'))
-            expect(other.locator("#bt-note").get_by_role("alert")).to_contain_text("an answer has not ended")
+            expect(other.locator("#bt-note").get_by_role("alert")).to_contain_text("'run.json' is a saved run, but it is damaged")
+            drop(other, "notes.txt", "Dear diary")
+            expect(other.locator("#bt-note").get_by_role("alert")).to_have_text(
+                "'notes.txt' is not a saved run. Open a .json file that “Save run” has made."
+            )
             drop(other, "large.json", "x" * (2**20 + 1))
-            expect(other.locator("#bt-kept [data-part=words]")).to_contain_text("larger than 1 MB")
+            expect(other.locator("#bt-kept [data-part=words]")).to_have_text(
+                "“large.json” is not a saved run: it is larger than 1 MB. Open a .json file that “Save run” has made."
+            )
 
 
 def test_save_says_when_there_is_nothing_to_save(page):
@@ -286,7 +292,41 @@ def test_the_history_is_bounded_and_drops_the_oldest(page):
     expect(entries(page).first).to_have_text("newest")
     expect(entries(page).nth(1)).to_have_text("A run that cannot be read")
     entries(page).nth(1).click()
-    expect(page.locator("#bt-note").get_by_role("alert")).to_contain_text("no saved run of this page")
+    expect(page.locator("#bt-note").get_by_role("alert")).to_contain_text("This is not a saved run.")
+
+
+def test_the_history_closes_by_a_press_elsewhere_by_escape_and_by_another_tab(page):
+    run(page, "hello")
+    ended(page)
+    summary, opened = page.locator("#bt-kept summary"), page.locator("#bt-kept details[open]")
+
+    def open_history() -> None:
+        summary.click()
+        expect(opened).to_have_count(1)
+
+    open_history()
+    page.locator("#bt-kept .bt-runs .bt-about").first.click()
+    page.locator("#bt-kept [data-part=clear]").click()  # its first press asks again
+    expect(opened).to_have_count(1), "what is in the list is not elsewhere"
+    page.locator(".bt-introduction").first.click()
+    expect(opened).to_have_count(0)
+    open_history()
+    entries(page).first.focus()
+    page.keyboard.press("Escape")
+    expect(opened).to_have_count(0)
+    expect(summary).to_be_focused()
+    open_history()
+    go(page, "Mixing")
+    expect(opened).to_have_count(0)
+    open_history()
+    page.get_by_role("tab", name="Mixing", exact=True).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tab", name="Attention", exact=True)).to_have_attribute("aria-selected", "true")
+    expect(opened).to_have_count(0)
+    open_history()
+    page.locator("#bt-kept .bt-delete").first.click()
+    expect(page.locator("#bt-kept li")).to_contain_text("None yet")
+    expect(opened).to_have_count(1)
 
 
 @every_screen

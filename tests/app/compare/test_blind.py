@@ -113,7 +113,7 @@ def test_a_stopped_blind_run_stays_blind_and_is_not_judged(handlers):
     settled = handlers.finish(cut)
     assert settled.blind and "by you" in settled.answers
     assert not [words for words in TELLING if words in sent(settled)]
-    assert settled.ballot is None
+    assert settled.ballot is None and "was stopped" in settled.not_judged
     assert "lora" in handlers.unveiled(settled).answers
 
 
@@ -128,4 +128,21 @@ def test_the_ballot_of_a_run(handlers):
     assert MixingRatios.constant(4, 0.0).keys == tuple(ballot.what_ifs[NAMES[-1]]["keys"])
     assert not handlers.unveiled(last).ballot.blind
     *_, failed = run(handlers, ["base", "ghost"])
-    assert failed.ballot is None
+    assert failed.ballot is None and not failed.not_judged
+
+
+def test_answers_to_a_follow_up_say_why_they_are_not_judged(handlers):
+    *_, last = run(handlers, ["base", "lora"], blind=False, what_ifs={})
+    assert last.ballot is not None and not last.not_judged
+    turn = {"prompt": "hello", "answers": last.texts}
+    *_, later = run(handlers, ["base", "lora"], blind=False, what_ifs={}, history=[turn])
+    assert later.ballot is None and "follow-up question" in later.not_judged
+
+
+def test_a_run_is_saved_once_its_names_are_shown(handlers):
+    *before, last = run(handlers, NAMES)
+    assert handlers.recording_of(last) is None and "Vote first" in last.not_saved
+    assert all("goes on" in screen.not_saved for screen in before)
+    shown = handlers.unveiled(last)
+    assert not shown.not_saved and handlers.recording_of(shown).update == last.update
+    assert "no run to save" in handlers.failed("no").not_saved

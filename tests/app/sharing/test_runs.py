@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -126,9 +127,39 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_damaged_file_is_one_sentence(engine, saved, name):
-    with pytest.raises(DataError, match="The file is no saved run of this page: .*Choose another") as caught:
-        SharingHandlers(engine).open_run(changed(saved, BROKEN[name]))
-    assert len(str(caught.value)) < 400
+    with pytest.raises(DataError) as caught:
+        SharingHandlers(engine).open_run(changed(saved, BROKEN[name]), "mine.json")
+    why = (
+        "is not a saved run."
+        if name == "nothing"
+        else "is a saved run, but it is damaged, was changed, or comes from another version"
+    )
+    assert str(caught.value).startswith(f"'mine.json' {why}")
+    assert str(caught.value).endswith("Open a .json file that “Save run” has made.")
+
+
+def test_a_file_of_another_kind_is_named_and_told_what_can_be_opened(engine):
+    words = "is not a saved run. Open a .json file that “Save run” has made."
+    for content in ("Dear diary", "{}", '{"recorded": 1}', "[1, 2]", "\ufffdPNG"):
+        with pytest.raises(DataError) as caught:
+            SharingHandlers(engine).open_run(content, "a.txt")
+        assert str(caught.value) == f"'a.txt' {words}"
+        with pytest.raises(DataError) as caught:
+            SharingHandlers(engine).open_run(content)
+        assert str(caught.value) == f"This {words}"
+    with pytest.raises(DataError) as caught:
+        SharingHandlers(engine).open_run("x", "n" * 10_000)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_saved_run_has_the_time_at_which_it_ended(engine, screen):
+    handlers, ended = CompareHandlers(engine, {}), datetime(2020, 1, 2, 3, 4, 5, 678, UTC)
+    assert handlers.recording_of(replace(screen, finished=ended)).recorded == ended.replace(microsecond=0)
+    blind = replace(screen, finished=ended, blind=True)
+    assert handlers.recording_of(handlers.unveiled(blind)).recorded == ended.replace(microsecond=0), "not when its names came"
+    before = datetime.now(UTC)
+    *_, last = handlers.run("hello", ["base"], **OPTIONS)
+    assert before <= last.finished <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(
