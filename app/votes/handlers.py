@@ -75,8 +75,8 @@ class Voting(OnEngine):
         self._hourly = Hourly(votes_per_hour)
         self._counted: tuple[int, tuple[int, list[Pair]]] = (0, (0, []))  # the latest vote, and what was counted up to it
 
-    def vote(self, ballot: Ballot | None, run: object, choice: object, reasons: object, texts: object, visitor: str) -> None:
-        """Keep a vote: it is on the disk when this returns.
+    def vote(self, ballot: Ballot | None, run: object, choice: object, reasons: object, texts: object, visitor: str) -> Vote:
+        """Keep a vote, which is returned: it is on the disk then.
 
         Args:
             ballot: Of this session's latest run, from the server's own memory; None where there is nothing to judge.
@@ -114,6 +114,7 @@ class Voting(OnEngine):
         )
         self._hourly.take(visitor)
         self.kept.store.add(vote)
+        return vote
 
     def pairs(self) -> tuple[int, list[Pair]]:
         """How many votes there are, and the pairs they are about: counted anew only where there is a new vote."""

@@ -12,7 +12,7 @@ from app.ui.events import AT_ONCE
 from app.ui.frame import ModelRequest, Updates, api, listen
 from app.ui.pieces import html
 from app.ui.templates import heading, problem, render
-from app.votes.ballot import REASONS, Ballot
+from app.votes.ballot import REASONS, Ballot, Vote
 from app.votes.blind import letter
 from app.votes.handlers import BAD, TIE, Voting
 from app.votes.place import Kept
@@ -26,7 +26,7 @@ BLIND, BLIND_INFO = "Hide the names until I have judged", "Columns are then shuf
 
 
 class Judged(Protocol):
-    """What a tab shows of a run: what can be judged of it, and whether the names are hidden."""
+    """What a tab shows of a run: what can be judged of it, or in a sentence why nothing can, and whether the names are hidden."""
 
     running: bool
     blind: bool
@@ -34,10 +34,13 @@ class Judged(Protocol):
     @property
     def ballot(self) -> Ballot | None: ...
 
+    @property
+    def not_judged(self) -> str: ...
+
 
 @dataclass(frozen=True)
 class Panel:
-    """The components. `box` has all but `said`, which also says thanks; `form` what is filled in."""
+    """The components. `box` has all but `said`, which says what was voted or why nothing can be; `form` what is filled in."""
 
     box: gr.Column
     title: gr.HTML
@@ -69,11 +72,11 @@ class Panel:
 
     def show(self, screen: Judged) -> Updates:
         """The form for a run that has ended; what was filled in is emptied while the next one goes on, and never after its end."""
+        words = said(screen.not_judged if self.kept.store is not None else "")
         if screen.running or not (screen.blind or screen.ballot):
-            hidden = {self.box: gr.update(visible=False), self.said: ""}
+            hidden = {self.box: gr.update(visible=False), self.said: words}
             return {**hidden, self.choice: gr.update(value=None), self.reasons: [], self.texts: False}
         ballot, asked = screen.ballot, screen.ballot is not None and self.kept.store is not None
-        off = self.kept.problem if ballot is not None else ""
         return {
             self.box: gr.update(visible=asked or screen.blind),
             self.title: gr.update(visible=asked, value=heading(TITLE, f"{WORDS} {BLIND_WORDS}" if screen.blind else WORDS)),
@@ -82,8 +85,13 @@ class Panel:
             self.choice: gr.update(choices=choices(ballot)),
             self.vote: gr.update(visible=asked),
             self.names: gr.update(visible=screen.blind),
-            self.said: render("votes/said.html", words=off) if off else "",
+            self.said: words if ballot is None else said(self.kept.problem),
         }
+
+
+def said(words: str) -> str:
+    """Words below the form; nothing where there are none."""
+    return render("votes/said.html", words=words) if words else ""
 
 
 def choices(ballot: Ballot | None) -> list[tuple[str, str]]:
@@ -134,12 +142,11 @@ def build(
         table = html("")
 
     def vote(latest: Judged, run: str, choice: str, reasons: Sequence[str], texts: bool) -> Updates:
-        voting.vote(latest.ballot, run, choice, reasons, texts, Caller.current(voting.proxies).visitor)
-        thanks = render("votes/said.html", words=thanks_for(latest.ballot))
+        vote = voting.vote(latest.ballot, run, choice, reasons, texts, Caller.current(voting.proxies).visitor)
         return {
             **request.updates(unveiled(latest)),
             panel.box: gr.update(visible=False),
-            panel.said: thanks,
+            panel.said: said(thanks_for(latest.ballot, vote)),
             table: voting.table(),
         }
 
@@ -158,7 +165,17 @@ def build(
     return [voted, shown]
 
 
-def thanks_for(ballot: Ballot) -> str:
-    """What is said when a vote is on the disk: after a blind run also which answer was whose."""
-    whose = ", ".join(f"{letter(place)} was {name}" for place, name in enumerate(ballot.answers))
-    return f"Thanks, your vote is kept. {whose}." if ballot.blind else "Thanks, your vote is kept."
+def thanks_for(ballot: Ballot, vote: Vote) -> str:
+    """What is said when a vote is on the disk: what was voted, and after a blind run which answer was whose."""
+    names = list(ballot.answers)
+    verdict = {TIE: "the answers are about the same", BAD: "all answers are bad"}.get(vote.verdict)
+    if verdict is None:
+        verdict = (
+            f"{names[vote.place]} is better"
+            if not ballot.blind
+            else f"Answer {letter(vote.place)} ({names[vote.place]}) is better"
+        )
+    why = f" Why: {', '.join(REASONS[reason] for reason in vote.reasons)}." if vote.reasons else ""
+    texts = " The prompt and the answers are kept with it." if vote.prompt is not None else ""
+    whose = ", ".join(f"{letter(place)} was {name}" for place, name in enumerate(names))
+    return f"Thanks, your vote is kept: {verdict}.{why}{texts}" + (f" {whose}." if ballot.blind else "")

@@ -59,7 +59,7 @@ def test_a_run_is_judged_once(page, kept):
     page.locator("#bt-better").get_by_label("bitune").check()
     page.locator("#bt-reasons").get_by_label("Clearer").check()
     page.locator("#bt-vote").click()
-    expect(page.locator("#bt-said")).to_have_text("Thanks, your vote is kept.")
+    expect(page.locator("#bt-said")).to_have_text("Thanks, your vote is kept: bitune is better. Why: Clearer.")
     expect(page.locator("#bt-vote")).to_be_hidden()
     *_, last = kept.store.votes()
     assert [variant.name for variant in last.variants] == NAMES
@@ -97,8 +97,11 @@ def test_a_blind_run_is_judged_before_the_names_appear(page, kept):
     page.locator("#bt-better").get_by_label("Answer B").check()
     page.locator("#bt-keep-texts input").check()
     page.locator("#bt-vote").click()
-    expect(page.locator("#bt-said")).to_contain_text("Thanks, your vote is kept. A was ")
+    expect(page.locator("#bt-said")).to_contain_text("Thanks, your vote is kept: Answer B (")
     shown = names(page)
+    expect(page.locator("#bt-said")).to_contain_text(
+        f"Answer B ({shown[1]}) is better. The prompt and the answers are kept with it."
+    )
     assert sorted(shown) == sorted(NAMES)
     assert page.locator(ANSWERS).all_inner_texts() == answers, "columns stay where they were"
     expect(page.locator("#bt-said")).to_contain_text(f"A was {shown[0]}, B was {shown[1]}, C was {shown[2]}")
@@ -116,10 +119,43 @@ def test_names_can_be_shown_without_a_vote_and_the_vote_is_then_not_blind(page, 
     expect(page.locator("#bt-results h3").first).not_to_contain_text("Answer")
     page.locator("#bt-better").get_by_label("About the same").check()
     page.locator("#bt-vote").click()
-    expect(page.locator("#bt-said")).to_have_text("Thanks, your vote is kept.")
+    expect(page.locator("#bt-said")).to_have_text("Thanks, your vote is kept: the answers are about the same.")
     *_, last = kept.store.votes()
     assert (last.verdict, last.blind) == ("tie", False)
     expect(page.locator("#bt-kept summary")).to_have_text("Your runs (1)"), "kept once, when its names were there"
+
+
+def test_a_blind_run_is_saved_after_the_vote_and_says_why_not_before(page):
+    run_blind(page)
+    page.locator("#bt-save").click()
+    note = page.locator("#bt-note").get_by_role("alert")
+    expect(note).to_contain_text("While the names are hidden the run cannot be saved")
+    page.locator("#bt-better").get_by_label("Answer A").check()
+    page.locator("#bt-vote").click()
+    expect(page.locator("#bt-said")).to_contain_text("Thanks")
+    expect(note).to_have_count(0)
+    with page.expect_download() as download:
+        page.locator("#bt-save").click()
+    answers = json.loads(download.value.path().read_text("utf-8"))["update"]["completions"]
+    assert sorted(answers) == sorted(NAMES)
+
+
+def test_a_follow_up_says_that_it_is_not_judged(page):
+    run(page, "hello there")
+    ended(page)
+    expect(page.locator("#bt-vote")).to_be_visible()
+    page.locator("#bt-question textarea").fill("and then?")
+    page.locator("#bt-ask").click()
+    expect(page.locator("#bt-story")).to_contain_text("hello there")
+    ended(page)
+    expect(page.locator("#bt-said")).to_have_text(
+        "Answers to a follow-up question are not judged, as each variant has read its own earlier answers."
+    )
+    expect(page.locator("#bt-vote")).to_be_hidden()
+    run(page, "hello there")
+    ended(page)
+    expect(page.locator("#bt-said")).to_have_text("")
+    expect(page.locator("#bt-vote")).to_be_visible()
 
 
 def test_a_stopped_blind_run_shows_its_names_and_is_not_judged(page, slow_tokens):
@@ -131,6 +167,7 @@ def test_a_stopped_blind_run_shows_its_names_and_is_not_judged(page, slow_tokens
     page.locator("#bt-stop").click()
     ended(page)
     expect(page.locator("#bt-vote")).to_be_hidden()
+    expect(page.locator("#bt-said")).to_contain_text("This run was stopped")
     page.locator("#bt-names").click()
     expect(page.locator("#bt-results h3").first).not_to_contain_text("Answer")
 

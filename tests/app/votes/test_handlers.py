@@ -162,8 +162,23 @@ def test_a_what_if_is_known_by_its_ratios_and_never_by_a_visitors_words(engine):
 
 
 def test_after_a_blind_vote_it_is_said_whose_answer_was_which():
-    assert "A was bitune, B was base" in thanks_for(BALLOT)
-    assert "was" not in thanks_for(replace(BALLOT, blind=False))
+    judged = vote(place=1, reasons=())
+    assert "kept: Answer B (base) is better. A was bitune, B was base" in thanks_for(BALLOT, judged)
+    assert "was" not in thanks_for(replace(BALLOT, blind=False), judged)
+
+
+def test_after_a_vote_it_is_said_what_was_voted(voting):
+    ballot = replace(BALLOT, blind=False)
+
+    def words(choice: str, *given: object) -> str:
+        run = replace(ballot, run=choice)
+        return thanks_for(run, voting.vote(run, choice, choice, *given, SOMEBODY))
+
+    assert words("1", ["clear", "correct"], True) == (
+        "Thanks, your vote is kept: base is better. Why: More correct, Clearer. The prompt and the answers are kept with it."
+    )
+    assert words("tie", [], False) == "Thanks, your vote is kept: the answers are about the same."
+    assert words("bad", [], False) == "Thanks, your vote is kept: all answers are bad."
 
 
 def test_where_votes_are_kept(tmp_path, monkeypatch):
