@@ -1,5 +1,6 @@
 """How often two variants were right and how often they chose the same, on the questions that are chosen. Pure; knows no page and no file."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ from app.evidence.data import OPEN_ANSWER, Row
 from app.evidence.items import Item
 from app.evidence.table import percent, signed
 from app.ui.templates import render
-from bitune.evaluation.intervals import Interval, bootstrap, wilson
+from bitune.evaluation.intervals import Interval, paired_shares, wilson
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,16 @@ class Counted:
 
 def counted(items: Sequence[Item], first: Row, second: Row) -> Counted:
     """The figures of some questions, at least one; of several seeds most have to be right, as in the filters."""
-    sides = [(item.first_right, item.second_right) for item in items]
+    sides = Counter((item.first_right, item.second_right) for item in items)
+    both, only_first, only_second, neither = (
+        sides[pair] for pair in ((True, True), (True, False), (False, True), (False, False))
+    )
     open_ended = any(item.task.measure == OPEN_ANSWER for item in items)
     return Counted(
         questions=len(items),
-        first=wilson(sum(one for one, _ in sides), len(items)),
-        second=wilson(sum(other for _, other in sides), len(items)),
-        ahead=bootstrap([float(one) - float(other) for one, other in sides]),
+        first=wilson(both + only_first, len(items)),
+        second=wilson(both + only_second, len(items)),
+        ahead=paired_shares(both, only_second, only_first, neither),
         same=None if open_ended else wilson(sum(share_alike(item, first, second) for item in items), len(items)),
     )
 
