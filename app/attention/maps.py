@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from app.ui.characters import Spread
+from app.ui.checks import shown
 from bitune.errors import ConfigError
 from bitune.schema.results import AttentionMaps, HeadSummary
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL
@@ -135,7 +136,7 @@ def one_head(heads: np.ndarray, head: int | None) -> np.ndarray:
 def check_head(head: int | None, heads: int) -> None:
     """ConfigError for a head that is not there."""
     if head is not None and (type(head) is not int or not 0 <= head < heads):
-        raise ConfigError(f"There is no head {head!r}; this base has heads 0 to {heads - 1}.")
+        raise ConfigError(f"There is no head {shown(head)}; this base has heads 0 to {heads - 1}.")
 
 
 def packed(square: np.ndarray) -> dict[str, object]:

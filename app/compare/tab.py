@@ -17,7 +17,7 @@ from app.ui.choices import offered
 from app.ui.events import AT_ONCE, sent
 from app.ui.examples import EXAMPLES
 from app.ui.frame import Inputs, ModelRequest, StopButton, Updates, listen, model_api
-from app.ui.prompt_templates import template_choice, templates_left
+from app.ui.prompt_templates import TEMPLATES, template_choice, templates_left
 from app.ui.shared import LinkPart, PromptSource, PromptTarget, WhatIfTarget, WhenLoaded
 from app.ui.templates import empty, introduction, render
 from app.ui.variants import with_what_ifs
@@ -39,7 +39,10 @@ PLACES = (
     '<h2 class="bt-unseen-words">Answers</h2><div data-part="answers"></div>'
     '<div class="bt-unseen-words" data-part="said" role="status"></div>'
 )
-FROM_ANOTHER_TAB = "The prompt comes from another tab. Press Run to see the answers."
+FROM_ANOTHER_TAB = (
+    "The prompt comes from another tab, and the template around it is now as there: {}. Press Run to see the answers. Answers from before are "
+    "in “Your runs”."
+)
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,11 @@ def prompt_target(source: PromptSource, request: ModelRequest[Screen]) -> Prompt
     """A question of the study may be put into the prompt."""
 
     def fill(prompt: str, template: str) -> Updates:
-        return {source.prompt: prompt, source.template: template, **request.updates(Screen(empty(FROM_ANOTHER_TAB)))}
+        return {
+            source.prompt: prompt,
+            source.template: template,
+            **request.updates(Screen(empty(FROM_ANOTHER_TAB.format(TEMPLATES[template])))),
+        }
 
     return PromptTarget("compare", [source.prompt, source.template, *request.components], fill)
 

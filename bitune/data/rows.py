@@ -162,7 +162,7 @@ def _check_that_all_is_read(row: Mapping[str, object], reads: str) -> None:
     for column, value in row.items():
         if value and column not in (reads, "choices") and _is_one_of(column, _PARTS_OF_A_PROMPT):
             raise DataError(
-                f"field {column!r} may be a part of the {what} and is not read; write it into the {what}, or leave it out."
+                f"field {shown(column)} may be a part of the {what} and is not read; write it into the {what}, or leave it out."
             )
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from bitune.data.batches import TokenPair, cut_left
 from bitune.data.encoding import begun, front_ids, head_of, prompt_ids, text_ids
 from bitune.data.examples import Example, content_of
-from bitune.errors import ConfigError, DataError
+from bitune.errors import ConfigError, DataError, shown
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def tokenize_all(
     for example, prompt, answer_ids in zip(examples, begun(texts, plain, tokenizer), answers, strict=True):
         answer_ids = [*answer_ids, tokenizer.eos_token_id]
         if not prompt:
-            raise DataError(f"A prompt of task {example.task!r} holds no token: {example.prompt!r}; remove the record.")
+            raise DataError(f"A prompt of task {shown(example.task)} holds no token: {shown(example.prompt)}; remove the record.")
         if len(answer_ids) <= max_answer_tokens:
             kept.append(example)
             short = cut_left(prompt, max_prompt_tokens, head_of(prompt, front, bos))

@@ -19,7 +19,7 @@ from bitune.base.loading import load_base
 from bitune.checkpoints.folder import read, resolve_checkpoint
 from bitune.data.chat import render_chat
 from bitune.data.encoding import front_ids, prompt_ids, text_ids
-from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError, reason
+from bitune.errors import ConfigError, DataError, PromptError, UnknownNameError, reason, shown
 from bitune.evaluation.scores import Question, score
 from bitune.inference.engine import Engine
 from bitune.model.decoding import generate, read_variants
@@ -165,7 +165,7 @@ class BituneLM(TemplateLM):
         by_context: dict[tuple[int, ...], list[int]] = {}
         for index, (texts, context, continuation) in enumerate(requests):
             if not continuation:
-                raise DataError(f"A continuation holds no token of its own: {texts!r}; remove the item.")
+                raise DataError(f"A continuation holds no token of its own: {shown(texts)}; remove the item.")
             room, what = self.max_length + 1 - len(continuation), f"A continuation of {len(continuation)} tokens"
             by_context.setdefault(tuple(self._cut([context], room, what)[0]), []).append(index)
         groups = []
@@ -254,7 +254,7 @@ def _check_settings(settings: dict) -> None:
         raise UnknownNameError("generation setting", unknown[0], SETTINGS)
     until = settings.get("until") or []
     if not all(isinstance(text, str) for text in ([until] if isinstance(until, str) else until)):
-        raise ConfigError(f"until is {until!r}; it must be a text or a list of texts.")
+        raise ConfigError(f"until is {shown(until)}; it must be a text or a list of texts.")
     if settings.get("do_sample") not in (None, True, False):
         raise ConfigError(f"do_sample is {settings['do_sample']!r}; it must be true or false.")
     if settings.get("num_beams") not in (None, 1):
@@ -264,10 +264,10 @@ def _check_settings(settings: dict) -> None:
     for name, (low, high) in limits.items():
         value = settings.get(name)
         if value is not None and not (isinstance(value, int | float) and low <= value <= high):
-            raise ConfigError(f"{name} is {value!r}; it must be a number from {low} to {high}.")
+            raise ConfigError(f"{name} is {shown(value)}; it must be a number from {low} to {high}.")
 
 
 def _count(name: str, value: int | str) -> int:
     if not str(value).isdecimal() or int(value) < 1:
-        raise ConfigError(f"{name} is {value!r}; give a whole number of at least 1, as none is searched for here.")
+        raise ConfigError(f"{name} is {shown(value)}; give a whole number of at least 1, as none is searched for here.")
     return int(value)

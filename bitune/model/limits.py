@@ -12,7 +12,7 @@ from numbers import Integral
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bitune.errors import ConfigError, PromptError
+from bitune.errors import ConfigError, PromptError, shown
 from bitune.modeling.interface import vocabulary_size
 from bitune.modeling.masks import DecoderLayout
 
@@ -35,7 +35,7 @@ def check_ids(model: PreTrainedModel, name: str, ids: Tensor | Sequence[int]) ->
         ]
     if wrong:
         raise ConfigError(
-            f"{name} holds {wrong[0]!r}, which is no token of this base: it has 0 to {vocabulary - 1}; take it out."
+            f"{name} holds {shown(wrong[0])}, which is no token of this base: it has 0 to {vocabulary - 1}; take it out."
         )
 
 
