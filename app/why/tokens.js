@@ -4,7 +4,6 @@ const place = (name) => element.querySelector('[data-part="' + name + '"]');
 let drawn = null, open = null, asked = null, seen = {};
 const BUTTONS = { "bt-look-tokens": "tokens", "bt-layers-run": "layers", "bt-lens-run": "lens" };
 
-const visible = (text) => text.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\t", "→") || "‥";
 const percent = (value) => {
     const chance = 100 * Math.exp(value);
     return chance >= 0.1 ? chance.toFixed(1) + " %" : "under 0.1 %";
@@ -30,7 +29,7 @@ function line(list, token, value, rank, said, go) {
     const button = made(item, "button");
     button.type = "button";
     button.style.setProperty("--chance", Math.exp(value).toFixed(4));
-    made(button, "code", "", visible(seen.data.texts[token]));
+    made(button, "code", "", seen.labels[token]);
     made(button, "span", "", (rank === null ? "" : "no. " + (rank + 1) + ", ") + percent(value));
     button.addEventListener("click", go);
 }
@@ -64,14 +63,16 @@ function show(number, at) {
         made(words, "q", "", (at > 12 ? "…" : "") + before).dir = "auto";
         words.append(". ");
     }
-    words.append("The token that is there is marked. Press one, and that variant goes on from it. · is a space, ↵ a new line.");
+    words.append("The token that is there is marked. Press one, and that variant goes on from it. " + seen.notation);
     const row = made(step, "div", "bt-distributions");
     for (const view of views) distribution(row, answer, view, at);
 }
 
-function moved(key) {
+// Where an arrow leads: to its side on the screen, so that in a text from right to left the left one goes on.
+function moved(key, isRightToLeft) {
     const { data, answers } = seen, last = data.answers[answers[open.number]].tokens.length - 1;
-    return { ArrowRight: Math.min(open.at + 1, last), ArrowLeft: Math.max(open.at - 1, 0), Home: 0, End: last }[key];
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key] * (isRightToLeft ? -1 : 1);
+    return step ? Math.min(Math.max(open.at + step, 0), last) : { Home: 0, End: last }[key];
 }
 
 function save() {
@@ -90,7 +91,8 @@ element.addEventListener("click", (event) => {
 });
 
 element.addEventListener("keydown", (event) => {
-    const to = event.target.closest(".bt-strip button") && open ? moved(event.key) : undefined;
+    const row = event.target.closest(".bt-strip .bt-text");
+    const to = row && open ? moved(event.key, getComputedStyle(row).direction === "rtl") : undefined;
     if (to === undefined) return;
     event.preventDefault();
     show(open.number, to);

@@ -1,17 +1,17 @@
 """What every variant gives to every token -> JSON for programs and files, and HTML. Pure: no gradio, no model."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from app.ui.api_types import PartingAnswer
-from app.ui.characters import spread_characters
-from app.ui.templates import faithful, render
+from app.ui.templates import render
 from app.ui.variants import VariantView
 from app.why.run import EndedRun
+from app.why.signs import SPREAD, labelled, notation, pieces
 from bitune.schema.parting import Parting, TokenScores
 from bitune.schema.results import Completion
 
@@ -76,7 +76,9 @@ def value(found: Parting, run: EndedRun, engine: "Engine") -> dict[str, object]:
     """What tokens.js draws: the HTML, the numbers behind it, how variants are called and coloured, and the step to open first."""
     views, reference = run.views, run.reference
     named = [views[name] for name in found.variants]
-    parts = [part_of(found, reference, other, views, index) for index, other in enumerate(found.answers) if other != reference]
+    labels = {token: labelled(token, text, engine.base.tokenizer.convert_ids_to_tokens) for token, text in found.texts.items()}
+    others = [(index, other) for index, other in enumerate(found.answers) if other != reference]
+    parts = [part_of(found, labels, reference, other, views, index) for index, other in others]
     first = list(found.answers).index(reference)
     strips = [
         (views[name], list(enumerate(pieces(ids, found.texts, engine.base.tokenizer.decode))), chances(found, name))
@@ -91,6 +93,7 @@ def value(found: Parting, run: EndedRun, engine: "Engine") -> dict[str, object]:
         rows=[(views[name], name in found.ended, cells(found, name)) for name in found.answers],
         scorers=named,
         counted=COUNTED,
+        spread=SPREAD if any(not text for _, tokens, _ in strips for _, text in tokens) else "",
     )
     data = as_json(found, run.request.prompt, engine.base_facts.name)
     shown = [{"name": view.name, "colour": view.colour, "what_if": view.what_if} for view in named]
@@ -99,18 +102,20 @@ def value(found: Parting, run: EndedRun, engine: "Engine") -> dict[str, object]:
         "data": data,
         "answers": list(found.answers),
         "views": shown,
+        "labels": {str(token): label for token, label in labels.items()},
+        "notation": notation(labels.values()),
         "opened": wished(run) or opened(parts, first),
     }
 
 
-def part_of(found: Parting, reference: str, other: str, views: Mapping[str, VariantView], index: int) -> Part:
-    """Where one answer parts from the reference."""
+def part_of(
+    found: Parting, labels: Mapping[int, str], reference: str, other: str, views: Mapping[str, VariantView], index: int
+) -> Part:
+    """Where one answer parts from the reference. `labels`: how each token is written."""
     place = found.place(reference, other)
     if place is None:
         return Part(views[other], index, None)
-    return Part(
-        views[other], index, place, tuple(visible(found.texts[found.answers[name][place]]) for name in (reference, other))
-    )
+    return Part(views[other], index, place, tuple(labels[found.answers[name][place]] for name in (reference, other)))
 
 
 def opened(parts: Sequence[Part], reference: int) -> dict[str, int]:
@@ -138,19 +143,6 @@ def cells(found: Parting, whose: str) -> list[tuple[TokenScores, bool]]:
     scores = list(found.scores[whose].values())
     most = max(one.sum for one in scores)
     return [(one, one.sum == most) for one in scores]
-
-
-def pieces(ids: Sequence[int], texts: Mapping[int, str], decode: Callable[[Sequence[int]], str]) -> list[str]:
-    """The text of each token of an answer; the first of several that make one character carries it, the others are empty."""
-    shown = [texts[token] for token in ids]
-    for one in spread_characters(ids, shown, decode):
-        shown[one.start : one.end] = [one.text, *[""] * (one.end - one.start - 1)]
-    return shown
-
-
-def visible(text: str) -> str:
-    """A token that stands alone: spaces and line ends as signs."""
-    return faithful(text.replace(" ", "·").replace("\n", "↵").replace("\t", "→")) or "‥"
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,47 @@ def test_the_reference_of_compare_is_that_of_the_panel(page):
     expect(page.get_by_role("button", name="Compare with this").nth(2)).to_have_attribute("aria-pressed", "true")
 
 
+HEBREW = "שלום עולם"
+
+
+def said_instead(content: str, text: str, ids: list[int], texts: list[str]) -> str:
+    """A saved run whose first answer is another text."""
+    kept = json.loads(content)
+    name, completion = next(iter(kept["update"]["completions"].items()))
+    completion |= {"text": text, "token_ids": ids, "tokens": len(ids)}
+    kept["tokens"][name] = texts
+    return json.dumps(kept)
+
+
+def test_tokens_of_a_text_from_right_to_left_stand_from_right_to_left(browser, tmp_path):
+    engine = tiny_engine(tmp_path)
+    ids = engine.base.tokenizer(HEBREW).input_ids
+    texts = [engine.base.tokenizer.decode([token]) for token in ids]
+    with served(engine) as url:
+        for page in visit(browser, url, "desktop", "light"):
+            run(page, "hello")
+            ended(page)
+            with page.expect_download() as saved:
+                page.locator("#bt-save").click()
+            content = said_instead(saved.value.path().read_text(encoding="utf-8"), HEBREW, ids, texts)
+            page.locator("#bt-kept input[type=file]").set_input_files(
+                {"name": "run.json", "mimeType": "application/json", "buffer": content.encode()}
+            )
+            expect(page.locator("#bt-why-note")).to_contain_text("These answers are recorded")
+            page.locator("#bt-look-tokens").click()
+            tokens = page.locator(".bt-strip >> nth=0 >> button")
+            expect(tokens).to_have_count(len(ids))
+            expect(page.locator("#bt-strips-words")).to_contain_text("‥ on each of the others")
+            lefts = tokens.evaluate_all("all => all.map((token) => token.getBoundingClientRect().left)")
+            assert lefts == sorted(lefts, reverse=True), "each token stands at the left of the one before"
+            tokens.first.click()
+            page.keyboard.press("ArrowLeft")
+            expect(page.locator("[data-part=step-name]")).to_contain_text(f"Token 2 of {len(ids)}")
+            expect(page.locator(".bt-said code").first).to_have_text("<0xA9>")
+            expect(page.locator("#bt-tokens [data-part=step]")).to_contain_text("is a token that is only part of a character")
+            page.locator(".bt-strip").first.screenshot(path=ARTIFACTS / "why-right-to-left.png")
+
+
 def test_hidden_names_stay_hidden(page):
     page.locator("#bt-blind input").check()
     run(page, "hello")

@@ -14,8 +14,8 @@ from app.ui.loading import Loading
 from app.ui.what_ifs import plain
 from app.why.api import WhyApi
 from app.why.run import run_of
+from app.why.signs import labelled, notation, pieces, visible
 from app.why.tokens import GoOn, TokenScores
-from app.why.tokens_html import pieces, visible
 from bitune import Engine, MixingRatios
 from bitune.errors import BituneError, ConfigError, UnknownNameError
 from bitune.inference.parting import part
@@ -266,4 +266,36 @@ def test_a_character_of_several_tokens_stands_on_the_first_of_them():
 
 
 def test_a_token_of_signs_that_nobody_sees():
-    assert visible(" a\n") == "·a↵" and visible("") == "‥"
+    assert visible(" a\n") == "␣a↵" and visible("") == "‥"
+    assert visible("\t\r\x1b\u200b\u00a0") == "→␍␛<U+200B><U+00A0>", "one notation, as in Attention"
+    assert visible("שלום") == "שלום"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "label"),
+    [
+        ("âĢ", "\ufffd", "<0xE2 0x80>"),
+        ("Ġâ", " \ufffd", "␣<0xE2>"),
+        ("<0x9F>", "\ufffd", "<0x9F>"),
+        ("▁", "\ufffd", "\ufffd"),
+        (None, "\ufffd", "\ufffd"),
+        ("ï¿½", "\ufffd", "\ufffd"),
+        ("Ġthe", " the", "␣the"),
+    ],
+)
+def test_a_token_that_is_part_of_a_character_shows_its_bytes(name, text, label):
+    assert labelled(1, text, {1: name}.get) == label
+
+
+def test_signs_are_explained_where_they_occur():
+    assert notation(["␣a", "b"]) == "␣ is a space, ↵ a new line."
+    words = notation(["→", "<U+200B>", "<0xE2 0x80>", "\ufffd", "‥"])
+    assert words.count(".") == 5 and "a tab" in words and "<0xE2 0x80> is a token that is only part of a character" in words
+
+
+def test_all_tokens_of_the_page_are_written_in_one_way(handlers, run):
+    value = visiting.run(TokenScores(handlers), run=run)[-1].value
+    assert set(value["labels"]) == set(value["data"]["texts"])
+    partial = [value["labels"][token] for token, text in value["data"]["texts"].items() if "\ufffd" in text]
+    assert partial and all(label.startswith("<0x") for label in partial)
+    assert "only part of a character" in value["notation"]
