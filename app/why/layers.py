@@ -18,8 +18,9 @@ from app.why.run import EndedRun
 
 TITLE, WORDS = (
     "Which layers' mixing matters",
-    "Each layer in turn takes its first reading alone, or its second alone, keys and values apart, and the very same answer is scored again. "
-    "Look for bars below zero: the answer needs what was taken away there.",
+    "A variant that reads the prompt twice keeps of each token a key, by which later tokens find it, and a value, which they take from it; in every "
+    "layer both are a mix of the two readings. Here one layer after the other uses its first reading alone, or its second alone, first "
+    "for the keys, then for the values, and the same answer is scored again. A bar below zero: the answer became less likely.",
 )
 FILE = "bitune-layers"
 ROVING = (Path(__file__).resolve().parent / "roving.js").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """What happens when a person or a program asks which layers' mixing an answer depends on. Knows no gradio; errors are raised."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from app.ui.requests import HtmlRequest
 from app.ui.templates import empty
 from app.why.layers_view import effects_chart, effects_html
 from app.why.run import EndedRun
+from app.why.signs import Written, written
 from bitune.errors import ConfigError, PromptError
 from bitune.schema.layers import MixingEffects
 
@@ -22,12 +23,13 @@ STOPPED = "Stopped before anything was measured."
 
 @dataclass(frozen=True)
 class EffectsScreen:
-    """What stands under the button; `effects`: what is measured so far."""
+    """What stands under the button; `effects`: what is measured so far; `prompt`: how its tokens are written."""
 
     html: str
     running: bool = False
     chart: go.Figure | None = None
     effects: MixingEffects | None = None
+    prompt: Sequence[Written] = ()
 
 
 class EffectsRequest(HtmlRequest[EffectsScreen, OnEngine]):
@@ -42,14 +44,18 @@ class EffectsRequest(HtmlRequest[EffectsScreen, OnEngine]):
     def run(self, run: EndedRun | None, of: str | None) -> Iterator[EffectsScreen]:
         """The changes as they are measured."""
         run, of = asked(run, of)
+        tokens, tokenizer = prompt_ids(self.on, run, of), self.on.engine.base.tokenizer
         measuring = self.on.runner.mixing_effects(run.request.prompt, of, run.answers[of], **run.reading)
         with closing(measuring):
             for effects in measuring:
-                yield screen_of(effects, running=effects.measured[0] < effects.measured[1])
+                prompt = written(tokens, effects.prompt, tokenizer.decode, tokenizer.convert_ids_to_tokens)
+                yield screen_of(effects, prompt, running=effects.measured[0] < effects.measured[1])
 
     def finish(self, latest: EffectsScreen) -> EffectsScreen:
         """What was stopped keeps what was measured."""
-        return EffectsScreen(empty(STOPPED)) if latest.effects is None else screen_of(latest.effects, running=False)
+        return (
+            EffectsScreen(empty(STOPPED)) if latest.effects is None else screen_of(latest.effects, latest.prompt, running=False)
+        )
 
 
 def asked(run: EndedRun | None, of: str | None) -> tuple[EndedRun, str]:
@@ -65,9 +71,14 @@ def mixing_of(run: EndedRun) -> list[str]:
     return [name for name in run.answers if len(run.views[name].passes) == 2]
 
 
-def screen_of(effects: MixingEffects, *, running: bool) -> EffectsScreen:
-    """What is measured so far."""
-    return EffectsScreen(effects_html(effects), running, effects_chart(effects), effects)
+def prompt_ids(on: OnEngine, run: EndedRun, of: str) -> Sequence[int]:
+    """The tokens of the run's prompt as this variant reads them."""
+    return on.engine.request(run.request.prompt, [of], **run.reading).ids[of]
+
+
+def screen_of(effects: MixingEffects, prompt: Sequence[Written], *, running: bool) -> EffectsScreen:
+    """What is measured so far. `prompt`: how its tokens are written."""
+    return EffectsScreen(effects_html(effects, prompt), running, effects_chart(effects), effects, prompt)
 
 
 def work_of_effects(on: OnEngine, prompt: object, variant: str, answer: int, reading: Mapping[str, object]) -> Work:

@@ -1,7 +1,7 @@
 """The effects of mixing as HTML and as a chart. Pure; colours are in layers.css.
 
-In the chart blue is a layer that keeps the first reading alone, orange one that takes the second alone. A token is shaded by the sign of its
-change: orange where the answer gets less likely without its second reading, blue where it gets more likely.
+In the chart blue is a layer that keeps the first reading alone, orange one that takes the second alone, as everywhere on the page. A token of the
+prompt has no colour: it is shaded where the answer gets less likely without its second reading, and underlined where it gets more likely.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,19 @@ from plotly.subplots import make_subplots
 
 from app.ui.plots import COLOURS, left_titles
 from app.ui.templates import render
+from app.why.signs import EMPTY, SPREAD, Written, notation
 from bitune.schema.layers import MixingEffects
 
 UNDONE, COMPLETED = "first reading alone", "second reading alone"
 
 
-def effects_html(effects: MixingEffects) -> str:
-    """In words, and the prompt's tokens shaded by what undoing their mixing changes, as text and as a table."""
+def effects_html(effects: MixingEffects, prompt: Sequence[Written]) -> str:
+    """In words, and the prompt's tokens shaded by what undoing their mixing changes, as text and as a table. `prompt`: how they are written."""
     return render(
         "why/effects.html",
         effects=effects,
-        tokens=shares(effects.tokens, effects.prompt),
+        tokens=list(zip(prompt, shares(effects.tokens, len(prompt)), strict=True)),
+        words=" ".join(filter(None, (notation(token.label for token in prompt), spread_words(prompt)))),
         layers=list(
             zip(
                 effects.layers.undone_keys,
@@ -37,11 +39,16 @@ def effects_html(effects: MixingEffects) -> str:
     )
 
 
-def shares(changes: Sequence[float | None], texts: Sequence[str]) -> list[tuple[str, float | None, float]]:
-    """Text, change and depth of shade (0 to 1, the largest change) of each token; the last one has no change."""
+def spread_words(prompt: Sequence[Written]) -> str:
+    """A sentence where a character of the prompt takes several tokens."""
+    return SPREAD if any(token.text == EMPTY for token in prompt) else ""
+
+
+def shares(changes: Sequence[float | None], count: int) -> list[tuple[float | None, float]]:
+    """Change and depth of shade (0 to 1, the largest change) of each of so many tokens; the last one has no change."""
     largest = max((abs(change) for change in changes if change is not None), default=0) or 1.0
-    padded = (*changes, *[None] * (len(texts) - len(changes)))
-    return [(text, change, 0.0 if change is None else abs(change) / largest) for text, change in zip(texts, padded, strict=True)]
+    padded = (*changes, *[None] * (count - len(changes)))
+    return [(change, 0.0 if change is None else abs(change) / largest) for change in padded]
 
 
 def effects_chart(effects: MixingEffects) -> go.Figure | None:

@@ -17,8 +17,9 @@ from app.why.run import EndedRun
 
 TITLE, WORDS = (
     "Layer by layer",
-    "What each variant would say at one place of an answer if the model ended after this layer. All variants read the same answer up to there; "
-    "one that reads twice stands here once more with its first reading alone.",
+    "What each variant would say at one place of an answer if the model ended after this layer. All variants read the same answer up to there. "
+    "One that reads the prompt twice and mixes both readings stands here once more as it would be with its first reading alone. "
+    "Each mark on the scale of the chart is a hundred times the one below it.",
 )
 FILE = "bitune-layer-by-layer"
 

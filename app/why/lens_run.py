@@ -11,6 +11,7 @@ from app.ui.requests import HtmlRequest
 from app.ui.templates import empty
 from app.why.lens_view import lens_chart, lens_html
 from app.why.run import EndedRun
+from app.why.signs import labelled
 from bitune.errors import ConfigError
 
 STOPPED = "Stopped."
@@ -39,7 +40,8 @@ class LensRequest(HtmlRequest[LensScreen, OnEngine]):
         """All at once."""
         run, of, place = chosen(run, of, place)
         read = self.on.runner.lens(run.request.prompt, variants_of(run), run.answers[of], place, **run.reading)
-        yield LensScreen(lens_html(read, run.views), chart=lens_chart(read, run.views))
+        followed = label_of(self.on, run.answers[of][place])
+        yield LensScreen(lens_html(read, run.views, followed), chart=lens_chart(read, run.views))
 
     def finish(self, latest: LensScreen) -> LensScreen:
         return LensScreen(empty(STOPPED))
@@ -65,9 +67,14 @@ def work_of_lens(ids, variants, place: int) -> Work:
 
 
 def tokens_of(on: OnEngine, run: EndedRun, of: str) -> list[tuple[str, int]]:
-    """The tokens of an answer as choices: text with its number, and its place."""
-    decode = on.engine.base.tokenizer.decode
-    return [(f"{place + 1}: {decode([token])!r}", place) for place, token in enumerate(run.answers[of])]
+    """The tokens of an answer as choices: its number and how it is written, and its place."""
+    return [(f"{place + 1}: {label_of(on, token)}", place) for place, token in enumerate(run.answers[of])]
+
+
+def label_of(on: OnEngine, token: int) -> str:
+    """How one token of the base is written."""
+    tokenizer = on.engine.base.tokenizer
+    return labelled(token, tokenizer.decode([token]), tokenizer.convert_ids_to_tokens)
 
 
 def parting_place(run: EndedRun, of: str) -> int:

@@ -6,7 +6,8 @@ element.addEventListener("keydown", (event) => {
     const all = [...group.querySelectorAll("[data-note]")];
     const columns = Number(group.dataset.columns || 1);
     const at = all.indexOf(here);
-    const places = { ArrowRight: at + 1, ArrowLeft: at - 1, ArrowDown: at + columns, ArrowUp: at - columns, Home: 0, End: all.length - 1 };
+    const right = getComputedStyle(group).direction === "rtl" ? -1 : 1; // an arrow leads to its side on the screen
+    const places = { ArrowRight: at + right, ArrowLeft: at - right, ArrowDown: at + columns, ArrowUp: at - columns, Home: 0, End: all.length - 1 };
     const next = all[places[event.key]];
     if (!next) return;
     event.preventDefault();

@@ -1,5 +1,6 @@
 """Which layers matter, and what they would say, in a real Chromium, offline: below the answers of a run, by mouse and by keys."""
 
+import re
 from itertools import zip_longest
 
 import pytest
@@ -81,6 +82,9 @@ def test_a_run_is_measured_and_followed(page, engine):
     ends = zip_longest(*answers.values())
     followed(page, engine, "bitune", next(place for place, tokens in enumerate(ends) if len(set(tokens)) > 1))
     expect(page.locator(CELLS)).to_have_count(4 * 4)
+    expect(page.locator("#bt-lens-result")).to_contain_text("Where it is the likeliest token:")
+    assert_every_cell_shows_a_token(page)
+    assert_shades_without_colour(page)
     by_mouse_and_keys(page)
     page.locator("#bt-lens-of label").filter(has_text="base").click()
     page.locator("#bt-lens-token input").click()
@@ -99,6 +103,23 @@ def followed(page: Page, engine, name: str, place: int) -> None:
     """The chart is that of this place of this answer."""
     readings = layer_lens(engine, PROMPT, ["base", "lora", "bitune"], tokens_of(engine, name), place)
     assert_drawn(page, "#bt-lens-chart", [one.probabilities for one in readings])
+
+
+def assert_every_cell_shows_a_token(page: Page) -> None:
+    """None of them is a percentage alone."""
+    texts = page.locator(f"{CELLS} code").all_inner_texts()
+    assert len(texts) == 4 * 4 and all(text and text.isprintable() and not text.isspace() for text in texts)
+
+
+def assert_shades_without_colour(page: Page) -> None:
+    """What is less and what is more likely differ in a pattern; neither is painted in the colour of a pass or a variant."""
+    backgrounds = page.locator(".bt-mark").evaluate_all(
+        "all => all.map((mark) => [getComputedStyle(mark).backgroundColor, getComputedStyle(mark).backgroundImage])"
+    )
+    (shaded, plain), (_, underlined) = backgrounds
+    assert plain == "none" and "linear-gradient" in underlined
+    red, green, blue = (float(number) for number in re.findall(r"[\d.]+", shaded)[:3])
+    assert max(red, green, blue) - min(red, green, blue) < (0.05 if shaded.startswith("color(") else 12), shaded
 
 
 def by_mouse_and_keys(page: Page) -> None:

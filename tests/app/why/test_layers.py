@@ -3,18 +3,20 @@
 import json
 import re
 from dataclasses import replace
-from html import unescape
+from html import escape, unescape
+from pathlib import Path
 
 import pytest
 
 from app.compare.handlers import CompareHandlers
 from app.ui.plots import COLOURS, drawn
-from app.why import layers_api
+from app.why import layers_api, layers_view
 from app.why.layers_run import EffectsRequest, mixing_of, screen_of
 from app.why.layers_view import effects_chart, effects_html, signed
-from app.why.lens_run import LensRequest, parting_place, tokens_of
-from app.why.lens_view import lens_chart, lens_html
+from app.why.lens_run import LensRequest, label_of, parting_place, tokens_of
+from app.why.lens_view import exact, first_place, lens_chart, lens_html, powers
 from app.why.run import run_of
+from app.why.signs import Written
 from bitune.data.encoding import text_ids
 from bitune.errors import ConfigError, PromptError
 from bitune.inference.layers import layer_lens, stream_mixing_effects
@@ -32,6 +34,9 @@ EFFECTS = MixingEffects(
     ("<b>", " hi\n", "there", "?"),
     (" honey",),
 )
+
+
+PROMPT = [Written("<b>", "<b>"), Written(" hi↵\n", "␣hi↵"), Written("there", "there"), Written("?", "?")]
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +75,14 @@ def test_only_a_variant_that_mixes_is_measured(handlers, ended):
 
 def test_what_was_stopped_keeps_what_was_measured(handlers):
     request = EffectsRequest(handlers)
-    kept = request.finish(screen_of(EFFECTS, running=True))
+    kept = request.finish(screen_of(EFFECTS, PROMPT, running=True))
     assert not kept.running
     assert "Measured so far: 7 of 13" in kept.html
     assert "Stopped before anything" in request.finish(request.announce()).html
 
 
 def test_tokens_are_shaded_by_the_largest_change_and_named():
-    text = effects_html(EFFECTS)
+    text = effects_html(EFFECTS, PROMPT)
     tokens = re.findall(
         r'<span class="bt-shaded([^"]*)" style="--share: ([\d.]+)"[^>]*data-note="([^"]*)"[^>]*>([^<]*)</span>', text
     )
@@ -89,6 +94,25 @@ def test_tokens_are_shaded_by_the_largest_change_and_named():
     ]
     assert text.count('tabindex="0"') == 3, "the tokens and both tables are a stop each"
     assert signed(-0.004) == "−0.00"
+    assert unescape(text).count("<code>␣hi↵</code>") == 1
+
+
+def test_shades_of_tokens_have_neither_the_colours_of_the_passes_nor_of_variants():
+    styles = (Path(layers_view.__file__).parent / "layers.css").read_text(encoding="utf-8")
+    rules = re.findall(r"^(?:\.bt-loses|\.bt-gains|\.bt-mark)[^{]*{[^}]*}", styles, re.M)
+    assert len(rules) == 3 and set(re.findall(r"var\(--bt-([\w-]+)\)", "".join(rules))) == {"ink", "sheet"}
+    words = re.sub(r"<[^>]*>", "", effects_html(EFFECTS, PROMPT))
+    assert "Shaded: the answer becomes less likely" in words and "Underlined: more likely" in words
+
+
+def test_tokens_of_the_prompt_that_are_part_of_a_character_show_their_bytes(handlers):
+    options = {"template": "own", "max_new_tokens": 2, "temperature": 0, "top_p": 1, "seed": 0}
+    run = run_of(visiting.run(handlers, prompt="€?", variants=["bitune"], **options)[-1])
+    text = visiting.run(EffectsRequest(handlers), run=run, of="bitune")[-1].html
+    row = re.search(r'<div class="bt-shaded-prompt".*?</div>', text, re.S)[0]
+    assert "€‥‥?" in "".join(re.findall(r">([^<]*)</span>", row)), "the prompt can still be read"
+    assert all(f"<code>{escape(byte)}</code>" in text for byte in ("<0xE2>", "<0x82>", "<0xAC>"))
+    assert "is a token that is only part of a character" in text and "‥ on each of the others" in text
 
 
 def test_the_chart_shows_what_is_measured():
@@ -134,7 +158,8 @@ def test_the_lens_follows_one_answer_on_every_cache(handlers, ended):
     assert last.html.count("<td ") == 4 * 4
     labels = tokens_of(handlers, ended, "bitune")
     assert [place for _, place in labels] == list(range(len(ended.answers["bitune"])))
-    assert labels[2][0] == f"3: {expected[0].token!r}"
+    assert labels[2][0] == f"3: {label_of(handlers, ended.answers['bitune'][2])}"
+    assert f"<code>{escape(label_of(handlers, ended.answers['bitune'][2]))}</code>" in last.html
 
 
 def test_a_place_that_is_gone_is_the_first_one(handlers, ended):
@@ -144,13 +169,71 @@ def test_a_place_that_is_gone_is_the_first_one(handlers, ended):
     assert "no answer on the page" in visiting.run(asked, run=None, of=None, place=None)[-1].html
 
 
+def reading_of(probabilities, likeliest, variant="bitune", cache="own"):
+    """A reading whose likeliest token after each layer has these probabilities."""
+    return LayerReading(variant, cache, "x", tuple(probabilities), tuple((Guess(" ", value),) for value in likeliest))
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "likeliest", "layer"),
+    [
+        ([0.1, 0.5, 0.6], [0.2, 0.5, 0.6], 1),
+        ([0.2, 0.1, 0.6], [0.2, 0.5, 0.6], 2),
+        ([0.2, 0.5, 0.1], [0.2, 0.5, 0.6], None),
+        ([0.2, 0.5], [0.2, 0.5], 0),
+    ],
+)
+def test_first_place_is_taken_where_it_is_kept(probabilities, likeliest, layer):
+    assert first_place(reading_of(probabilities, likeliest)) == layer
+
+
+def test_a_sentence_says_from_which_layer_on_the_followed_token_is_the_likeliest(ended):
+    early, late = reading_of([0.5, 0.6], [0.5, 0.6]), reading_of([0.1, 0.6], [0.5, 0.6], "base")
+    never = reading_of([0.1, 0.1], [0.5, 0.6], cache="first_pass")
+    text = re.sub(r"<[^>]*>", "", lens_html([late, early, never], ended.views))
+    assert (
+        "likeliest token: from layer 0 on in bitune; from layer 1 on in base; not after the last layer in bitune (first reading alone)."
+        in text
+    )
+
+
+def test_the_chart_tells_small_probabilities_apart(ended):
+    figure = lens_chart([reading_of([2e-6, 0.0, 3e-3, 0.9], [1, 1, 1, 1])], ended.views)
+    axis = figure.layout.yaxis
+    assert axis.type == "log" and axis.ticktext[:3] == ("100 %", "1 %", "0.01 %")
+    low, high = axis.range
+    assert all(10**low <= value <= 10**high for value in figure.data[0].y), "all that is drawn is on the axis"
+    assert list(figure.data[0].customdata) == ["0.0002 %", "0 %", "0.3 %", "90 %"]
+
+
+@pytest.mark.parametrize(
+    ("least", "marked"),
+    [(1.0, [0, -2]), (0.5, [0, -2]), (2e-6, [0, -2, -4, -6]), (1e-12, [0, -2, -4, -6, -8, -10, -12])],
+)
+def test_marks_of_the_scale(least, marked):
+    assert powers(least) == marked
+
+
+def test_probabilities_in_percent():
+    assert [exact(value) for value in (1.0, 0.5, 0.0123, 1e-4, 1e-8, 0.0)] == [
+        "100 %",
+        "50 %",
+        "1.2 %",
+        "0.01 %",
+        "0.000001 %",
+        "0 %",
+    ]
+
+
 def test_model_text_stays_text(ended):
     guesses = ((Guess(NASTY, 0.5), Guess("\n", 0.001)),)
     reading = LayerReading("bitune", "first_pass", NASTY, (0.75,), guesses)
     shown = lens_html([reading], ended.views)
     assert "<img" not in shown
-    assert unescape(re.search(r'data-note="([^"]*)"', shown)[1]) == f"{NASTY.replace(' ', '·')} 50 % · ↵ <1 %; followed: 75 %"
-    assert "<img" not in effects_html(MixingEffects(-1, 0, 0, EFFECTS.layers, (0.5,), (NASTY, NASTY), (NASTY,)))
+    assert unescape(re.search(r'data-note="([^"]*)"', shown)[1]) == f"{NASTY.replace(' ', '␣')} 50 %, ↵ <1 %; followed: 75 %"
+    assert "<img" not in effects_html(
+        MixingEffects(-1, 0, 0, EFFECTS.layers, (0.5,), (NASTY, NASTY), (NASTY,)), [Written(NASTY, NASTY)] * 2
+    )
     assert lens_chart([reading], ended.views).data[0].name == "bitune, first reading alone"
 
 
