@@ -55,7 +55,7 @@ BAD = [
     ("hi", ["bsae"], GREEDY, "Did you mean"),
     ("hi", ["base"], ("mine", 12, 0, 1, 0), "mine"),
     ("hi", ["base"], ("own", 0, 0, 1, 0), "max_new_tokens"),
-    ("hi", ["base"], ("own", 10**9, 0, 1, 0), "at most"),
+    ("hi", ["base"], ("own", 10**9, 0, 1, 0), "no page allows more than"),
     ("hi", ["base"], ("own", 12, -1, 1, 0), "temperature"),
     ("hi", ["base"], ("own", 12, float("nan"), 1, 0), "temperature"),
     ("hi", ["base"], ("own", 12, "hot", 1, 0), "temperature"),
