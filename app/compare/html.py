@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from unicodedata import category
 
 from markupsafe import Markup
 
 from app.compare.prompts import Reading, readings
 from app.compare.recorded import Recording
 from app.compare.request import CompareRequest
-from app.ui.differences import Difference, Piece, Words, counted, difference, first_apart, in_all, pieces, shared_tokens
+from app.ui.differences import Difference, Piece, Words, difference, in_all, in_words, pieces, shared_tokens
 from app.ui.markdown import rendered
 from app.ui.templates import faithful, render
 from app.ui.variants import VariantView
@@ -26,7 +25,6 @@ ENDED = {
     "cancelled": "by you",
 }
 NO_TEXT = "No text: the first token already ended the answer."
-SIGNS_IN_WORDS = frozenset("'’-‐‑.,:/@&")  # one of these between letters or digits parts no word: don't, well-known, 57.9
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,6 @@ class Column:
         return {} if self.completion is None else figures(self.completion)
 
 
-@dataclass(frozen=True)
-class AnswerDifference(Difference):
-    """How an answer differs from the one it is compared with. The difference is marked wherever the two begin alike."""
-
-    @property
-    def another(self) -> bool:
-        """Whether so little is common that marks would be everywhere, from the very first word on."""
-        return super().another and not self.shared_start
-
-
 def answers(
     update: Update,
     views: Mapping[str, VariantView],
@@ -88,7 +76,7 @@ def answers(
     parts = {}
     if update.done:
         others = {name: completion.text for name, completion in completions.items() if name != reference}
-        parts = {name: compared(completions[reference].text, text) for name, text in others.items()}
+        parts = {name: difference(completions[reference].text, text) for name, text in others.items()}
     read = readings(update, views, request)
     columns = [column(completion, views, parts, update, reference, read) for completion in completions.values()]
     return render(
@@ -108,16 +96,10 @@ def first_with_text(completions: Mapping[str, Completion]) -> str:
     return next((name for name, one in completions.items() if one.text.strip()), next(iter(completions)))
 
 
-def compared(reference: str, text: str) -> AnswerDifference:
-    """How an answer differs from the text it is compared with."""
-    found = difference(reference, text)
-    return AnswerDifference(found.reference, found.text, found.runs)
-
-
 def column(
     completion: Completion,
     views: Mapping[str, VariantView],
-    parts: Mapping[str, AnswerDifference],
+    parts: Mapping[str, Difference],
     update: Update,
     reference: str,
     read: Mapping[str, Reading],
@@ -128,70 +110,13 @@ def column(
     if name in parts:
         first = update.completions[reference]
         marked = parts[name].pieces
-        said = difference_in_words(parts[name], views[reference].name, shared_tokens(first.token_ids, completion.token_ids))
+        said = in_words(parts[name], views[reference].name, shared_tokens(first.token_ids, completion.token_ids))
     elif parts and name == reference:
         marked = pieces(Words.of(text), in_all(list(parts.values())), {one.point for one in parts.values()})
         said = f"The others are compared with {views[name].name}."
     shown = marked if text else ()
     formatted = rendered(text) if update.done and text else None
     return Column(views[name], shown, silent(completion, update), said, completion, read.get(name), formatted)
-
-
-def words_in(words: Words) -> list[tuple[int, int]]:
-    """The words of a text as people count them, each as a range of `words.spans`: a punctuation mark is none, "don't" is one."""
-    found, text, spans = [], words.text, words.spans
-    last = None  # the span that the latest word ends with
-    for index, (start, end) in enumerate(spans):
-        if not any(map(str.isalnum, text[start:end])):
-            continue
-        if last is not None and in_one_word(text[spans[last][1] : start]):
-            found[-1] = (found[-1][0], index + 1)
-        else:
-            found.append((index, index + 1))
-        last = index
-    return found
-
-
-def in_one_word(between: str) -> bool:
-    """Whether letters before and after these characters are of one word: a single apostrophe and the like, or accents and vowel signs."""
-    return between in SIGNS_IN_WORDS or (between != "" and all(category(sign)[0] == "M" for sign in between))
-
-
-def difference_in_words(parts: AnswerDifference, reference: str, tokens: int = 0) -> str:
-    """The difference in a sentence or two.
-
-    Args:
-        parts: The difference.
-        reference: The name of the other variant.
-        tokens: How many tokens the two answers begin with alike.
-    """
-    here, there = words_in(parts.text), words_in(parts.reference)
-    if not parts.text.spans:
-        return f"No text, where {reference} has {counted(len(there))}." if parts.reference.spans else f"No text, as {reference}."
-    if not parts.reference.spans:
-        return f"An answer of {counted(len(here))}, where {reference} has no text."
-    if parts.same:
-        return f"The same words as {reference}."
-    if parts.another:
-        return f"A different answer: {counted(len(here))}, where {reference} has {counted(len(there))}."
-    shared = min(sum(last <= parts.shared_start for _, last in words) for words in (here, there))
-    begun = f"The same as {reference} up to word {shared}" if shared else "From the first word"
-    begun += f" ({counted(tokens, 'token')})" if shared and tokens else ""
-    if parts.shared_start == len(parts.text.spans) and 0 < shared < len(there):
-        return f"{begun}, then it ends; {reference} goes on for {counted(len(there) - shared)}."
-    if parts.shared_start == len(parts.reference.spans) and 0 < shared < len(here):
-        return f"{begun}, then it goes on for {counted(len(here) - shared)}."
-    begun = f"{begun}, {'then ' if shared else ''}{first_apart(parts, reference)}."
-    changed, missing = touched(here, [run[2:] for run in parts.runs]), touched(there, [run[:2] for run in parts.runs])
-    if not changed + missing:
-        return f"{begun} All words are the same; only punctuation differs."
-    verb = "is" if changed + missing == 1 else "are"
-    return f"{begun} {changed} of its {counted(len(here))} and {missing} of {reference}'s {len(there)} {verb} marked."
-
-
-def touched(words: Sequence[tuple[int, int]], ranges: Sequence[Sequence[int]]) -> int:
-    """How many words have a part in one of the ranges of spans; both in their order in the text."""
-    return sum(any(first < end and start < last for start, end in ranges) for first, last in words)
 
 
 def silent(completion: Completion, update: Update) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from os.path import commonprefix
 from typing import Literal, NamedTuple
+from unicodedata import category
 
 # Words, or runs of signs (so that an emoji of several code points stays whole); Chinese and Japanese are compared sign by sign.
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]+")
@@ -15,7 +16,7 @@ MOST_PAIRS = 20_000  # of equal words
 MOST_WORDS = 4_096  # of both texts
 # Two answers of the same length that say different things share a third of their words by chance: "the", "is", a full stop.
 LITTLE_IN_COMMON = 0.35
-BEGUN_ALIKE = 3  # words at the start that are no chance
+SIGNS_IN_WORDS = frozenset("'’-‐‑.,:/@&")  # one of these between letters or digits parts no word: don't, well-known, 57.9
 QUOTED_WORDS, QUOTED_SIGNS = 3, 32
 
 Mark = Literal["", "some", "all"]
@@ -87,9 +88,9 @@ class Difference:
 
     @property
     def another(self) -> bool:
-        """Whether so little is common that marks would be everywhere."""
+        """Whether so little is common that marks would be everywhere, from the very first word on."""
         both = len(self.reference.spans) + len(self.text.spans)
-        return self.shared_start < BEGUN_ALIKE and both - self.changed - self.missing < LITTLE_IN_COMMON * both
+        return not self.shared_start and both - self.changed - self.missing < LITTLE_IN_COMMON * both
 
     @property
     def marks(self) -> list[Mark]:
@@ -182,23 +183,28 @@ def in_words(parts: Difference, reference: str, tokens: int = 0) -> str:
         reference: The name of the other variant.
         tokens: How many tokens the two answers begin with alike.
     """
-    words, words_there = len(parts.text.spans), len(parts.reference.spans)
+    here, there = words_in(parts.text), words_in(parts.reference)
+    if not parts.text.spans:
+        return f"No text, where {reference} has {counted(len(there))}." if parts.reference.spans else f"No text, as {reference}."
+    if not parts.reference.spans:
+        return f"An answer of {counted(len(here))}, where {reference} has no text."
     if parts.same:
         return f"The same words as {reference}."
     if parts.another:
-        return f"A different answer: {counted(words)}, where {reference} has {counted(words_there)}."
-    alike = f"The same as {reference} for {counted(parts.shared_start)}"
-    alike += f" ({counted(tokens, 'token')})" if tokens else ""
-    if parts.shared_start == words:
-        return f"{alike}, then it ends; {reference} goes on for {counted(parts.missing)}."
-    if parts.shared_start == words_there:
-        return f"{alike}, then it goes on for {counted(parts.changed)}."
-    start = (
-        f"{alike}, then {first_apart(parts, reference)}."
-        if parts.shared_start
-        else f"From the first word, {first_apart(parts, reference)}."
-    )
-    return f"{start} {totals(parts, reference)}"
+        return f"A different answer: {counted(len(here))}, where {reference} has {counted(len(there))}."
+    shared = min(sum(last <= parts.shared_start for _, last in words) for words in (here, there))
+    begun = f"The same as {reference} up to word {shared}" if shared else "From the first word"
+    begun += f" ({counted(tokens, 'token')})" if shared and tokens else ""
+    if parts.shared_start == len(parts.text.spans) and 0 < shared < len(there):
+        return f"{begun}, then it ends; {reference} goes on for {counted(len(there) - shared)}."
+    if parts.shared_start == len(parts.reference.spans) and 0 < shared < len(here):
+        return f"{begun}, then it goes on for {counted(len(here) - shared)}."
+    begun = f"{begun}, {'then ' if shared else ''}{first_apart(parts, reference)}."
+    changed, missing = touched(here, [run[2:] for run in parts.runs]), touched(there, [run[:2] for run in parts.runs])
+    if not changed + missing:
+        return f"{begun} All words are the same; only punctuation differs."
+    verb = "is" if changed + missing == 1 else "are"
+    return f"{begun} {changed} of its {counted(len(here))} and {missing} of {reference}'s {len(there)} {verb} marked."
 
 
 def first_apart(parts: Difference, reference: str) -> str:
@@ -211,11 +217,29 @@ def first_apart(parts: Difference, reference: str) -> str:
     return f"{parts.text.quoted(here, here_end)} where {reference} has {parts.reference.quoted(there, there_end)}"
 
 
-def totals(parts: Difference, reference: str) -> str:
-    """How much of either is marked."""
-    words, there = len(parts.text.spans), len(parts.reference.spans)
-    verb = "is" if parts.changed + parts.missing == 1 else "are"
-    return f"{parts.changed} of its {counted(words)} and {parts.missing} of {reference}'s {there} {verb} marked."
+def words_in(words: Words) -> list[tuple[int, int]]:
+    """The words of a text as people count them, each as a range of `words.spans`: a punctuation mark is none, "don't" is one."""
+    found, text, spans = [], words.text, words.spans
+    last = None  # the span that the latest word ends with
+    for index, (start, end) in enumerate(spans):
+        if not any(map(str.isalnum, text[start:end])):
+            continue
+        if last is not None and in_one_word(text[spans[last][1] : start]):
+            found[-1] = (found[-1][0], index + 1)
+        else:
+            found.append((index, index + 1))
+        last = index
+    return found
+
+
+def in_one_word(between: str) -> bool:
+    """Whether letters before and after these characters are of one word: a single apostrophe and the like, or accents and vowel signs."""
+    return between in SIGNS_IN_WORDS or (between != "" and all(category(sign)[0] == "M" for sign in between))
+
+
+def touched(words: Sequence[tuple[int, int]], ranges: Sequence[Sequence[int]]) -> int:
+    """How many words have a part in one of the ranges of spans; both in their order in the text."""
+    return sum(any(first < end and start < last for start, end in ranges) for first, last in words)
 
 
 def shared_tokens(reference: Sequence[int], answer: Sequence[int]) -> int:

@@ -9,12 +9,10 @@ import pytest
 from app.compare import html
 from app.compare.prompts import AS_IT_IS, REWRITTEN, reading
 from app.compare.request import CompareRequest
-from app.ui.differences import Words
 from app.ui.markdown import rendered
 from app.ui.templates import problem
 from app.ui.variants import VariantView
 from bitune.schema.results import Completion, Update
-from tests.mutations import within
 
 VIEWS = {
     "base": VariantView("base", "reads once", ("causal",), 0),
@@ -103,77 +101,11 @@ def test_whatever_begins_alike_says_up_to_where_and_is_marked():
     assert "<mark>sting</mark>" in shown and shown.count("bt-part") == 2, "where they part, in both"
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", 0),
-        ("The cat sat.", 3),
-        ("**Yes** – it is, isn't it?", 5),
-        ("well-known, at 10:30, for 57.9", 5),
-        ("(a|b) foo(bar)", 4),
-        ("今日は", 3),
-        ("e\u0301te\u0301 हिन्दी", 2),
-        ("+++ --- ___", 0),
-    ],
-)
-def test_words_are_counted_as_people_do(text, words):
-    assert len(html.words_in(Words.of(text))) == words
-
-
-@pytest.mark.parametrize(
-    ("reference", "text", "sentence"),
-    [
-        ("one two", "one  two", "The same words as base."),
-        ("one, two. Three", "one, two.", "The same as base up to word 2 (4 tokens), then it ends; base goes on for 1 word."),
-        ("one two", "one two three.", "The same as base up to word 2 (4 tokens), then it goes on for 1 word."),
-        (
-            "The cat sat.",
-            "The cat sat!",
-            "The same as base up to word 3 (4 tokens), then “!” where base has “.”. All words are the same; only punctuation differs.",
-        ),
-        (
-            "He didn't go.",
-            "He didn't go",
-            "The same as base up to word 3 (4 tokens), then it leaves out “.”. All words are the same; only punctuation differs.",
-        ),
-        (
-            "It isn't so, is it",
-            "It isn't, is it",
-            "The same as base up to word 2 (4 tokens), then it leaves out “so”. 0 of its 4 words and 1 of base's 5 is marked.",
-        ),
-        (
-            "It isn't so",
-            "It isn so",
-            "The same as base up to word 1 (4 tokens), then it leaves out “'t”. 0 of its 3 words and 1 of base's 3 is marked.",
-        ),
-        (
-            "“one two three",
-            "“four two three",
-            "From the first word, “four” where base has “one”. 1 of its 3 words and 1 of base's 3 are marked.",
-        ),
-        ("one", "two, of three", "A different answer: 3 words, where base has 1 word."),
-        ("“ one two", "“", "From the first word, it leaves out “one two”. 0 of its 0 words and 2 of base's 2 are marked."),
-        ("", "", "No text, as base."),
-        ("one two", "", "No text, where base has 2 words."),
-        ("", "one two.", "An answer of 2 words, where base has no text."),
-    ],
-)
-def test_says_the_difference_in_words(reference, text, sentence):
-    said = html.difference_in_words(html.compared(reference, text), "base", 4)
-    assert said.replace("\u2068", "").replace("\u2069", "") == sentence
-
-
 def test_no_answer_without_text_is_what_others_are_compared_with():
     shown = shown_answers(update("", "one two"))
     assert "The others are compared with qa." in shown and "No text, where qa has 2 words." in shown
     assert "The others are compared with base." in shown_answers(update("", "")), "none has a text"
     assert "An answer of 2 words, where base has no text." in shown_answers(update("", "one two"), reference="base")
-
-
-def test_what_repeats_itself_is_put_into_words_at_once():
-    with within(2):
-        html.difference_in_words(html.compared("a b " * 8_000, "b a a " * 5_000), "base")
-        html.words_in(Words.of("+" * 500_000 + "a'" * 100_000))
 
 
 def test_one_answer_alone_is_compared_with_nothing():

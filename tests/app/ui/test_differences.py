@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from app.ui.differences import Piece, Words, difference, in_all, in_words, pieces, shared_tokens
+from app.ui.differences import Piece, Words, difference, in_all, in_words, pieces, shared_tokens, words_in
+from tests.mutations import within
 
 
 def marked(reference: str, text: str) -> list[str]:
@@ -47,7 +48,7 @@ def test_another_answer_altogether_has_no_marks(reference, text):
     found = difference(reference, text)
     assert found.another and found.point is None
     assert not marked(reference, text) and not marked_there(reference, text)
-    assert in_words(found, "base").startswith("A different answer: ")
+    assert in_words(found, "base").startswith(("A different answer: ", "No text, ", "An answer of "))
 
 
 def test_what_begins_alike_is_no_other_answer_however_it_goes_on():
@@ -97,32 +98,69 @@ def test_a_reference_says_what_none_of_the_others_and_what_not_all_of_them_say()
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        ("The cat sat.", 3),
+        ("**Yes** – it is, isn't it?", 5),
+        ("well-known, at 10:30, for 57.9", 5),
+        ("(a|b) foo(bar)", 4),
+        ("今日は", 3),
+        ("e\u0301te\u0301 हिन्दी", 2),
+        ("+++ --- ___", 0),
+    ],
+)
+def test_words_are_counted_as_people_do(text, words):
+    assert len(words_in(Words.of(text))) == words
+
+
+@pytest.mark.parametrize(
     ("reference", "text", "sentence"),
     [
         ("one two", "one  two", "The same words as base."),
-        ("one two three", "one two", "The same as base for 2 words (4 tokens), then it ends; base goes on for 1 word."),
-        ("one two", "one two three.", "The same as base for 2 words (4 tokens), then it goes on for 2 words."),
+        ("one, two. Three", "one, two.", "The same as base up to word 2 (4 tokens), then it ends; base goes on for 1 word."),
+        ("one two", "one two three.", "The same as base up to word 2 (4 tokens), then it goes on for 1 word."),
         (
-            "one two",
-            "one too",
-            "The same as base for 1 word (4 tokens), then “too” where base has “two”. 1 of its 2 words and 1 of base's 2 are marked.",
+            "The cat sat.",
+            "The cat sat!",
+            "The same as base up to word 3 (4 tokens), then “!” where base has “.”. All words are the same; only punctuation differs.",
         ),
         (
-            "one two three four",
-            "one three four",
-            "The same as base for 1 word (4 tokens), then it leaves out “two”. 0 of its 3 words and 1 of base's 4 is marked.",
+            "He didn't go.",
+            "He didn't go",
+            "The same as base up to word 3 (4 tokens), then it leaves out “.”. All words are the same; only punctuation differs.",
         ),
         (
-            "two three four",
-            "one two three four",
-            "From the first word, it adds “one”. 1 of its 4 words and 0 of base's 3 is marked.",
+            "It isn't so, is it",
+            "It isn't, is it",
+            "The same as base up to word 2 (4 tokens), then it leaves out “so”. 0 of its 4 words and 1 of base's 5 is marked.",
         ),
-        ("one", "two of three", "A different answer: 3 words, where base has 1 word."),
+        (
+            "It isn't so",
+            "It isn so",
+            "The same as base up to word 1 (4 tokens), then it leaves out “'t”. 0 of its 3 words and 1 of base's 3 is marked.",
+        ),
+        (
+            "“one two three",
+            "“four two three",
+            "From the first word, “four” where base has “one”. 1 of its 3 words and 1 of base's 3 are marked.",
+        ),
+        ("one", "two, of three", "A different answer: 3 words, where base has 1 word."),
+        ("“ one two", "“", "From the first word, it leaves out “one two”. 0 of its 0 words and 2 of base's 2 are marked."),
+        ("", "", "No text, as base."),
+        ("one two", "", "No text, where base has 2 words."),
+        ("", "one two.", "An answer of 2 words, where base has no text."),
     ],
 )
 def test_says_the_difference_in_words(reference, text, sentence):
     said = in_words(difference(reference, text), "base", 4)
     assert said.replace("\u2068", "").replace("\u2069", "") == sentence
+
+
+def test_what_repeats_itself_is_put_into_words_at_once():
+    with within(2):
+        in_words(difference("a b " * 8_000, "b a a " * 5_000), "base")
+        words_in(Words.of("+" * 500_000 + "a'" * 100_000))
 
 
 def test_a_long_quotation_is_cut():
