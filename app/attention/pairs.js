@@ -48,9 +48,8 @@ function panelsOf(seen, picture, withoutFirst) {
     }));
     if (panels.length < 2) return panels;
     const difference = weights[1].map((weight, place) => weight - weights[0][place]);
-    const readings = pairOf(picture) === "readings", names = sides.map((side) => side.title);
-    const about = readings ? "blue: more in the first; orange: more in the second"
-        : "each in the colour of its variant: left of zero more in " + names[0] + ", right of zero more in " + names[1];
+    const readings = pairOf(picture) === "readings";
+    const about = readings ? "blue: more in the first; orange: more in the second" : "in the colour of the variant that looks more";
     panels.push({
         title: "Difference", about, weights: difference,
         most: largest(difference, seen.rows, withoutFirst), ink: readings ? READINGS : variantsOf(seen), sees: panels.flatMap((panel) => panel.sees),
