@@ -6,6 +6,7 @@ Knows JSON, text and the headers of safetensors; knows no checkpoint, no base an
 import json
 import math
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ _KINDS = (
 )
 _POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that `git clone` leaves in place of a large one where Git LFS is not installed."""
+_DTYPE = re.compile("[A-Z][A-Z0-9_]{0,15}")
+"""How safetensors names every dtype that it has, such as F8_E4M3."""
 _LENGTH_BYTES = 8  # of a safetensors file: the size of its header, lowest byte first
 
 
@@ -222,8 +225,8 @@ def _tensor_header(name: str, entry: object, size: int) -> TensorHeader:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the entry of {name[:100]!r} is not dtype, shape and data_offsets")
     dtype, shape = entry["dtype"], entry["shape"]
-    if not isinstance(dtype, str):
-        raise ValueError(f"the dtype of {name[:100]!r} is no text")
+    if not isinstance(dtype, str) or not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"the dtype of {name[:100]!r} is {shown(dtype)}, which safetensors does not have")
     # Half a byte is the least that a number takes; a dimension of 0 may stand beside one that overflows.
     numbers = isinstance(shape, list) and all(type(dimension) is int and 0 <= dimension <= 2 * size for dimension in shape)
     if not numbers or len(shape) > 8 or math.prod(shape) > 2 * size:

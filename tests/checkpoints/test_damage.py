@@ -1,5 +1,6 @@
 """Whatever is wrong with a checkpoint folder is said in one sentence, and the base is as it was before."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -253,6 +254,21 @@ WRONG_WEIGHTS = {
     "NaN": (lambda t: t | {LAST: torch.full_like(t[LAST], float("nan"))}, "not finite"),
     "integers": (lambda t: t | {LAST: t[LAST].int()}, "I32"),
 }
+
+
+@pytest.mark.parametrize("dtype", ["\n", "f32", "", "F32 ", "F" * 5_000, "\u2028"])
+@pytest.mark.parametrize("name", ["mixing.safetensors", "causal/adapter_model.safetensors"])
+def test_a_dtype_that_does_not_exist_is_refused_on_one_line(name, dtype, bare_base, folder):
+    file = folder / name
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    next(entry for key, entry in header.items() if key != "__metadata__")["dtype"] = dtype
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with refused(bare_base.model, "which safetensors does not have") as raised:
+        BituneModel.from_pretrained(folder, bare_base)
+    assert len(str(raised.value).splitlines()) == 1 and len(str(raised.value)) < 1_000
 
 
 @pytest.mark.parametrize("case", WRONG_WEIGHTS)
