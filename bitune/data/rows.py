@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 
 from bitune.errors import DataError, shown
 
+_LONGEST_FIELDS = 300  # characters of a row's fields in a sentence
 _LABELS = ("label", "answerKey", "answer")  # columns that name the right choice; the first that a row has is read
 # What data sets of the Hub call the columns that hold a part of the prompt, without `_` and in small letters; such a part would be left
 # out without a word. A name's plural, or one with a number at its end (image_1), counts as the name.
@@ -179,6 +180,7 @@ def _text(row: Mapping[str, object], field: str) -> str:
         cause = f"is {shown(value)}, it needs a text" if field in row else "is missing or null"
         remedy = "" if field in row else f"; write {_SHAPES}"
         fields = ", ".join(field if field.isidentifier() else shown(field) for field in list(row)[:20]) or "no field"
+        fields = fields if len(fields) <= _LONGEST_FIELDS else f"{fields[:_LONGEST_FIELDS]} …"
         raise DataError(f"field {field!r} {cause}; the row has {fields}{remedy}.")
     try:
         value.encode()
