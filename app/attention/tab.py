@@ -37,7 +37,7 @@ INTRODUCTION = (
     "What each word of the prompt looks at while the model reads it. Look at the upper right half of a map: "
     "the first reading cannot look there, the second one can, and the difference shows what it does with it."
 )
-BESIDE = "A second variant that reads the same, and the difference between the two."
+BESIDE = "A second variant that reads the same, and the difference between the two; the same variant again stands alone."
 FROM_LINK = "The fields come from the link. Press Read to see the maps that it opens."
 
 
@@ -74,11 +74,7 @@ def build(
         with gr.Column(scale=4, min_width=300):
             variant = gr.Radio(handlers.names, value=handlers.first_choice(), label="Variant", elem_id="bt-attention-variant")
             beside = gr.Dropdown(
-                variants_beside(handlers.names, handlers.first_choice()),
-                value="",
-                label="Beside it",
-                elem_id="bt-attention-beside",
-                info=BESIDE,
+                variants_beside(handlers.names), value="", label="Beside it", elem_id="bt-attention-beside", info=BESIDE
             )
             template = template_choice(handlers.has_chat_template, elem_id="bt-attention-template")
             with gr.Row(elem_classes="bt-actions"):
@@ -99,9 +95,9 @@ def build(
     return AttentionTab(target, when_loaded(handlers, fields, what_ifs), link_part(handlers, fields, view))
 
 
-def variants_beside(names: Iterable[str], variant: str | None) -> list[tuple[str, str]]:
-    """The choices for a second variant, beside `variant`."""
-    return [("nothing", ""), *((name, name) for name in names if name != variant)]
+def variants_beside(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The choices for a second variant."""
+    return [("nothing", ""), *((name, name) for name in names)]
 
 
 @dataclass(frozen=True)
@@ -120,10 +116,10 @@ def choosing(
     `chosen`: what the request found in the fields; None where they are to be set whatever they hold.
     """
     variant = wanted.variant if wanted.variant in here else handlers.first_choice()
-    beside = wanted.beside if wanted.beside in here and wanted.beside != variant else ""
+    beside = wanted.beside if wanted.beside in here else ""
     return {
         fields["variant"]: offered(here, chosen and chosen.variant, variant),
-        fields["beside"]: offered(variants_beside(here, variant), chosen and chosen.beside, beside),
+        fields["beside"]: offered(variants_beside(here), chosen and chosen.beside, beside),
     }
 
 
@@ -208,16 +204,13 @@ def wire_latest_run(tab: gr.Tab, handlers: AttentionHandlers, places: Places) ->
             places.view: as_text({"words": found.words}) if found.words else gr.skip(),
         }
 
-    def change_variant(taken: LatestRun | None, what_ifs: dict, chosen: str, beside: str, prompt: str, answer: str) -> Updates:
-        now = Choice(chosen, beside)
-        left = choosing(handlers, fields, [*handlers.names, *what_ifs], now, now)[fields["beside"]]
-        return {fields["answer"]: handlers.answer_beside(taken, chosen, prompt, answer), fields["beside"]: left}
+    def change_variant(taken: LatestRun | None, chosen: str, prompt: str, answer: str) -> Updates:
+        return {fields["answer"]: handlers.answer_beside(taken, chosen, prompt, answer)}
 
     choices = {"chosen": fields["variant"], "beside": fields["beside"]}
     inputs = {"latest_run": places.latest_run, "taken": last, "what_ifs": places.what_ifs, **choices}
     # Queued: only then does Gradio tell the page that `arrived` has changed.
     queued = {**QUIET, "concurrency_limit": None}
     listen(tab.select, take, inputs, [*fields.values(), last, places.arrived, places.view], **queued)
-    texts = {"prompt": fields["prompt"], "answer": fields["answer"]}
-    inputs = {"taken": last, "what_ifs": places.what_ifs, **choices, **texts}
-    listen(fields["variant"].input, change_variant, inputs, [fields["answer"], fields["beside"]])
+    inputs = {"taken": last, "chosen": fields["variant"], "prompt": fields["prompt"], "answer": fields["answer"]}
+    listen(fields["variant"].input, change_variant, inputs, [fields["answer"]])

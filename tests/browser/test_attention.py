@@ -346,11 +346,6 @@ def test_compares_latest_run_is_read_on_arrival_once(browser, url):
 
 def test_two_variants_stand_beside_each_other_with_their_difference(page, engine):
     page.get_by_role("listbox", name="Beside it").or_(page.locator("#bt-attention-beside input")).first.click()
-    expect(page.get_by_role("option")).to_have_text([re.compile(f"{name}$") for name in ("nothing", "base", "lora")])
-    page.get_by_role("option", name="lora", exact=True).click()
-    page.locator("#bt-attention-variant input[value=lora]").check()
-    expect(page.locator("#bt-attention-beside input")).to_have_value("nothing")
-    page.get_by_role("listbox", name="Beside it").or_(page.locator("#bt-attention-beside input")).first.click()
     page.get_by_role("option", name="bitune", exact=True).click()
     expect(page.locator("#bt-attention-beside input")).to_have_value("bitune")
     read(page, "hi", "ab", variant="lora")
