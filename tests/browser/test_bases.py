@@ -34,8 +34,8 @@ def test_open_pages_come_back_with_the_other_base(browser, tmp_path, monkeypatch
     known = Event()
     with running(settings, monkeypatch, known) as app:
         url = address(app.next())
-        for page in visit(browser, url, "desktop", "light"):
-            for other in visit(browser, url, "phone", "dark"):
+        for page in visit(browser, url, "desktop", "light", restarts=True):
+            for other in visit(browser, url, "phone", "dark", restarts=True):
                 expect(page.locator("#bt-loaded summary")).to_contain_text("Loaded base")
                 ask(page, folder / "nothing")
                 expect(page.locator("#bt-base-words").get_by_role("alert")).to_contain_text("There is no folder")

@@ -140,7 +140,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(api, said):
     with contextlib.suppress(httpx.WriteError, httpx.ReadError):  # the connection ends in the middle
         answer = HTTP.post(f"{api}call/compare", content=pieces(), headers=JSON | length)
         assert answer.status_code == 413 and "larger than 100,000 bytes" in answer.json()["detail"]
-    assert sent <= 30_000_000
+    assert sent <= 40_000_000, "what the layer reads of a refused body, and what the two sockets hold"
 
 
 @pytest.mark.usefixtures("still_answers")
