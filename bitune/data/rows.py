@@ -34,23 +34,12 @@ _PARTS_OF_A_PROMPT = {
     # the columns that are read, by other letters or beside the one that is
     "prompt", "question", "questionstem",
 }
-# fmt: on
 # What a right answer is called elsewhere; it would be left out without a word.
 _OTHER_ANSWERS = {
-    *(
-        "answer",
-        "correct",
-        "correctanswer",
-        "expected",
-        "expectedanswer",
-        "expectedoutput",
-        "gold",
-        "goldanswer",
-        "ideal",
-        "output",
-    ),
-    *("reference", "referenceanswer", "response", "rightanswer", "solution", "target"),
+    "answer", "correct", "correctanswer", "expected", "expectedanswer", "expectedoutput", "gold", "goldanswer", "ideal", "output",
+    "reference", "referenceanswer", "response", "rightanswer", "solution", "target",
 }
+# fmt: on
 _SHAPES = "question, choices and label, or question and answer, or prompt and answer"
 # Well-known shapes whose prompt somebody has to choose.
 _OTHER_SHAPES = {
