@@ -14,6 +14,7 @@ from safetensors.numpy import save
 
 from app.ui.characters import Spread
 from app.ui.checks import shown
+from app.ui.templates import CONTROL_PICTURES
 from bitune.errors import ConfigError
 from bitune.schema.results import AttentionMaps, HeadSummary
 from bitune.schema.variants import BIDIRECTIONAL, CAUSAL
@@ -27,7 +28,7 @@ SEES = {
 }
 LEVELS = 255
 # Signs without a shape of their own are shown as their Unicode pictures; the line break keeps its usual sign.
-SIGNS = {code: 0x2400 + code for code in range(32)} | {127: 0x2421, ord("\n"): "↵", ord("\t"): "→", ord("\r"): "␍"}
+SIGNS = CONTROL_PICTURES | {ord("\n"): "↵", ord("\t"): "→"}
 
 
 def described_passes(maps: AttentionMaps) -> list[dict[str, str]]:
