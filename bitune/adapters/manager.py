@@ -45,6 +45,7 @@ class AdapterManager(AdapterRows):
     Attributes:
         base_parameters: How many numbers the bare base holds.
         passes: Prompt passes that this base has run lately, by default in a quarter of the bytes that the base itself takes.
+        steps: Decode steps as CUDA graphs, on a GPU, by default in an eighth of these bytes.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -59,7 +60,8 @@ class AdapterManager(AdapterRows):
             self._siblings = [[model.get_submodule(path) for path in paths] for paths in self.layout.siblings]
             self.fingerprint = fingerprint(model)
         self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self.passes = PassStore(sum(parameter.nbytes for parameter in model.parameters()) // 4)
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        self.passes, self.steps.limit = PassStore(size // 4), size // 8
         self._given: set[str] = set()
 
     @classmethod
@@ -187,6 +189,7 @@ class AdapterManager(AdapterRows):
             except BaseException as error:
                 if is_out_of_memory(error):
                     self.passes.clear()
+                    self.steps.clear()
                 raise
 
     def under_autocast(self) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """Which adapter runs on which row of a batch, and which rows can share a forward."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ from bitune.adapters.stacked import Stacks, is_stackable
 from bitune.adapters.states import WeightStates
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
+from bitune.modeling.decode_step import DEVICES, DecodeSteps
+from bitune.modeling.interface import attention_implementation, takes_positions
 from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import pack, unpack
 
@@ -41,6 +43,9 @@ class AdapterRows(SharedModel):
         self._active: str | None = None
         self._is_settled = False  # inside of `active_rows`, which has just looked
         self._states = WeightStates(model, [])
+        self.steps = DecodeSteps(0)
+        self._steps_of: tuple[int, bool] | None = None  # the base's state, and whether it decodes in such steps
+        self._stacked: object = None  # what layers compute now, inside of `active_rows`, where none of it is PEFT's
         self._set_layers([])
 
     def __setstate__(self, state: dict) -> None:
@@ -82,8 +87,12 @@ class AdapterRows(SharedModel):
         with self.active_adapter(next((name for name in adapters if name is not None), None)):
             if self._runs_stacked():
                 self._settle()
-                with self._settled(), self._stacks.running(adapters) as others, rows_of_adapters(others, adapters):
-                    yield
+                with self._settled(), self._stacks.running(adapters) as (forwards, others), rows_of_adapters(others, adapters):
+                    before, self._stacked = self._stacked, None if others else (tuple(adapters), forwards)
+                    try:
+                        yield
+                    finally:
+                        self._stacked = before
             else:
                 with rows_of_adapters(self._layers, adapters):
                     yield
@@ -133,6 +142,23 @@ class AdapterRows(SharedModel):
             base = self._states.number(None)
             return {name: (base, 0 if name is None else self._states.number(name)) for name in adapters}
 
+    def step_kind(self) -> tuple[Hashable, object] | None:
+        """Of a decode step of the active rows, inside of `active_rows`: what it is known by, and what it computes with.
+
+        None where it cannot be one of `steps`: PEFT runs some of it, the base is not on one such device, its tokens have no positions, or
+        its rotary embedding asks for the longest of them. Steps of a base that somebody has written into or moved are let go.
+        """
+        if self._stacked is None or not self.steps.limit or self.model.device.type not in DEVICES:
+            return None
+        number = self._states.number(None)
+        if self._steps_of is None or self._steps_of[0] != number:
+            self.steps.clear()
+            devices = {parameter.device for parameter in self.model.parameters()}
+            is_there = len(devices) == 1 and next(iter(devices)).type in DEVICES
+            self._steps_of = number, is_there and takes_positions(self.model) and self.layout.rotary_switch is None
+        rows, forwards = self._stacked
+        return ((rows, attention_implementation(self.model)), forwards) if self._steps_of[1] else None
+
     def _runs_stacked(self) -> bool:
         """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""
         first = next(self.model.parameters())
@@ -149,6 +175,7 @@ class AdapterRows(SharedModel):
             return
         with self._states.moving():
             if stacks:
+                self.steps.clear()  # they compute with what was stacked before
                 self._stacks.build(base)
             if packs:
                 pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
@@ -171,6 +198,7 @@ class AdapterRows(SharedModel):
             self._is_packed = False
 
     def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
+        self.steps.clear()
         self._layers, self._stacks = list(layers), Stacks(layers, self._siblings)
         self._states.layers = self._layers
         self.modules = list(self.model.modules())

@@ -54,15 +54,16 @@ class Stacks:
         self._forwards: OrderedDict[tuple[str | None, ...], list[Forward]] = OrderedDict()
 
     @contextmanager
-    def running(self, rows: Sequence[str | None]) -> Iterator[list[BaseTunerLayer]]:
+    def running(self, rows: Sequence[str | None]) -> Iterator[tuple[list[Forward | None], list[BaseTunerLayer]]]:
         """Run row r of a batch under the adapter `rows[r]` until the end of the block, beams of a row under its adapter too.
 
-        Without gradients, after `build`. Yields the layers that are not `is_stackable` for all of `rows`: those are PEFT's to run.
+        Without gradients, after `build`. Yields what each layer computes, and the layers that are not `is_stackable` for all of `rows`:
+        those are PEFT's to run.
         """
         forwards, before = self._prepared(tuple(rows)), [vars(layer).get("forward") for layer in self._layers]
         try:
             _set_forwards(self._layers, forwards)
-            yield [layer for layer, forward in zip(self._layers, forwards, strict=True) if forward is None]
+            yield forwards, [layer for layer, forward in zip(self._layers, forwards, strict=True) if forward is None]
         finally:
             _set_forwards(self._layers, before)
 

@@ -3,9 +3,10 @@
 Everything above works with prompts, rows and tokens; caches, adapters and masks of an answer are handled here alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from bitune.model.limits import check_ids
 from bitune.model.passes import Recall
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.cache import take_rows, with_room
+from bitune.modeling.decode_step import DecodeStep
 from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
 from bitune.modeling.pass_store import PassKey
 from bitune.schema.variants import Variant
@@ -172,7 +174,8 @@ class Decoder:
     """Rows of a prompt cache that are answered in step, a token each at a time.
 
     The first forward reads the last prompt token, which belongs to the answer: it runs with the answer adapter, unless what it comes to
-    is known for all rows. `known`: of each row, whether its prompt came from memory.
+    is known for all rows. `known`: of each row, whether its prompt came from memory. On a GPU the tokens are soon read in a step that
+    is repeated as a CUDA graph, see modeling.decode_step.
     """
 
     def __init__(self, prompts: PromptCache, rows: Sequence[int]):
@@ -182,10 +185,16 @@ class Decoder:
         ids, self._mask, cache = prompts.take(rows)
         self._cache, self._input = with_room(cache), ids[:, -1:]
         self._prompts: PromptCache | None = prompts  # until the first token
+        self._step: DecodeStep | None = None  # which then holds the cache
 
-    def active(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def active(self) -> Iterator[None]:
         """The rows' adapters, for as many tokens as the block decodes."""
-        return self._manager.active_rows(self._adapters)
+        with self._manager.active_rows(self._adapters):
+            # Meanwhile somebody may have changed or moved weights: asked before a step runs again.
+            if self._step is not None and (self._manager.step_kind() is None or self._step not in self._manager.steps):
+                self._leave_step()
+            yield
 
     def next_logits(self) -> Tensor:
         """Scores of the next token, float32 [rows, vocabulary]; one forward at most, inside of `active`."""
@@ -196,8 +205,9 @@ class Decoder:
         keys = first_token_keys(self._manager, [prompts.rows[row] for row in self.rows], kept, tokens)
         scores = recall_first_tokens(self._manager, keys, self._cache)
         if scores is None:
-            scores = self._run()
-            keep_first_tokens(self._manager, keys, self._cache, scores)
+            scores = self._run(is_first=True)
+            cache = self._cache if self._step is None else self._step.content()
+            keep_first_tokens(self._manager, keys, cache, scores)
         return scores
 
     def read(self, tokens: Sequence[int]) -> None:
@@ -209,13 +219,35 @@ class Decoder:
         placed = position_input(model, mask, inputs.shape[1])
         model.base_model(input_ids=inputs, attention_mask=mask, use_cache=True, **cache_input(self._cache), **placed)
 
-    def _run(self) -> Tensor:
+    def append(self, tokens: Tensor) -> None:
+        """Go on from these tokens, int64 [rows]."""
+        self._input = tokens[:, None]
+        self._mask = torch.cat([self._mask, torch.ones_like(self._input)], dim=1)
+
+    def _run(self, is_first: bool = False) -> Tensor:
+        if self._step is not None and self._step.tokens == self._step.capacity:
+            self._leave_step()
+        if self._step is None:
+            self._enter_step(is_first)
+        if self._step is not None:
+            return self._step.run(self._input)
         model = self._manager.model
         placed = position_input(model, self._mask, 1)
         output = model(input_ids=self._input, attention_mask=self._mask, use_cache=True, **cache_input(self._cache), **placed)
         return output.logits[:, -1].to(torch.float32, copy=True)
 
-    def append(self, tokens: Tensor) -> None:
-        """Go on from these tokens, int64 [rows]."""
-        self._input = tokens[:, None]
-        self._mask = torch.cat([self._mask, torch.ones_like(self._input)], dim=1)
+    def _enter_step(self, is_first: bool) -> None:
+        kind = self._manager.step_kind()
+        if kind is None or not self._cache.get_seq_length():
+            return
+        known_by, computes_with = kind
+        make = partial(DecodeStep, self._manager.model, self._manager.layout, self._cache, kept=computes_with)
+        self._step = self._manager.steps.take(known_by, self._mask.shape[1], self, make, is_first=is_first)
+        if self._step is not None:
+            self._step.load(self._cache, self._mask)
+            self._cache = None
+
+    def _leave_step(self) -> None:
+        self._cache = with_room(self._step.dynamic_cache())
+        self._manager.steps.give_back(self._step)
+        self._step = None

@@ -109,6 +109,23 @@ def masks_after(
     return _as_taken(by_type, implementation, dtype)
 
 
+def step_masks(
+    layout: DecoderLayout, real: Tensor, place: Tensor, implementation: str, dtype: torch.dtype
+) -> Tensor | dict[str, Tensor]:
+    """The masks of one token in a static cache, [rows, 1, 1, capacity]; the form is that of `pass_masks`. Asks the device nothing.
+
+    Args:
+        real: Which places hold a token once it was read, bool [rows, capacity].
+        place: Where the token itself stands, int64 [1].
+    """
+    index = torch.arange(real.shape[1], device=real.device)
+    by_type = {}
+    for kind, window in layout.windows.items():
+        seen = real & (index <= place)
+        by_type[kind] = (seen if window is None else seen & (index > place - window))[:, None, None]
+    return _as_taken(by_type, implementation, dtype)
+
+
 def _as_taken(by_type: dict[str, Tensor], implementation: str, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
     """Masks by layer type as this attention implementation takes them."""
     if implementation != "sdpa":

@@ -1,0 +1,229 @@
+"""Steps with a static cache give the scores of the usual way, in every family; who owns one, and when one is let go.
+
+On a GPU they are CUDA graphs; elsewhere the same forward runs as it is, and is let onto the CPU by these tests alone.
+"""
+
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bitune.model.decoding import Decoder, PromptCache, read_variants
+from bitune.modeling import decode_step
+from bitune.modeling.decode_step import DecodeStep, DecodeSteps
+from bitune.schema.variants import BASE
+from tests.closeness import assert_clear, assert_close
+from tests.tiny import FAMILIES, SHAPE, bitune_on, ids, longrope_settings, tiny_model
+
+CAPACITY = 16
+TURNS, TOKENS = 5, 4
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request, monkeypatch):
+    """A device on which steps are static, with a small capacity: the tests' answers outgrow it."""
+    monkeypatch.setattr("bitune.adapters.rows.DEVICES", (request.param,))
+    monkeypatch.setattr(decode_step, "_CAPACITY", CAPACITY)
+    return request.param
+
+
+@pytest.fixture
+def model(device):
+    return on(device)
+
+
+def on(device: str, family: str = "llama", kind: str = "lora", attention: str = "sdpa"):
+    return bitune_on(tiny_model(family, attention).to(device), kind=kind)
+
+
+def read(model, *prompts: list[int]) -> PromptCache:
+    """Bitune and the base, each on every prompt."""
+    prompts = prompts or [prompt[0].tolist() for prompt in ids(3, 11, 7, 1)]
+    rows = [(variant, prompt) for variant in (model.variant, BASE.with_mixing(None)) for prompt in range(len(prompts))]
+    return read_variants(model.manager, prompts, rows)
+
+
+def decoder_of(prompts: PromptCache) -> Decoder:
+    (rows,) = prompts.manager.batches(prompts.adapters(range(len(prompts.rows))))
+    return Decoder(prompts, rows)
+
+
+def turn(decoder: Decoder) -> list[torch.Tensor]:
+    """The scores of some tokens, greedily chosen."""
+    found = []
+    with decoder.active():
+        for _ in range(TOKENS):
+            found.append(decoder.next_logits())
+            assert_clear(found[-1])
+            decoder.append(found[-1].argmax(-1))
+    return found
+
+
+@torch.no_grad()
+def answered(model, steps: int, *prompts: list[int]) -> torch.Tensor:
+    """Scores [tokens, rows, vocabulary], with `steps` bytes for static caches."""
+    model.manager.steps.limit = steps
+    with model.manager.turn():
+        decoder = decoder_of(read(model, *prompts))
+        return torch.stack([scores for _ in range(TURNS) for scores in turn(decoder)])
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "attention"),
+    [
+        *((family, "lora", "sdpa") for family in FAMILIES),
+        ("llama", "dora", "sdpa"),
+        ("llama", "ia3", "sdpa"),
+        ("gemma3", "lora", "eager"),
+    ],
+)
+def test_the_scores_are_those_of_the_usual_way(device, family, kind, attention):
+    model = on(device, family, kind, attention)
+    expected = answered(model, 0)
+    for _ in range(3):  # the first answer begins the usual way, the others in a step that is there
+        assert_close(answered(model, 10**9), expected)
+    held = list(model.manager.steps._known)
+    assert len(held) > 1 and all((step._graph is not None) == (device == "cuda") for step in held)
+
+
+def test_requests_that_take_turns_have_steps_of_their_own(model):
+    prompts = [[prompt[0].tolist()] for prompt in ids(9, 9, seed=4)]
+    expected = [answered(model, 0, *prompt) for prompt in prompts]
+    answered(model, 10**9, *prompts[0])
+    with model.manager.turn(), torch.no_grad():
+        decoders = [decoder_of(read(model, *prompt)) for prompt in prompts]
+        found = [[], []]
+        for _ in range(TURNS):
+            for decoder, scores in zip(decoders, found, strict=True):
+                scores += turn(decoder)
+        assert None not in (first := decoders[0]._step, second := decoders[1]._step) and first is not second
+    for scores, wanted in zip(found, expected, strict=True):
+        assert_close(torch.stack(scores), wanted)
+
+
+def test_what_another_request_left_behind_is_not_read(model):
+    expected = answered(model, 0)
+    answered(model, 10**9)
+    for step in model.manager.steps._known:
+        for layer in step._cache.layers:
+            layer.keys.fill_(torch.nan)
+            layer.values.fill_(torch.inf)
+    assert_close(answered(model, 10**9), expected)
+
+
+def write_into_the_base(model) -> None:
+    model.manager.model.get_input_embeddings().weight[:, 0] += 0.05
+
+
+def move_the_base(model) -> None:
+    for parameter in model.manager.model.parameters():
+        parameter.data = parameter.data.clone()
+        parameter.data[:] *= 1.01
+
+
+def write_into_an_adapter(model) -> None:
+    layer = next(module for name, module in model.manager.model.named_modules() if name.endswith("lora_B.causal"))
+    layer.weight.mul_(2)
+
+
+def add_an_adapter(model) -> None:
+    bitune_on(model.manager.model, seed=5)
+
+
+@pytest.mark.parametrize("change", [write_into_the_base, move_the_base, write_into_an_adapter, add_an_adapter])
+@torch.no_grad()
+def test_what_changes_between_turns_counts_at_once(device, change):
+    found = []
+    for limit in (0, 10**9):
+        model = on(device)
+        for _ in range(2):
+            model.manager.steps.limit = limit
+            with model.manager.turn():
+                decoder = decoder_of(read(model))
+                scores = turn(decoder)
+        assert (decoder._step is not None) == bool(limit)
+        with model.manager.turn(), torch.no_grad():
+            change(model)
+            scores += turn(decoder) + turn(decoder)
+        found.append(torch.stack(scores))
+    assert_close(found[1], found[0])
+
+
+def test_a_first_token_does_not_wait_for_a_step_that_is_new(model):
+    model.manager.steps.limit = 10**9
+    for is_there in (False, True):
+        with model.manager.turn(), torch.no_grad():
+            decoder = decoder_of(read(model))
+            with decoder.active():
+                decoder.append(decoder.next_logits().argmax(-1))
+                assert (decoder._step is not None) == is_there
+                decoder.next_logits()
+                assert decoder._step is not None
+
+
+def test_steps_have_their_bytes_and_no_more(device):
+    cache = read(on(device)).cache
+    layout = on(device).manager.layout
+    owners = [type("Owner", (), {})() for _ in range(3)]
+
+    def make(capacity: int) -> DecodeStep:
+        step = DecodeStep(tiny_model().to(device), layout, cache, capacity)
+        step.prepare = lambda: None
+        return step
+
+    one = make(CAPACITY).nbytes
+    assert one == cache.layers[0].keys[:, :, :1].nbytes * 2 * layout.layers * CAPACITY
+    steps = DecodeSteps(2 * one)
+    first, second = (steps.take("kind", 3, owner, make, is_first=False) for owner in owners[:2])
+    assert first is not second
+    assert steps.take("kind", 3, owners[2], make, is_first=False) is None, "both are lent and there is no room for a third"
+    steps.give_back(first)
+    assert steps.take("kind", 3, owners[2], make, is_first=True) is first
+    del owners[1]
+    other = steps.take("another kind", 3, owners[0], make, is_first=False)
+    assert other in steps and second not in steps and first in steps
+    assert steps.take("kind", CAPACITY * 2, owners[0], make, is_first=False) is None, "larger than all that may be kept"
+    steps.clear()
+    assert other not in steps
+
+
+def test_a_rotary_embedding_that_asks_for_the_longest_position_keeps_the_usual_way(device):
+    config = LlamaConfig(**SHAPE, rope_parameters=longrope_settings(64, [2.0] * 4))
+    model = bitune_on(LlamaForCausalLM(config).eval().to(device))
+    answered(model, 10**9)
+    assert not model.manager.steps._known
+
+
+def test_a_copy_of_a_base_has_no_steps_of_the_first(model):
+    answered(model, 10**9)
+    steps = copy.deepcopy(model.manager.steps)
+    assert (steps.limit, len(steps._known)) == (10**9, 0)
+
+
+class Asks(nn.Module):
+    """A part that asks the device for a number, as routing among experts may."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) if float(x.abs().sum()) >= 0 else x
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_base_that_cannot_be_captured_runs_without_and_says_so(device, caplog):
+    if device == "cpu":
+        return
+    base = tiny_model().to(device)
+    base.model.norm = Asks(base.model.norm)
+    model = bitune_on(base)
+    expected = answered(model, 0)
+    with caplog.at_level(logging.WARNING):
+        assert_close(answered(model, 10**9), expected)
+    assert "cannot be captured as CUDA graphs" in caplog.text and model.manager.steps.limit == 0
+    assert_close(answered(model, 0), expected)
