@@ -103,7 +103,8 @@ def randomized(model: BituneModel, seed: int = 1, scale: float = 0.2) -> BituneM
         if parameter.requires_grad:
             noise = torch.randn(parameter.shape, generator=generator)
             is_theta = name.startswith("mixing.")
-            parameter.data = noise * 0.01 if is_theta else parameter.data + noise.to(parameter.dtype) * scale
+            noise = noise.to(parameter)
+            parameter.data = noise * 0.01 if is_theta else parameter.data + noise * scale
     return model.eval()
 
 

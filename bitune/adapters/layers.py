@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter, is_
 
 import torch
 from peft import LoraConfig, PeftConfig
@@ -63,21 +64,27 @@ class Snapshot:
 
     def __init__(self, places: Iterable[Place], things: Iterable[Place] = ()):
         places = list(places)
+        self._owners, self._names = [owner for owner, _ in places], [name for _, name in places]
+        self._parameters = [owner[name] for owner, name in places]
         # The tensors are held, because no other one gets the address of one that is there.
-        self._held = [owner[name].detach() for owner, name in places]
-        self._seen = [(owner, name, owner[name], owner[name].data_ptr(), owner[name]._version) for owner, name in places]
+        self._held = [parameter.detach() for parameter in self._parameters]
+        self._seen = self._addresses_and_versions()
         # torch's fused optimizers, which the Trainer takes, write without counting it: what learns is compared number by number.
-        self._learning = [(owner[name], owner[name].detach().clone()) for owner, name in places if owner[name].requires_grad]
+        self._learning = [(one, one.detach().clone()) for one in self._parameters if one.requires_grad]
         self._things = [(owner, name, owner[name]) for owner, name in things]
 
     def is_current(self) -> bool:
-        """Whether they still are."""
-        for owner, name, parameter, address, version in self._seen:
-            if owner.get(name) is not parameter or parameter._version != version or parameter.data_ptr() != address:
-                return False
+        """Whether they still are. Asked at every turn, of thousands: by functions of C as far as it goes."""
+        if not all(map(is_, map(dict.get, self._owners, self._names), self._parameters)):
+            return False
+        if self._addresses_and_versions() != self._seen:
+            return False
         if any(owner.get(name) is not thing for owner, name, thing in self._things):
             return False
         return all(torch.equal(parameter, values) for parameter, values in self._learning)
+
+    def _addresses_and_versions(self) -> tuple[list[int], list[int]]:
+        return list(map(Tensor.data_ptr, self._parameters)), list(map(attrgetter("_version"), self._parameters))
 
 
 def unwrap(model: PreTrainedModel) -> None:

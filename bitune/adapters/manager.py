@@ -45,7 +45,7 @@ class AdapterManager(AdapterRows):
     Attributes:
         base_parameters: How many numbers the bare base holds.
         passes: Prompt passes that this base has run lately, by default in a quarter of the bytes that the base itself takes.
-        steps: Decode steps as CUDA graphs, on a GPU, by default in an eighth of these bytes.
+        captured: Forwards as CUDA graphs, on a GPU, by default in an eighth of these bytes.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -61,7 +61,7 @@ class AdapterManager(AdapterRows):
             self.fingerprint = fingerprint(model)
         self.base_parameters = sum(parameter.numel() for parameter in model.parameters())
         size = sum(parameter.nbytes for parameter in model.parameters())
-        self.passes, self.steps.limit = PassStore(size // 4), size // 8
+        self.passes, self.captured.limit = PassStore(size // 4), size // 8
         self._given: set[str] = set()
 
     @classmethod
@@ -178,7 +178,8 @@ class AdapterManager(AdapterRows):
             try:
                 yield
             finally:
-                release_freed()
+                if self.model.device.type == "cpu":
+                    release_freed()
 
     @contextmanager
     def eval_turn(self, cancelled: threading.Event | None = None) -> Iterator[None]:
@@ -189,7 +190,7 @@ class AdapterManager(AdapterRows):
             except BaseException as error:
                 if is_out_of_memory(error):
                     self.passes.clear()
-                    self.steps.clear()
+                    self.captured.clear()
                 raise
 
     def under_autocast(self) -> AbstractContextManager[None]:

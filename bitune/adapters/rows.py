@@ -21,7 +21,7 @@ from bitune.adapters.stacked import Stacks, is_stackable
 from bitune.adapters.states import WeightStates
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
-from bitune.modeling.decode_step import DEVICES, DecodeSteps
+from bitune.modeling.captured import DEVICES, CapturedForwards
 from bitune.modeling.interface import attention_implementation, takes_positions
 from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import pack, unpack
@@ -43,8 +43,8 @@ class AdapterRows(SharedModel):
         self._active: str | None = None
         self._is_settled = False  # inside of `active_rows`, which has just looked
         self._states = WeightStates(model, [])
-        self.steps = DecodeSteps(0)
-        self._steps_of: tuple[int, bool] | None = None  # the base's state, and whether it decodes in such steps
+        self.captured = CapturedForwards(0)
+        self._captured_of: tuple[int, bool] | None = None  # the base's state, and whether its forwards can be captured
         self._stacked: object = None  # what layers compute now, inside of `active_rows`, where none of it is PEFT's
         self._set_layers([])
 
@@ -142,22 +142,26 @@ class AdapterRows(SharedModel):
             base = self._states.number(None)
             return {name: (base, 0 if name is None else self._states.number(name)) for name in adapters}
 
-    def step_kind(self) -> tuple[Hashable, object] | None:
-        """Of a decode step of the active rows, inside of `active_rows`: what it is known by, and what it computes with.
+    @property
+    def captures(self) -> bool:
+        """Whether this base is on a device where forwards are worth to be captured."""
+        return self.captured.limit > 0 and self.model.device.type in DEVICES
 
-        None where it cannot be one of `steps`: PEFT runs some of it, the base is not on one such device, its tokens have no positions, or
-        its rotary embedding asks for the longest of them. Steps of a base that somebody has written into or moved are let go.
+    def captured_kind(self) -> tuple[Hashable, object] | None:
+        """Of a forward of the active rows, inside of `active_rows`: what it is known by, and what it computes with.
+
+        None where it cannot be one of `captured`: PEFT runs some of it, the base is not on one such device, its tokens have no positions,
+        or its rotary embedding asks for the longest of them. Forwards of a base that somebody has written into or moved are let go.
         """
-        if self._stacked is None or not self.steps.limit or self.model.device.type not in DEVICES:
+        if self._stacked is None or not self.captures:
             return None
         number = self._states.number(None)
-        if self._steps_of is None or self._steps_of[0] != number:
-            self.steps.clear()
-            devices = {parameter.device for parameter in self.model.parameters()}
-            is_there = len(devices) == 1 and next(iter(devices)).type in DEVICES
-            self._steps_of = number, is_there and takes_positions(self.model) and self.layout.rotary_switch is None
+        if self._captured_of is None or self._captured_of[0] != number:
+            self.captured.clear()
+            is_on_one = len({parameter.device for parameter in self.model.parameters()}) == 1
+            self._captured_of = number, is_on_one and takes_positions(self.model) and self.layout.rotary_switch is None
         rows, forwards = self._stacked
-        return ((rows, attention_implementation(self.model)), forwards) if self._steps_of[1] else None
+        return ((rows, attention_implementation(self.model)), forwards) if self._captured_of[1] else None
 
     def _runs_stacked(self) -> bool:
         """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""
@@ -175,7 +179,7 @@ class AdapterRows(SharedModel):
             return
         with self._states.moving():
             if stacks:
-                self.steps.clear()  # they compute with what was stacked before
+                self.captured.clear()  # they compute with what was stacked before
                 self._stacks.build(base)
             if packs:
                 pack(base_modules(self.model), self._siblings, to_int8=self._to_int8)
@@ -198,7 +202,7 @@ class AdapterRows(SharedModel):
             self._is_packed = False
 
     def _set_layers(self, layers: Sequence[BaseTunerLayer]) -> None:
-        self.steps.clear()
+        self.captured.clear()
         self._layers, self._stacks = list(layers), Stacks(layers, self._siblings)
         self._states.layers = self._layers
         self.modules = list(self.model.modules())

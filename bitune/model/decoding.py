@@ -22,7 +22,7 @@ from bitune.model.limits import check_ids
 from bitune.model.passes import Recall
 from bitune.model.prefill import Row, prefill
 from bitune.modeling.cache import take_rows, with_room
-from bitune.modeling.decode_step import DecodeStep
+from bitune.modeling.decode_step import DecodeStep, capacity_for
 from bitune.modeling.interface import before_each_layer, cache_input, input_device, position_input
 from bitune.modeling.pass_store import PassKey
 from bitune.schema.variants import Variant
@@ -192,7 +192,7 @@ class Decoder:
         """The rows' adapters, for as many tokens as the block decodes."""
         with self._manager.active_rows(self._adapters):
             # Meanwhile somebody may have changed or moved weights: asked before a step runs again.
-            if self._step is not None and (self._manager.step_kind() is None or self._step not in self._manager.steps):
+            if self._step is not None and (self._manager.captured_kind() is None or self._step not in self._manager.captured):
                 self._leave_step()
             yield
 
@@ -237,17 +237,18 @@ class Decoder:
         return output.logits[:, -1].to(torch.float32, copy=True)
 
     def _enter_step(self, is_first: bool) -> None:
-        kind = self._manager.step_kind()
+        kind = self._manager.captured_kind()
         if kind is None or not self._cache.get_seq_length():
             return
         known_by, computes_with = kind
-        make = partial(DecodeStep, self._manager.model, self._manager.layout, self._cache, kept=computes_with)
-        self._step = self._manager.steps.take(known_by, self._mask.shape[1], self, make, is_first=is_first)
+        model, layout, capacity = self._manager.model, self._manager.layout, capacity_for(self._mask.shape[1])
+        make = partial(DecodeStep, model, layout, self._cache, capacity, computes_with)
+        self._step = self._manager.captured.take((DecodeStep, known_by, capacity), self, make, waits=not is_first)
         if self._step is not None:
             self._step.load(self._cache, self._mask)
             self._cache = None
 
     def _leave_step(self) -> None:
         self._cache = with_room(self._step.dynamic_cache())
-        self._manager.steps.give_back(self._step)
+        self._manager.captured.give_back(self._step)
         self._step = None

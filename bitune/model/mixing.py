@@ -86,6 +86,8 @@ def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha
     `first == second`; where that holds for all rows nothing is computed.
     """
     single = bool((first == second).all())
+    # Once, not layer by layer: each copy to a GPU waits for it. Layers elsewhere fetch them from there.
+    first, second, alpha_k, alpha_v = (values.to(cache.layers[0].keys.device) for values in (first, second, alpha_k, alpha_v))
 
     def rows_of(tensor: Tensor, alpha: Tensor) -> Tensor:
         head = pick_rows(tensor, first)

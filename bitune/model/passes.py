@@ -121,7 +121,8 @@ def _run_whole(manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequen
     """With their queries where these leave room for others: those of a long prompt are larger than its keys and values."""
     layout, model = manager.layout, manager.model
     size = len(group) * ids.shape[1] * layout.layers * layout.hidden_size * model.dtype.itemsize
-    with noted_queries(model) if 2 * size <= manager.passes.limit else nullcontext() as noted:
+    notes = 2 * size <= manager.passes.limit and not manager.captures  # a captured forward shows nobody its queries
+    with noted_queries(model) if notes else nullcontext() as noted:
         cache, rows = run_passes(manager, ids, mask, group)
     return {want: _stored(cache, rows[want], mask[want[1]], noted) for want in group}
 

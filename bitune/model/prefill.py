@@ -17,6 +17,7 @@ from bitune.model.mixing import mix_rows
 from bitune.modeling.cache import join_rows, take_rows
 from bitune.modeling.interface import attention_implementation, cache_input, position_input
 from bitune.modeling.masks import last_queries, pass_masks
+from bitune.modeling.prompt_forward import PromptForward, size_for
 from bitune.schema.variants import CAUSAL, PromptPass, Variant
 
 _LONG = 256  # tokens; a forward more takes no longer than the attention that is spared from here on
@@ -79,12 +80,44 @@ def run_passes(
 
     `known`: keys and values of the first tokens of each of `wanted`, where these need not be run.
     """
+    if known is None and (captured := _run_captured(manager, ids, mask, wanted)) is not None:
+        return captured
     caches, order = [], []
     for group in _forwards(manager, mask, wanted, known):
         batches = manager.run([wanted[i][0].adapter for i in group], partial(_run, manager, ids, mask, wanted, known, group))
         caches += [cache for _, cache in batches]
         order += [group[i] for batch, _ in batches for i in batch]
     return join_rows(caches), {wanted[index]: row for row, index in enumerate(order)}
+
+
+def _run_captured(
+    manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]
+) -> tuple[Cache, dict[Wanted, int]] | None:
+    """As `run_passes`, each batch a captured forward; None where one of them has to run as it is."""
+    layout, model = manager.layout, manager.model
+    if not manager.captures or any(window is not None for window in layout.windows.values()):
+        return None
+    per_token = layout.cache_width * model.dtype.itemsize
+
+    def run(batch: Sequence[int]) -> Cache | None:
+        kind, tokens = manager.captured_kind(), size_for(len(batch), ids.shape[1])
+        if kind is None or tokens is None:
+            return None
+        known_by, computes_with = kind
+        attentions = tuple(wanted[i][0].attention for i in batch)
+        make = partial(PromptForward, model, layout, attentions, tokens, per_token, computes_with)
+        found = manager.captured.take((PromptForward, known_by, attentions, tokens), manager, make, waits=False)
+        if found is None:
+            return None
+        manager.captured.give_back(found)  # nobody else runs this base before this call is over
+        prompts = [wanted[i][1] for i in batch]
+        return found.run(ids[prompts], mask[prompts])
+
+    batches = manager.run([one.adapter for one, _ in wanted], run)
+    if any(cache is None for _, cache in batches):
+        return None
+    order = [i for batch, _ in batches for i in batch]
+    return join_rows([cache for _, cache in batches]), {wanted[index]: row for row, index in enumerate(order)}
 
 
 def _forwards(manager: AdapterManager, mask: Tensor, wanted: Sequence[Wanted], known: Cache | None) -> list[list[int]]:

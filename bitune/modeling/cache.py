@@ -24,6 +24,7 @@ def take_rows(cache: Cache, rows: Tensor) -> Cache:
     """
     if not cache.get_seq_length():
         return copy.deepcopy(cache)
+    rows = rows.to(cache.layers[0].keys.device)  # once, not layer by layer: each copy to a GPU waits for it
     return with_layers(cache, lambda _, layer: (pick_rows(layer.keys, rows), pick_rows(layer.values, rows)))
 
 

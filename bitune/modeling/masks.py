@@ -27,6 +27,7 @@ class DecoderLayout:
             length: then a model runs beyond `context` too, for what that is worth.
         rotary_switch: The rotary embedding takes other frequencies in a call of more tokens than this (`longrope`); calls beyond are
             alike again. None where all lengths are alike.
+        cache_width: How many numbers a token has in the cache, keys and values of all layers.
         siblings: Paths of linear layers that read the same input, as far as is known: each group's results can be computed together.
     """
 
@@ -37,6 +38,7 @@ class DecoderLayout:
     hidden_size: int
     limit: int | None = None
     rotary_switch: int | None = None
+    cache_width: int = 0
     siblings: tuple[tuple[str, ...], ...] = ()
 
 

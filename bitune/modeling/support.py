@@ -33,15 +33,19 @@ def check_supported(model: PreTrainedModel) -> DecoderLayout:
     with left_as_it_was(model):
         model.eval()
         with noting_siblings(model) as siblings:
-            _probe(model, layout)
+            width = _probe(model, layout)
         lengths = probe_lengths(model, layout)
     context = layout.context if lengths.limit is None else min(layout.context, lengths.limit)
-    return replace(layout, context=context, limit=lengths.limit, rotary_switch=lengths.rotary_switch, siblings=tuple(siblings))
+    found = {"limit": lengths.limit, "rotary_switch": lengths.rotary_switch, "cache_width": width, "siblings": tuple(siblings)}
+    return replace(layout, context=context, **found)
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
-    """Own causal masks and padding must change nothing, bidirectional ones must let the first token see the last."""
+def _probe(model: PreTrainedModel, layout: DecoderLayout) -> int:
+    """Own causal masks and padding must change nothing, bidirectional ones must let the first token see the last.
+
+    Returns how many numbers a token has in the cache.
+    """
     kind, probe, rounding = model.config.model_type, Probe(model, layout), _ROUNDING[model.dtype == torch.float32]
     with _known(
         f"{kind!r} does not run on a few tokens of text with a key/value cache, under transformers alone ({{}}); choose another base"
@@ -81,6 +85,7 @@ def _probe(model: PreTrainedModel, layout: DecoderLayout) -> None:
                 f"{kind!r} gives other keys or logits when the prompt is padded on the left, so prompts of different lengths cannot share "
                 "a batch."
             )
+    return sum(part.shape[1] * part.shape[-1] for part in stored)
 
 
 def _check_turned_alike(model: PreTrainedModel, layout: DecoderLayout, tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Steps with a static cache give the scores of the usual way, in every family; who owns one, and when one is let go.
+"""Captured prompt passes and decode steps give the scores of the usual way, in every family; who owns one, and when one is let go.
 
 On a GPU they are CUDA graphs; elsewhere the same forward runs as it is, and is let onto the CPU by these tests alone.
 """
@@ -13,7 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bitune.model.decoding import Decoder, PromptCache, read_variants
 from bitune.modeling import decode_step
-from bitune.modeling.decode_step import DecodeStep, DecodeSteps
+from bitune.modeling.captured import CapturedForwards
+from bitune.modeling.decode_step import DecodeStep
+from bitune.modeling.prompt_forward import PromptForward
 from bitune.schema.variants import BASE
 from tests.closeness import assert_clear, assert_close
 from tests.tiny import FAMILIES, SHAPE, bitune_on, ids, longrope_settings, tiny_model
@@ -25,7 +27,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 @pytest.fixture(params=DEVICES)
 def device(request, monkeypatch):
-    """A device on which steps are static, with a small capacity: the tests' answers outgrow it."""
+    """A device on which forwards are captured, with a small capacity: the tests' answers outgrow it."""
     monkeypatch.setattr("bitune.adapters.rows.DEVICES", (request.param,))
     monkeypatch.setattr(decode_step, "_CAPACITY", CAPACITY)
     return request.param
@@ -64,9 +66,9 @@ def turn(decoder: Decoder) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def answered(model, steps: int, *prompts: list[int]) -> torch.Tensor:
-    """Scores [tokens, rows, vocabulary], with `steps` bytes for static caches."""
-    model.manager.steps.limit = steps
+def answered(model, limit: int, *prompts: list[int]) -> torch.Tensor:
+    """Scores [tokens, rows, vocabulary], with so many bytes for captured forwards."""
+    model.manager.captured.limit = limit
     with model.manager.turn():
         decoder = decoder_of(read(model, *prompts))
         return torch.stack([scores for _ in range(TURNS) for scores in turn(decoder)])
@@ -86,8 +88,10 @@ def test_the_scores_are_those_of_the_usual_way(device, family, kind, attention):
     expected = answered(model, 0)
     for _ in range(3):  # the first answer begins the usual way, the others in a step that is there
         assert_close(answered(model, 10**9), expected)
-    held = list(model.manager.steps._known)
-    assert len(held) > 1 and all((step._graph is not None) == (device == "cuda") for step in held)
+    held = list(model.manager.captured._known)
+    has_window = any(window is not None for window in model.manager.layout.windows.values())
+    assert {type(one) for one in held} == ({DecodeStep} if has_window else {DecodeStep, PromptForward})
+    assert all((one._graph is not None) == (device == "cuda") for one in held)
 
 
 def test_requests_that_take_turns_have_steps_of_their_own(model):
@@ -108,10 +112,9 @@ def test_requests_that_take_turns_have_steps_of_their_own(model):
 def test_what_another_request_left_behind_is_not_read(model):
     expected = answered(model, 0)
     answered(model, 10**9)
-    for step in model.manager.steps._known:
-        for layer in step._cache.layers:
-            layer.keys.fill_(torch.nan)
-            layer.values.fill_(torch.inf)
+    for step in model.manager.captured._known:
+        if isinstance(step, DecodeStep):
+            step._content.fill_(torch.nan)
     assert_close(answered(model, 10**9), expected)
 
 
@@ -141,7 +144,7 @@ def test_what_changes_between_turns_counts_at_once(device, change):
     for limit in (0, 10**9):
         model = on(device)
         for _ in range(2):
-            model.manager.steps.limit = limit
+            model.manager.captured.limit = limit
             with model.manager.turn():
                 decoder = decoder_of(read(model))
                 scores = turn(decoder)
@@ -154,7 +157,7 @@ def test_what_changes_between_turns_counts_at_once(device, change):
 
 
 def test_a_first_token_does_not_wait_for_a_step_that_is_new(model):
-    model.manager.steps.limit = 10**9
+    model.manager.captured.limit = 10**9
     for is_there in (False, True):
         with model.manager.turn(), torch.no_grad():
             decoder = decoder_of(read(model))
@@ -165,43 +168,62 @@ def test_a_first_token_does_not_wait_for_a_step_that_is_new(model):
                 assert decoder._step is not None
 
 
-def test_steps_have_their_bytes_and_no_more(device):
-    cache = read(on(device)).cache
-    layout = on(device).manager.layout
+def test_a_prompt_pass_is_captured_when_its_length_comes_again(model):
+    """Of the same adapters; prompts of other lengths up to the next size share it, and are padded."""
+    model.manager.captured.limit = 10**9
+    with model.manager.turn(), torch.no_grad():
+        for prompt in ids(30, 41, 50, seed=3):
+            expected = read_with(model, 0, prompt[0].tolist())
+            for one, other in zip(read_with(model, 10**9, prompt[0].tolist()), expected, strict=True):
+                assert_close(one, other)
+    (forward,) = model.manager.captured._known
+    assert isinstance(forward, PromptForward) and forward._tokens == 64
+    assert forward.nbytes == sum(part.nbytes for layer in forward.repeat().layers for part in (layer.keys, layer.values))
+
+
+def read_with(model, limit: int, prompt: list[int]) -> list[torch.Tensor]:
+    """Keys and values of all layers that Bitune and the base read."""
+    model.manager.captured.limit = limit
+    return [part for layer in read(model, prompt).cache.layers for part in (layer.keys, layer.values)]
+
+
+def test_forwards_have_their_bytes_and_no_more(device):
+    model = on(device)
+    cache, layout = read(model).cache, model.manager.layout
     owners = [type("Owner", (), {})() for _ in range(3)]
 
-    def make(capacity: int) -> DecodeStep:
-        step = DecodeStep(tiny_model().to(device), layout, cache, capacity)
-        step.prepare = lambda: None
+    def make(capacity: int = CAPACITY) -> DecodeStep:
+        step = DecodeStep(model.manager.model, layout, cache, capacity)
+        step.prepare, step.capture = lambda: None, lambda pool: None
         return step
 
-    one = make(CAPACITY).nbytes
+    one = make().nbytes
     assert one == cache.layers[0].keys[:, :, :1].nbytes * 2 * layout.layers * CAPACITY
-    steps = DecodeSteps(2 * one)
-    first, second = (steps.take("kind", 3, owner, make, is_first=False) for owner in owners[:2])
+    known = CapturedForwards(2 * one)
+    first, second = (known.take("kind", owner, make, waits=True) for owner in owners[:2])
     assert first is not second
-    assert steps.take("kind", 3, owners[2], make, is_first=False) is None, "both are lent and there is no room for a third"
-    steps.give_back(first)
-    assert steps.take("kind", 3, owners[2], make, is_first=True) is first
+    assert known.take("kind", owners[2], make, waits=True) is None, "both are lent and there is no room for a third"
+    known.give_back(first)
+    assert known.take("kind", owners[2], make, waits=False) is first
     del owners[1]
-    other = steps.take("another kind", 3, owners[0], make, is_first=False)
-    assert other in steps and second not in steps and first in steps
-    assert steps.take("kind", CAPACITY * 2, owners[0], make, is_first=False) is None, "larger than all that may be kept"
-    steps.clear()
-    assert other not in steps
+    other = known.take("another kind", owners[0], make, waits=True)
+    assert other in known and second not in known and first in known
+    assert known.take("large", owners[0], lambda: make(3 * CAPACITY), waits=True) is None, "larger than all that may be kept"
+    known.clear()
+    assert other not in known
 
 
 def test_a_rotary_embedding_that_asks_for_the_longest_position_keeps_the_usual_way(device):
     config = LlamaConfig(**SHAPE, rope_parameters=longrope_settings(64, [2.0] * 4))
     model = bitune_on(LlamaForCausalLM(config).eval().to(device))
     answered(model, 10**9)
-    assert not model.manager.steps._known
+    assert not model.manager.captured._known
 
 
-def test_a_copy_of_a_base_has_no_steps_of_the_first(model):
+def test_a_copy_of_a_base_captures_for_itself(model):
     answered(model, 10**9)
-    steps = copy.deepcopy(model.manager.steps)
-    assert (steps.limit, len(steps._known)) == (10**9, 0)
+    copied = copy.deepcopy(model.manager.captured)
+    assert (copied.limit, len(copied._known)) == (10**9, 0)
 
 
 class Asks(nn.Module):
@@ -225,5 +247,5 @@ def test_a_base_that_cannot_be_captured_runs_without_and_says_so(device, caplog)
     expected = answered(model, 0)
     with caplog.at_level(logging.WARNING):
         assert_close(answered(model, 10**9), expected)
-    assert "cannot be captured as CUDA graphs" in caplog.text and model.manager.steps.limit == 0
+    assert "cannot be captured as CUDA graphs" in caplog.text and model.manager.captured.limit == 0
     assert_close(answered(model, 0), expected)

@@ -1,0 +1,67 @@
+"""A prompt pass of some rows over a fixed number of tokens, so that it can be captured: shorter prompts are padded on the left."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from bitune.modeling.cache import with_layers
+from bitune.modeling.captured import Captured
+from bitune.modeling.interface import attention_implementation, cache_input, position_input
+from bitune.modeling.masks import DecoderLayout, pass_masks
+from bitune.schema.variants import Attention
+
+_SIZES = (64, 128, 256, 512, 1024, 1536, 2048)
+_MOST = 8192  # tokens of all rows together: more of them take so long that Python has asked for all kernels meanwhile
+
+
+def size_for(rows: int, tokens: int) -> int | None:
+    """Over how many tokens a pass of `tokens` tokens runs; None where there is nothing to be won."""
+    return next((size for size in _SIZES if tokens <= size and rows * size <= _MOST), None)
+
+
+class PromptForward(Captured):
+    """The keys and values of a prompt pass, each row with an attention of its own.
+
+    Args:
+        model: In eval mode, without gradients, with the rows' adapters active whenever it runs; no layer has a window.
+        layout: The model's.
+        attentions: Of each row.
+        tokens: The most that a row has.
+        nbytes: What a token of a row takes in the cache.
+        kept: As of a `DecodeStep`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layout: DecoderLayout,
+        attentions: Sequence[Attention],
+        tokens: int,
+        nbytes: int,
+        kept: object = None,
+    ):
+        super().__init__(nbytes * len(attentions) * tokens)
+        self._model, self._layout, self._attentions, self._kept = model, layout, attentions, kept
+        self._implementation = attention_implementation(model)
+        self.device, self._tokens = model.device, tokens
+
+    def prepare(self) -> None:
+        size = (len(self._attentions), self._tokens)
+        self._ids = torch.zeros(size, dtype=torch.int64, device=self.device)
+        self._real = torch.ones_like(self._ids)
+
+    def forward(self) -> Cache:
+        masks = pass_masks(self._layout, self._attentions, self._real, self._implementation, self._model.dtype)
+        cache, placed = DynamicCache(config=self._model.config), position_input(self._model, self._real, self._tokens)
+        self._model.base_model(input_ids=self._ids, attention_mask=masks, use_cache=True, **cache_input(cache), **placed)
+        return cache
+
+    def run(self, ids: Tensor, mask: Tensor) -> Cache:
+        """A cache of its own of prompts `ids`, `mask` [rows, tokens], padded on the left."""
+        start = self._tokens - ids.shape[1]
+        for whole, part in ((self._ids, ids), (self._real, mask)):
+            whole[:, :start] = 0
+            whole[:, start:] = part
+        return with_layers(self.repeat(), lambda _, layer: (layer.keys[:, :, start:].clone(), layer.values[:, :, start:].clone()))
