@@ -84,6 +84,7 @@ class WorkerRunner(Runner):
             gpu: `spaces.GPU`.
         """
         super().__init__(engine)
+        engine.manager.captured.limit = 0  # a graph that is captured in a worker goes with it, most often after one request
         here, start = Runner(engine), START_SECONDS + SECONDS_A_BILLION * engine.base_facts.parameters / 1e9
 
         def work(method: Method, prompts: int, tokens: int, arguments: tuple, options: dict) -> Iterator[Any]:

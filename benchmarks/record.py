@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -79,7 +80,7 @@ def facts_of(setting: Setting) -> dict[str, object]:
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
         "system": platform.system(),
-    } | {name: version(name) for name in LIBRARIES}
+    } | {name: version(name) for name in LIBRARIES if find_spec(name)}  # a GPU box may have no gradio
 
 
 def device_name(setting: Setting) -> str:

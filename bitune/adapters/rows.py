@@ -22,7 +22,7 @@ from bitune.adapters.states import WeightStates
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
 from bitune.modeling.captured import DEVICES, CapturedForwards
-from bitune.modeling.interface import attention_implementation, takes_positions
+from bitune.modeling.interface import attention_implementation, takes_positions, without_cudnn_attention
 from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import pack, unpack
 
@@ -84,7 +84,8 @@ class AdapterRows(SharedModel):
     @contextmanager
     def active_rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """Run row r of a batch under `adapters[r]` until the end of the block. They must be of one batch, see `batches`."""
-        with self.active_adapter(next((name for name in adapters if name is not None), None)):
+        first = next((name for name in adapters if name is not None), None)
+        with self.active_adapter(first), without_cudnn_attention(self.model.device):
             if self._runs_stacked():
                 self._settle()
                 with self._settled(), self._stacks.running(adapters) as (forwards, others), rows_of_adapters(others, adapters):
@@ -205,7 +206,7 @@ class AdapterRows(SharedModel):
         self.captured.clear()
         self._layers, self._stacks = list(layers), Stacks(layers, self._siblings)
         self._states.layers = self._layers
-        self.modules = list(self.model.modules())
+        self._note_modules()
         self._mixable: dict[tuple[str, bool], bool] = {}
 
     def _activate(self, adapter: str | None) -> None:

@@ -4,12 +4,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import attrgetter
 
 from torch import nn
 
 from bitune import cancellation
 from bitune.errors import ConfigError
-from bitune.modeling.interface import before_each_layer
+from bitune.modeling.interface import attention_modules, before_each_layer
 from bitune.modeling.threads import release_team
 
 _SECONDS_BETWEEN_LOOKS = 0.05  # at a request's own cancellation, while it waits
@@ -161,11 +162,17 @@ class SharedModel:
 
     Attributes:
         modules: Of the model, as they are now: to walk over them anew takes as long as a tenth of a token.
+        attentions: Those of them that are the attention of a layer.
     """
 
     def __init__(self, model: nn.Module):
-        self.model, self.modules = model, list(model.modules())
+        self.model = model
+        self._note_modules()
         self._turns, self._holds = TurnQueue(), Holds()
+
+    def _note_modules(self) -> None:
+        self.modules = list(self.model.modules())
+        self.attentions = attention_modules(self.modules)
 
     def __getstate__(self) -> dict:
         return {key: value for key, value in vars(self).items() if key not in ("_turns", "_holds")}
@@ -187,7 +194,7 @@ class SharedModel:
         one forward and may take a minute.
         """
         with self.turn(cancelled), self._layers_look():
-            training = [module for module in self.modules if module.training]
+            training = list(filter(attrgetter("training"), self.modules))
             try:
                 for module in training:
                     module.training = False
@@ -198,4 +205,4 @@ class SharedModel:
 
     def _layers_look(self) -> AbstractContextManager[None]:
         event = cancellation.current()
-        return nullcontext() if event is None else before_each_layer(self.modules, lambda: cancellation.check(event))
+        return nullcontext() if event is None else before_each_layer(self.attentions, lambda: cancellation.check(event))

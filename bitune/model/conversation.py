@@ -84,7 +84,7 @@ def read_conversations(manager: AdapterManager, talks: Sequence[Talk], check: Ca
     fresh = [row for row, (begun, _) in enumerate(kept) if begun is None]
     begun = dict(zip(fresh, _first_questions(manager, [talks[row] for row in fresh], check), strict=True))
     caches = []
-    with before_each_layer(manager.modules, check):
+    with before_each_layer(manager.attentions, check):
         for row, (talk, state) in enumerate(zip(talks, weights, strict=True)):
             cache, next_question = kept[row]
             caches.append(_go_on(manager, talk, state, begun[row] if cache is None else cache, next_question))

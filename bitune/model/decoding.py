@@ -112,7 +112,7 @@ def read_variants(
         check_ids(manager.model, "A prompt", prompt)
     ids, mask = pad_left(prompts, 0, input_device(manager.model))
     read = recall_prompts if remember else read_prompts
-    with before_each_layer(manager.modules, check):
+    with before_each_layer(manager.attentions, check):
         return read(manager, ids, mask, [Row.of(variant, prompt) for variant, prompt in answers])
 
 

@@ -4,6 +4,8 @@ Equations: Bitune (arXiv 2405.14862), section 3.2; `mixed = (1 - alpha) * first 
 keys (after the rotary embedding) and values.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import Cache
@@ -72,9 +74,9 @@ def _initial_theta(alpha: float, theta_init: float) -> Tensor:
 def mix(first: Tensor, second: Tensor, alpha: Tensor) -> Tensor:
     """(1 - alpha) * first + alpha * second, computed in float32 and returned in the dtype of `first`.
 
-    `first`, `second` [rows, heads, tokens, head dim]; `alpha` [rows].
+    `first`, `second` [..., heads, tokens, head dim]; `alpha` [...], rows say, or layers and rows.
     """
-    alpha = alpha.to(first.device, torch.float32)[:, None, None, None]
+    alpha = alpha.to(first.device, torch.float32)[..., None, None, None]
     mixed = (1 - alpha) * first.float() + alpha * second.float()
     return mixed.to(first.dtype)
 
@@ -89,8 +91,22 @@ def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha
     # Once, not layer by layer: each copy to a GPU waits for it. Layers elsewhere fetch them from there.
     first, second, alpha_k, alpha_v = (values.to(cache.layers[0].keys.device) for values in (first, second, alpha_k, alpha_v))
 
-    def rows_of(tensor: Tensor, alpha: Tensor) -> Tensor:
+    def of_layer(tensor: Tensor, alpha: Tensor) -> Tensor:
         head = pick_rows(tensor, first)
         return head if single else mix(head, pick_rows(tensor, second), alpha)
 
-    return with_layers(cache, lambda i, layer: (rows_of(layer.keys, alpha_k[i]), rows_of(layer.values, alpha_v[i])))
+    def of_all(layers: Sequence[Tensor], alphas: Tensor) -> Sequence[Tensor]:
+        is_small = len(first) * sum(map(torch.numel, layers)) <= _TOGETHER * len(layers[0])
+        if single or not is_small or len({(layer.shape, layer.device) for layer in layers}) > 1:
+            return list(map(of_layer, layers, alphas))
+        together = torch.stack(list(layers))
+        return mix(together[:, first], together[:, second], alphas).unbind(0)
+
+    keys, values = (
+        of_all([layer.keys for layer in cache.layers], alpha_k),
+        of_all([layer.values for layer in cache.layers], alpha_v),
+    )
+    return with_layers(cache, lambda index, _: (keys[index], values[index]))
+
+
+_TOGETHER = 2**24  # numbers up to which layers are mixed by one call, not each by calls of its own: the same arithmetic

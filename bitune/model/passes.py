@@ -47,20 +47,25 @@ class Recall:
         missing = [want for want in wanted if want not in passes]
         groups = _groups(manager, {want: keys[want] for want in missing})
         left = sum(len(group) * (tokens - prefix if prefix else ids.shape[1]) for (prefix, tokens), group in groups.items())
+        whole: tuple[Cache, dict[Wanted, int]] | None = None
         with _followed(manager, left):
             for (prefix, tokens), group in groups.items():
-                passes |= (
-                    _run_rest(manager, ids, group, prefix, tokens) if prefix else _run_whole(manager, ids, mask, list(group))
-                )
+                if prefix:
+                    passes |= _run_rest(manager, ids, group, prefix, tokens)
+                else:
+                    run, *whole = _run_whole(manager, ids, mask, list(group))
+                    passes |= run
         for want in missing:
             store.put(keys[want], passes[want])
+        if whole and whole[1].keys() == set(wanted):
+            return tuple(whole)
         rows = [passes[want].layers for want in wanted]
         return cache_of_rows(manager.model, rows, ids.shape[1]), {want: row for row, want in enumerate(wanted)}
 
 
 def run_and_keep(manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]) -> None:
     """Run passes even if they are known, and keep them for who comes next; in a turn and without gradients."""
-    passes = _run_whole(manager, ids, mask, wanted)
+    passes, *_ = _run_whole(manager, ids, mask, wanted)
     if _can_be_kept(manager, ids):
         for want, key in _keys(manager, ids, mask, wanted).items():
             manager.passes.put(key, passes[want])
@@ -79,7 +84,7 @@ def _followed(manager: AdapterManager, tokens: int) -> Iterator[None]:
     if reading is None:
         yield
         return
-    with counted_layers(manager.modules, reading.add) as layers:
+    with counted_layers(manager.attentions, reading.add) as layers:
         reading.expect(tokens * layers)
         yield
 
@@ -117,14 +122,19 @@ def _beginning(manager: AdapterManager, key: PassKey) -> tuple[StoredPass | None
     return begun, min(shared, max(len(key.ids) - 1, 0))
 
 
-def _run_whole(manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted]) -> dict[Wanted, StoredPass]:
-    """With their queries where these leave room for others: those of a long prompt are larger than its keys and values."""
+def _run_whole(
+    manager: AdapterManager, ids: Tensor, mask: Tensor, group: Sequence[Wanted]
+) -> tuple[dict[Wanted, StoredPass], Cache, dict[Wanted, int]]:
+    """A copy of each to be kept, then what `run_passes` returned.
+
+    With their queries where these leave room for others: those of a long prompt are larger than its keys and values.
+    """
     layout, model = manager.layout, manager.model
     size = len(group) * ids.shape[1] * layout.layers * layout.hidden_size * model.dtype.itemsize
     notes = 2 * size <= manager.passes.limit and not manager.captures  # a captured forward shows nobody its queries
     with noted_queries(model) if notes else nullcontext() as noted:
         cache, rows = run_passes(manager, ids, mask, group)
-    return {want: _stored(cache, rows[want], mask[want[1]], noted) for want in group}
+    return {want: _stored(cache, rows[want], mask[want[1]], noted) for want in group}, cache, rows
 
 
 def _run_rest(

@@ -74,6 +74,23 @@ def takes_positions(model: PreTrainedModel) -> bool:
     return "position_ids" in inspect.signature(model.base_model.forward).parameters
 
 
+@contextmanager
+def without_cudnn_attention(device: torch.device) -> Iterator[None]:
+    """Attend by torch's other kernels until the end of the block, where `device` is a GPU.
+
+    On a Hopper GPU torch prefers cuDNN's, which is prepared anew for each number of tokens in each thread: some 40 ms a decode step of a
+    model that computes it in 12 (Gemma-2B's shape, torch 2.11). The setting is the whole process's, and changes speed alone.
+    """
+    if device.type != "cuda" or not torch.backends.cuda.cudnn_sdp_enabled():
+        yield
+        return
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+
+
 def logits_at(model: PreTrainedModel, wanted: Tensor, **inputs: object) -> Tensor:
     """Logits [tokens, vocabulary] of the tokens that are True in `wanted` [rows, tokens], row after row; one forward with `inputs`.
 

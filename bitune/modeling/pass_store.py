@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -19,6 +20,13 @@ class PassKey:
     prompt_pass: Hashable
     weights: Hashable
     ids: tuple[int, ...]
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.prompt_pass, self.weights, self.ids))
+
+    def __hash__(self) -> int:  # of thousands of tokens, asked several times a request
+        return self._hash
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class PassStore:
         self.nbytes = 0
         self._limit = limit
         self._passes: OrderedDict[Key, Stored] = OrderedDict()
+        self._with_queries: OrderedDict[Key, None] = OrderedDict()  # those of them, likewise
 
     def __len__(self) -> int:
         return len(self._passes)
@@ -98,6 +107,8 @@ class PassStore:
         """What is kept under this key, if it is still there."""
         if key in self._passes:
             self._passes.move_to_end(key)
+        if key in self._with_queries:
+            self._with_queries.move_to_end(key)
         return self._passes.get(key)
 
     def put(self, key: Key, stored: Stored) -> None:
@@ -126,19 +137,23 @@ class PassStore:
     def clear(self) -> None:
         """Forget all."""
         self._passes.clear()
+        self._with_queries.clear()
         self.nbytes = 0
 
     def _replace(self, key: Key, stored: Stored) -> None:
         known = self._passes.get(key)
         self.nbytes += stored.nbytes - (known.nbytes if known else 0)
         self._passes[key] = stored
+        if isinstance(stored, StoredPass) and stored.queries:
+            self._with_queries[key] = None
+        else:
+            self._with_queries.pop(key, None)
 
     def _shrink(self) -> None:
         """Queries go first: without them maps take longer, without a pass every request does."""
-        for key, stored in list(self._passes.items()):
-            if self.nbytes <= self._limit:
-                return
-            self._replace(key, _without_queries(stored))
+        while self.nbytes > self._limit and self._with_queries:
+            key = next(iter(self._with_queries))
+            self._replace(key, _without_queries(self._passes[key]))
         while self.nbytes > self._limit:
             _, oldest = self._passes.popitem(last=False)
             self.nbytes -= oldest.nbytes

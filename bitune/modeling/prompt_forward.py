@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from bitune.modeling.cache import with_layers
+from bitune.modeling.cache import copies, with_layers
 from bitune.modeling.captured import Captured
 from bitune.modeling.interface import attention_implementation, cache_input, position_input
 from bitune.modeling.masks import DecoderLayout, pass_masks
 from bitune.schema.variants import Attention
 
-_SIZES = (64, 128, 256, 512, 1024, 1536, 2048)
-_MOST = 8192  # tokens of all rows together: more of them take so long that Python has asked for all kernels meanwhile
+_SIZES = (64, 128, 256, 512, 1024)  # beyond, a forward takes so long that Python has asked for all kernels meanwhile
+_MOST = 8192  # tokens of all rows together, for the same reason
 
 
 def size_for(rows: int, tokens: int) -> int | None:
@@ -64,4 +64,6 @@ class PromptForward(Captured):
         for whole, part in ((self._ids, ids), (self._real, mask)):
             whole[:, :start] = 0
             whole[:, start:] = part
-        return with_layers(self.repeat(), lambda _, layer: (layer.keys[:, :, start:].clone(), layer.values[:, :, start:].clone()))
+        found = self.repeat()
+        keys, values = (copies([getattr(layer, part)[:, :, start:] for layer in found.layers]) for part in ("keys", "values"))
+        return with_layers(found, lambda index, _: (keys[index], values[index]))
