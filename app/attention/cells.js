@@ -149,7 +149,7 @@ function enlarge(figure, title) {
     const home = document.createComment("");
     figure.replaceWith(home);
     part("large-map").replaceChildren(figure);
-    part("large-title").textContent = part("variant").textContent + ": " + title.toLowerCase() + ", " + titleOf(view.picture).toLowerCase();
+    part("large-title").textContent = "Attention of " + part("variant").textContent + ": " + title.toLowerCase() + ", " + titleOf(view.picture).toLowerCase();
     part("large").addEventListener("close", () => {
         home.replaceWith(figure);
         labelMaps();

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import plotly.graph_objects as go
 
@@ -41,7 +42,8 @@ class LensRequest(HtmlRequest[LensScreen, OnEngine]):
         run, of, place = chosen(run, of, place)
         read = self.on.runner.lens(run.request.prompt, variants_of(run), run.answers[of], place, **run.reading)
         followed = label_of(self.on, run.answers[of][place])
-        yield LensScreen(lens_html(read, run.views, followed), chart=lens_chart(read, run.views))
+        write = partial(labelled, name_of=self.on.engine.base.tokenizer.convert_ids_to_tokens)
+        yield LensScreen(lens_html(read, run.views, followed, write), chart=lens_chart(read, run.views))
 
     def finish(self, latest: LensScreen) -> LensScreen:
         return LensScreen(empty(STOPPED))

@@ -1,36 +1,38 @@
 """What variants would say after each layer, as HTML and as a chart. Pure; colours are in layers.css."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
 from app.ui.plots import COLOURS, label
 from app.ui.templates import render
 from app.ui.variants import VariantView
-from app.why.signs import notation, visible
+from app.why.signs import notation
 from bitune.schema.layers import LayerReading
 
 LEAST = 1e-12
 """The least probability that the chart has room for; what lies below is drawn there."""
 
 
-def lens_html(readings: Sequence[LayerReading], views: Mapping[str, VariantView], followed: str | None = None) -> str:
+def lens_html(
+    readings: Sequence[LayerReading], views: Mapping[str, VariantView], followed: str, label_of: Callable[[int, str], str]
+) -> str:
     """A row for each layer, a column for each cache: the likeliest token, shaded by the probability of the followed one.
 
-    `followed`: how the followed token is written where its id is known; else it is written as its text allows.
+    `followed`: how the followed token is written. `label_of`: how any other is, by its id and its text.
     """
-    followed = {followed} if followed else {visible(reading.token) for reading in readings}
-    labels = {guess.text: visible(guess.text) for reading in readings for row in reading.guesses for guess in row}
+    texts = {guess.token: guess.text for reading in readings for row in reading.guesses for guess in row}
+    labels = {token: label_of(token, text) for token, text in texts.items()}
     return render(
         "why/lens.html",
         readings=readings,
         views=views,
         layers=len(readings[0].probabilities),
         share=share,
-        followed=sorted(followed),
+        followed=followed,
         labels=labels,
-        notation=notation([*followed, *labels.values()]),
+        notation=notation([followed, *labels.values()]),
         places=first_places(readings),
     )
 

@@ -153,7 +153,7 @@ def _reading(engine: Engine, variant: str, cache: str, logits: Tensor, token: in
     probabilities = logits.softmax(-1)
     best, ids = probabilities.topk(min(GUESSES, logits.shape[-1]), dim=-1)
     rows = zip(best.tolist(), ids.tolist(), strict=True)
-    guesses = tuple(tuple(Guess(decode([one]), value) for value, one in zip(*row, strict=True)) for row in rows)
+    guesses = tuple(tuple(Guess(one, decode([one]), value) for value, one in zip(*row, strict=True)) for row in rows)
     return LayerReading(variant, cache, decode([token]), tuple(probabilities[:, token].tolist()), guesses)
 
 

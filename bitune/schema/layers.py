@@ -52,8 +52,9 @@ class MixingEffects:
 
 @dataclass(frozen=True)
 class Guess:
-    """A token that may come next, and how probable it is."""
+    """A token that may come next: its id, what it is decoded to, and how probable it is."""
 
+    token: int
     text: str
     probability: float
 

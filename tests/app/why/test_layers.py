@@ -16,7 +16,7 @@ from app.why.layers_view import effects_chart, effects_html, signed
 from app.why.lens_run import LensRequest, label_of, parting_place, tokens_of
 from app.why.lens_view import exact, first_place, lens_chart, lens_html, powers
 from app.why.run import run_of
-from app.why.signs import Written
+from app.why.signs import Written, labelled
 from bitune.data.encoding import text_ids
 from bitune.errors import ConfigError, PromptError
 from bitune.inference.layers import layer_lens, stream_mixing_effects
@@ -171,7 +171,12 @@ def test_a_place_that_is_gone_is_the_first_one(handlers, ended):
 
 def reading_of(probabilities, likeliest, variant="bitune", cache="own"):
     """A reading whose likeliest token after each layer has these probabilities."""
-    return LayerReading(variant, cache, "x", tuple(probabilities), tuple((Guess(" ", value),) for value in likeliest))
+    return LayerReading(variant, cache, "x", tuple(probabilities), tuple((Guess(7, " ", value),) for value in likeliest))
+
+
+def write(token: int, text: str) -> str:
+    """As the page does, where token 9 is the first byte of two of a character."""
+    return labelled(token, text, {9: "Ã"}.get)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +195,7 @@ def test_first_place_is_taken_where_it_is_kept(probabilities, likeliest, layer):
 def test_a_sentence_says_from_which_layer_on_the_followed_token_is_the_likeliest(ended):
     early, late = reading_of([0.5, 0.6], [0.5, 0.6]), reading_of([0.1, 0.6], [0.5, 0.6], "base")
     never = reading_of([0.1, 0.1], [0.5, 0.6], cache="first_pass")
-    text = re.sub(r"<[^>]*>", "", lens_html([late, early, never], ended.views))
+    text = re.sub(r"<[^>]*>", "", lens_html([late, early, never], ended.views, "x", write))
     assert (
         "likeliest token: from layer 0 on in bitune; from layer 1 on in base; not after the last layer in bitune (first reading alone)."
         in text
@@ -226,11 +231,14 @@ def test_probabilities_in_percent():
 
 
 def test_model_text_stays_text(ended):
-    guesses = ((Guess(NASTY, 0.5), Guess("\n", 0.001)),)
+    guesses = ((Guess(7, NASTY, 0.5), Guess(8, "\n", 0.001), Guess(9, "\ufffd", 0.0001)),)
     reading = LayerReading("bitune", "first_pass", NASTY, (0.75,), guesses)
-    shown = lens_html([reading], ended.views)
+    shown = lens_html([reading], ended.views, NASTY, write)
     assert "<img" not in shown
-    assert unescape(re.search(r'data-note="([^"]*)"', shown)[1]) == f"{NASTY.replace(' ', '␣')} 50 %, ↵ <1 %; followed: 75 %"
+    assert (
+        unescape(re.search(r'data-note="([^"]*)"', shown)[1])
+        == f"{NASTY.replace(' ', '␣')} 50 %, ↵ <1 %, <0xC3> <1 %; followed: 75 %"
+    )
     assert "<img" not in effects_html(
         MixingEffects(-1, 0, 0, EFFECTS.layers, (0.5,), (NASTY, NASTY), (NASTY,)), [Written(NASTY, NASTY)] * 2
     )
