@@ -22,7 +22,7 @@ from bitune.adapters.states import WeightStates
 from bitune.adapters.turns import SharedModel
 from bitune.errors import UnknownNameError
 from bitune.modeling.captured import DEVICES, CapturedForwards
-from bitune.modeling.interface import attention_implementation, takes_positions, without_cudnn_attention
+from bitune.modeling.interface import IMPLEMENTATIONS, attention_implementation, takes_positions, without_cudnn_attention
 from bitune.modeling.memory import release_freed
 from bitune.modeling.packed import pack, unpack
 
@@ -95,8 +95,12 @@ class AdapterRows(SharedModel):
                     finally:
                         self._stacked = before
             else:
-                with rows_of_adapters(self._layers, adapters):
-                    yield
+                before, self._stacked = self._stacked, None
+                try:
+                    with rows_of_adapters(self._layers, adapters):
+                        yield
+                finally:
+                    self._stacked = before
 
     def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
         """[(rows, call(rows)), ...] for each of `batches(adapters)`: together they cover every row, row r under `adapters[r]`."""
@@ -151,18 +155,21 @@ class AdapterRows(SharedModel):
     def captured_kind(self) -> tuple[Hashable, object] | None:
         """Of a forward of the active rows, inside of `active_rows`: what it is known by, and what it computes with.
 
-        None where it cannot be one of `captured`: PEFT runs some of it, the base is not on one such device, its tokens have no positions,
-        or its rotary embedding asks for the longest of them. Forwards of a base that somebody has written into or moved are let go.
+        None where it cannot be one of `captured`: PEFT runs some of it, adapters learn, attention is recorded, the base is not on one
+        such device, experts are chosen, its tokens have no positions, or there is a length from which on these are others. Forwards of a
+        base that somebody has written into or moved are let go.
         """
-        if self._stacked is None or not self.captures:
+        implementation = attention_implementation(self.model)
+        if self._stacked is None or self._trainable or not self.captures or implementation not in IMPLEMENTATIONS:
             return None
         number = self._states.number(None)
         if self._captured_of is None or self._captured_of[0] != number:
             self.captured.clear()
             is_on_one = len({parameter.device for parameter in self.model.parameters()}) == 1
-            self._captured_of = number, is_on_one and takes_positions(self.model) and self.layout.rotary_switch is None
+            is_alike = self.layout.rotary_switch is None and self.layout.limit is None and takes_positions(self.model)
+            self._captured_of = number, is_on_one and is_alike and not self._has_experts
         rows, forwards = self._stacked
-        return ((rows, attention_implementation(self.model)), forwards) if self._captured_of[1] else None
+        return ((rows, implementation), forwards) if self._captured_of[1] else None
 
     def _runs_stacked(self) -> bool:
         """Whether nothing asks for PEFT's own arithmetic: gradients, dropout, autocast, which casts product by product, or shards."""

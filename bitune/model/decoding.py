@@ -3,7 +3,7 @@
 Everything above works with prompts, rows and tokens; caches, adapters and masks of an answer are handled here alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -186,13 +186,14 @@ class Decoder:
         self._cache, self._input = with_room(cache), ids[:, -1:]
         self._prompts: PromptCache | None = prompts  # until the first token
         self._step: DecodeStep | None = None  # which then holds the cache
+        self._step_known_by: Hashable = None
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """The rows' adapters, for as many tokens as the block decodes."""
         with self._manager.active_rows(self._adapters):
             # Meanwhile somebody may have changed or moved weights: asked before a step runs again.
-            if self._step is not None and (self._manager.captured_kind() is None or self._step not in self._manager.captured):
+            if self._step is not None and not self._step_is_current():
                 self._leave_step()
             yield
 
@@ -236,6 +237,10 @@ class Decoder:
         output = model(input_ids=self._input, attention_mask=self._mask, use_cache=True, **cache_input(self._cache), **placed)
         return output.logits[:, -1].to(torch.float32, copy=True)
 
+    def _step_is_current(self) -> bool:
+        kind = self._manager.captured_kind()
+        return kind is not None and kind[0] == self._step_known_by and self._step in self._manager.captured
+
     def _enter_step(self, is_first: bool) -> None:
         kind = self._manager.captured_kind()
         if kind is None or not self._cache.get_seq_length():
@@ -246,7 +251,7 @@ class Decoder:
         self._step = self._manager.captured.take((DecodeStep, known_by, capacity), self, make, waits=not is_first)
         if self._step is not None:
             self._step.load(self._cache, self._mask)
-            self._cache = None
+            self._cache, self._step_known_by = None, known_by
 
     def _leave_step(self) -> None:
         self._cache = with_room(self._step.dynamic_cache())

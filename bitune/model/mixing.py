@@ -15,6 +15,8 @@ from bitune.modeling.cache import pick_rows, with_layers
 from bitune.schema.config import MixingSettings
 from bitune.schema.variants import MixingRatios
 
+_TOGETHER = 2**24  # numbers up to which layers are mixed by one call, not each by calls of its own: the same arithmetic
+
 
 class MixingCoefficients(nn.Module):
     """Learned weights theta, one a layer for keys and one for values, kept in float32 whatever the model's dtype.
@@ -107,6 +109,3 @@ def mix_rows(cache: Cache, first: Tensor, second: Tensor, alpha_k: Tensor, alpha
         of_all([layer.values for layer in cache.layers], alpha_v),
     )
     return with_layers(cache, lambda index, _: (keys[index], values[index]))
-
-
-_TOGETHER = 2**24  # numbers up to which layers are mixed by one call, not each by calls of its own: the same arithmetic

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache
 
 from bitune.adapters.manager import AdapterManager
-from bitune.model.prefill import Wanted, run_passes
+from bitune.model.prefill import Wanted, captured_size, run_passes
 from bitune.modeling.cache import cache_of_rows, row_of
 from bitune.modeling.interface import counted_layers
 from bitune.modeling.pass_store import PassKey, StoredPass
@@ -47,18 +47,18 @@ class Recall:
         missing = [want for want in wanted if want not in passes]
         groups = _groups(manager, {want: keys[want] for want in missing})
         left = sum(len(group) * (tokens - prefix if prefix else ids.shape[1]) for (prefix, tokens), group in groups.items())
-        whole: tuple[Cache, dict[Wanted, int]] | None = None
+        whole = None  # a cache and the rows in it, of what is run whole
         with _followed(manager, left):
             for (prefix, tokens), group in groups.items():
                 if prefix:
                     passes |= _run_rest(manager, ids, group, prefix, tokens)
                 else:
-                    run, *whole = _run_whole(manager, ids, mask, list(group))
-                    passes |= run
+                    run, cache, rows = _run_whole(manager, ids, mask, list(group))
+                    passes, whole = passes | run, (cache, rows)
         for want in missing:
             store.put(keys[want], passes[want])
         if whole and whole[1].keys() == set(wanted):
-            return tuple(whole)
+            return whole
         rows = [passes[want].layers for want in wanted]
         return cache_of_rows(manager.model, rows, ids.shape[1]), {want: row for row, want in enumerate(wanted)}
 
@@ -131,7 +131,8 @@ def _run_whole(
     """
     layout, model = manager.layout, manager.model
     size = len(group) * ids.shape[1] * layout.layers * layout.hidden_size * model.dtype.itemsize
-    notes = 2 * size <= manager.passes.limit and not manager.captures  # a captured forward shows nobody its queries
+    # A captured forward shows nobody its queries.
+    notes = 2 * size <= manager.passes.limit and captured_size(manager, ids, group) is None
     with noted_queries(model) if notes else nullcontext() as noted:
         cache, rows = run_passes(manager, ids, mask, group)
     return {want: _stored(cache, rows[want], mask[want[1]], noted) for want in group}, cache, rows

@@ -90,22 +90,27 @@ def run_passes(
     return join_rows(caches), {wanted[index]: row for row, index in enumerate(order)}
 
 
+def captured_size(manager: AdapterManager, ids: Tensor, wanted: Sequence[Wanted]) -> int | None:
+    """Over how many tokens these passes run as one captured forward, as far as is known before; None where they run as they are."""
+    has_window = any(window is not None for window in manager.layout.windows.values())
+    if not manager.captures or has_window or attention_implementation(manager.model) != "sdpa":
+        return None
+    return size_for(len(wanted), ids.shape[1]) if len(manager.batches([one.adapter for one, _ in wanted])) == 1 else None
+
+
 def _run_captured(
     manager: AdapterManager, ids: Tensor, mask: Tensor, wanted: Sequence[Wanted]
 ) -> tuple[Cache, dict[Wanted, int]] | None:
-    """As `run_passes`, each batch a captured forward; None where one of them has to run as it is."""
-    layout, model = manager.layout, manager.model
-    if not manager.captures or any(window is not None for window in layout.windows.values()):
+    """As `run_passes`, in a captured forward; None where there is none."""
+    if (tokens := captured_size(manager, ids, wanted)) is None:
         return None
-    per_token = layout.cache_width * model.dtype.itemsize
 
     def run(batch: Sequence[int]) -> Cache | None:
-        kind, tokens = manager.captured_kind(), size_for(len(batch), ids.shape[1])
-        if kind is None or tokens is None:
+        if (kind := manager.captured_kind()) is None:
             return None
         known_by, computes_with = kind
         attentions = tuple(wanted[i][0].attention for i in batch)
-        make = partial(PromptForward, model, layout, attentions, tokens, per_token, computes_with)
+        make = partial(PromptForward, manager.model, manager.layout, attentions, tokens, computes_with)
         found = manager.captured.take((PromptForward, known_by, attentions, tokens), manager, make, waits=False)
         if found is None:
             return None
@@ -113,11 +118,8 @@ def _run_captured(
         prompts = [wanted[i][1] for i in batch]
         return found.run(ids[prompts], mask[prompts])
 
-    batches = manager.run([one.adapter for one, _ in wanted], run)
-    if any(cache is None for _, cache in batches):
-        return None
-    order = [i for batch, _ in batches for i in batch]
-    return join_rows([cache for _, cache in batches]), {wanted[index]: row for row, index in enumerate(order)}
+    ((order, cache),) = manager.run([one.adapter for one, _ in wanted], run)
+    return None if cache is None else (cache, {wanted[index]: row for row, index in enumerate(order)})
 
 
 def _forwards(manager: AdapterManager, mask: Tensor, wanted: Sequence[Wanted], known: Cache | None) -> list[list[int]]:

@@ -5,7 +5,9 @@ else; so a forward is captured for certain rows, adapters and lengths, and is le
 graphs the same forward runs as it is, which tests hold to the usual one.
 """
 
+import contextlib
 import logging
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -13,9 +15,9 @@ from collections.abc import Callable, Hashable
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from bitune.errors import is_out_of_memory
+from bitune.modeling.packed import lasting
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +53,29 @@ class Captured(ABC):
 
     def capture(self, pool: object) -> None:
         """Note the forward as a graph; `pool` is memory that graphs share which never run at the same time."""
-        with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # what libraries set up at a first call cannot be captured
-                self.forward()
-            torch.cuda.current_stream().wait_stream(side)
+        with _CAPTURING, torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            self._run_once(current)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # others may load a checkpoint meanwhile
-                self._found = self.forward()
+            try:
+                # Other threads may do what they want meanwhile, load a checkpoint say.
+                with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                    self._found = self.forward()
+            except BaseException:
+                torch.cuda.set_stream(current)  # where ending the capture fails too, torch leaves its stream as the thread's
+                _capture_nothing(self.device)
+                raise
         self._graph = graph
+
+    def _run_once(self, current: torch.cuda.Stream) -> None:
+        """What libraries set up at a first call cannot be captured; `current` is this thread's stream."""
+        side = torch.cuda.Stream()
+        side.wait_stream(current)
+        try:
+            with torch.cuda.stream(side):
+                self.forward()
+        finally:  # a hook may have stopped it halfway, and what it uses is still being read there
+            current.wait_stream(side)
 
     def repeat(self) -> object:
         """What `forward` returns; with a graph the next forward of any graph overwrites it."""
@@ -70,7 +85,14 @@ class Captured(ABC):
         return self._found
 
 
-Forward = TypeVar("Forward", bound=Captured)
+def _capture_nothing(device: torch.device) -> None:
+    """A capture that succeeds, after one that did not: torch's random numbers believe until then that they are being captured."""
+    with contextlib.suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        torch.zeros(1, device=device)
+
+
+_CAPTURING = threading.Lock()  # torch captures one graph at a time, and a process may have several bases
+Known = TypeVar("Known", bound=Captured)
 
 
 class CapturedForwards:
@@ -81,7 +103,7 @@ class CapturedForwards:
     """
 
     def __init__(self, limit: int):
-        self.limit = limit
+        self._limit = limit
         self._known: OrderedDict[Captured, tuple[Hashable, weakref.ref]] = OrderedDict()  # with its kind and its owner
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
         self._pool: object = None
@@ -92,7 +114,19 @@ class CapturedForwards:
     def __contains__(self, forward: object) -> bool:
         return forward in self._known
 
-    def take(self, kind: Hashable, owner: object, make: Callable[[], Forward], *, waits: bool) -> Forward | None:
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @limit.setter
+    def limit(self, value: int) -> None:
+        self._limit = value
+        if value:
+            self._make_room(0)
+        else:
+            self.clear()
+
+    def take(self, kind: Hashable, owner: object, make: Callable[[], Known], *, waits: bool) -> Known | None:
         """A forward for somebody, until nobody refers to the owner any more or `give_back`; None where there is none for now.
 
         Args:
@@ -102,12 +136,11 @@ class CapturedForwards:
             waits: Whether a new kind is captured at once. Otherwise one is that was wanted before: capturing takes as long as a few
                 forwards, and nobody may want it again.
         """
-        free = [forward for forward, (_, held) in self._known.items() if held() is None]
-        forward = next((one for one in free if self._known[one][0] == kind), None)
+        forward = next((one for one in self._free() if self._known[one][0] == kind), None)
         if forward is None:
             waits = waits or kind in self._seen
             self._note(kind)
-            forward = self._made(make(), free) if waits else None
+            forward = self._made(make) if waits else None
         if forward is not None:
             self._known[forward] = kind, weakref.ref(owner)
             self._known.move_to_end(forward)
@@ -130,22 +163,37 @@ class CapturedForwards:
         if len(self._seen) > _SEEN:
             self._seen.popitem(last=False)
 
-    def _made(self, forward: Forward, free: list[Captured]) -> Forward | None:
-        """The same, captured, if it has room among those that are lent; the others make room for it, those used longest ago first."""
-        lent = sum(other.nbytes for other in self._known if other not in free)
-        if lent + forward.nbytes > self.limit:
-            return None
-        while sum(other.nbytes for other in self._known) + forward.nbytes > self.limit:
+    def _free(self) -> list[Captured]:
+        """Those that are lent to nobody, those used longest ago first."""
+        return [forward for forward, (_, held) in self._known.items() if held() is None]
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Whether so many bytes have room among those that are lent; then others went for it."""
+        free = self._free()
+        lent = sum(forward.nbytes for forward in self._known if forward not in free)
+        if lent + nbytes > self._limit:
+            return False
+        while sum(forward.nbytes for forward in self._known) + nbytes > self._limit:
             del self._known[free.pop(0)]
+        return True
+
+    @lasting()  # whoever comes next may be in inference mode, or not
+    def _made(self, make: Callable[[], Known]) -> Known | None:
+        """A new one, captured; None where it has no room, or cannot be."""
         try:
+            forward = make()
+            if not self._make_room(forward.nbytes):
+                return None
             forward.prepare()
             if forward.device.type == "cuda":
                 self._pool = self._pool or torch.cuda.graph_pool_handle()
                 forward.capture(self._pool)
+            else:
+                forward.forward()  # to see that it does
         except Exception as error:
             if is_out_of_memory(error):
                 self.clear()
-                self.limit //= 2  # others need the memory; asked again at the next token
+                self.limit //= 2  # others need the memory
             elif isinstance(error, RuntimeError):  # the model asks the device something in between, as routing among experts may
                 log.warning("Forwards of this base cannot be captured as CUDA graphs, and run without: %s", error)
                 self.limit = 0
@@ -157,8 +205,3 @@ class CapturedForwards:
 
 def _nobody() -> None:
     return None
-
-
-def size_with(part: Tensor, tokens: int) -> torch.Size:
-    """The size of keys or values [rows, heads, tokens, head dim] with so many tokens."""
-    return torch.Size([*part.shape[:2], tokens, part.shape[-1]])

@@ -1,14 +1,12 @@
 """A decode step with a static cache: of a fixed capacity, with the place of the next token in a tensor, so that it can be captured."""
 
-import copy
-
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from bitune.modeling.cache import with_layers
-from bitune.modeling.captured import Captured, size_with
+from bitune.modeling.captured import Captured
 from bitune.modeling.interface import attention_implementation, cache_input
 from bitune.modeling.masks import DecoderLayout, step_masks
 
@@ -32,6 +30,10 @@ class _StaticLayer(DynamicLayer):
         self.values.index_copy_(2, self.place, value_states)
         return self.keys, self.values
 
+    def get_seq_length(self) -> int:
+        """A model that computes with it cannot be captured: the number changes from step to step."""
+        raise RuntimeError("a static layer does not know how many of its tokens were read")
+
 
 class DecodeStep(Captured):
     """One token each for some rows, again and again.
@@ -48,12 +50,12 @@ class DecodeStep(Captured):
     """
 
     def __init__(self, model: PreTrainedModel, layout: DecoderLayout, cache: Cache, capacity: int, kept: object = None):
-        self._sizes = [size_with(part, capacity) for layer in cache.layers for part in (layer.keys, layer.values)]
-        self._like: Tensor = cache.layers[0].keys[:, :, :0]
+        parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
+        self._sizes = [torch.Size([*part.shape[:2], capacity, part.shape[-1]]) for part in parts]
+        self._like = parts[0].new_empty(len(parts[0]), 0)
         super().__init__(sum(size.numel() for size in self._sizes) * self._like.element_size())
         self._model, self._layout, self._kept = model, layout, kept
         self._implementation = attention_implementation(model)
-        self._empty = with_layers(cache, lambda *_: (self._like, self._like))
         self.device, self.capacity, self.tokens = self._like.device, capacity, 0
 
     def prepare(self) -> None:
@@ -64,7 +66,7 @@ class DecodeStep(Captured):
         self._content = like.new_zeros(sum(size.numel() for size in self._sizes))
         parts = self._content.split([size.numel() for size in self._sizes])
         parts = [part.view(size) for part, size in zip(parts, self._sizes, strict=True)]
-        self._cache = copy.copy(self._empty)
+        self._cache = DynamicCache(config=self._model.config)
         self._cache.layers = [_StaticLayer(*pair, self._place) for pair in zip(parts[::2], parts[1::2], strict=True)]
 
     def forward(self) -> Tensor:

@@ -13,7 +13,10 @@ from bitune.modeling.masks import DecoderLayout, pass_masks
 from bitune.schema.variants import Attention
 
 _SIZES = (64, 128, 256, 512, 1024)  # beyond, a forward takes so long that Python has asked for all kernels meanwhile
-_MOST = 8192  # tokens of all rows together, for the same reason
+_MOST = 4096  # tokens of all rows together, for the same reason
+_ON_THE_WAY = (
+    16  # about so many times the hidden states are what a layer computes on the way, four or so of them in the feed-forward part
+)
 
 
 def size_for(rows: int, tokens: int) -> int | None:
@@ -29,7 +32,6 @@ class PromptForward(Captured):
         layout: The model's.
         attentions: Of each row.
         tokens: The most that a row has.
-        nbytes: What a token of a row takes in the cache.
         kept: As of a `DecodeStep`.
     """
 
@@ -39,10 +41,10 @@ class PromptForward(Captured):
         layout: DecoderLayout,
         attentions: Sequence[Attention],
         tokens: int,
-        nbytes: int,
         kept: object = None,
     ):
-        super().__init__(nbytes * len(attentions) * tokens)
+        numbers = layout.cache_width + _ON_THE_WAY * layout.hidden_size
+        super().__init__(numbers * model.dtype.itemsize * len(attentions) * tokens)
         self._model, self._layout, self._attentions, self._kept = model, layout, attentions, kept
         self._implementation = attention_implementation(model)
         self.device, self._tokens = model.device, tokens
