@@ -45,7 +45,8 @@ class AdapterRows(SharedModel):
         self._states = WeightStates(model, [])
         self.captured = CapturedForwards(0)
         self._captured_of: tuple[int, bool] | None = None  # the base's state, and whether its forwards can be captured
-        self._stacked: object = None  # what layers compute now, inside of `active_rows`, where none of it is PEFT's
+        # Inside of `active_rows`: the rows and what layers compute, where none of it is PEFT's.
+        self._stacked: tuple[tuple[str | None, ...], object] | None = None
         self._set_layers([])
 
     def __setstate__(self, state: dict) -> None:
@@ -88,19 +89,16 @@ class AdapterRows(SharedModel):
         with self.active_adapter(first), without_cudnn_attention(self.model.device):
             if self._runs_stacked():
                 self._settle()
-                with self._settled(), self._stacks.running(adapters) as (forwards, others), rows_of_adapters(others, adapters):
-                    before, self._stacked = self._stacked, None if others else (tuple(adapters), forwards)
-                    try:
-                        yield
-                    finally:
-                        self._stacked = before
+                with (
+                    self._settled(),
+                    self._stacks.running(adapters) as (forwards, others),
+                    rows_of_adapters(others, adapters),
+                    self._computing(None if others else (tuple(adapters), forwards)),
+                ):
+                    yield
             else:
-                before, self._stacked = self._stacked, None
-                try:
-                    with rows_of_adapters(self._layers, adapters):
-                        yield
-                finally:
-                    self._stacked = before
+                with rows_of_adapters(self._layers, adapters), self._computing(None):
+                    yield
 
     def run(self, adapters: Sequence[str | None], call: Callable[[list[int]], Result]) -> list[tuple[list[int], Result]]:
         """[(rows, call(rows)), ...] for each of `batches(adapters)`: together they cover every row, row r under `adapters[r]`."""
@@ -159,8 +157,9 @@ class AdapterRows(SharedModel):
         such device, experts are chosen, its tokens have no positions, or there is a length from which on these are others. Forwards of a
         base that somebody has written into or moved are let go.
         """
-        implementation = attention_implementation(self.model)
-        if self._stacked is None or self._trainable or not self.captures or implementation not in IMPLEMENTATIONS:
+        if self._stacked is None or self._trainable or not self.captures:
+            return None
+        if (implementation := attention_implementation(self.model)) not in IMPLEMENTATIONS:
             return None
         number = self._states.number(None)
         if self._captured_of is None or self._captured_of[0] != number:
@@ -202,6 +201,14 @@ class AdapterRows(SharedModel):
             yield
         finally:
             self._is_settled = before
+
+    @contextmanager
+    def _computing(self, stacked: tuple[tuple[str | None, ...], object] | None) -> Iterator[None]:
+        before, self._stacked = self._stacked, stacked
+        try:
+            yield
+        finally:
+            self._stacked = before
 
     def _unpack(self) -> None:
         if self._is_packed:
